@@ -1,0 +1,36 @@
+"""Training: recipes, one loop on Lightning Fabric, and the record it leaves.
+
+Names that need torch are imported on first use, so that the command line can read `RECIPES`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from weightfold.train.recipe import RECIPES as RECIPES
+from weightfold.train.recipe import Distillation as Distillation
+from weightfold.train.recipe import Recipe as Recipe
+
+if TYPE_CHECKING:
+    from weightfold.train.distill import load_teacher as load_teacher
+    from weightfold.train.evaluate import accuracy as accuracy
+    from weightfold.train.history import History as History
+    from weightfold.train.history import Row as Row
+    from weightfold.train.loop import fit as fit
+    from weightfold.train.record import session as session
+    from weightfold.train.steps import NonFiniteLoss as NonFiniteLoss
+
+_HOMES = {
+    "load_teacher": "distill",
+    "accuracy": "evaluate",
+    "History": "history",
+    "Row": "history",
+    "fit": "loop",
+    "session": "record",
+    "NonFiniteLoss": "steps",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

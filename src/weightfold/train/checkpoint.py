@@ -1,0 +1,93 @@
+"""Files of a run's folder: each is written under a temporary name and renamed."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+from torch import nn
+
+from weightfold.train.history import ROW_FIELDS, History
+
+LAST, LAST_WEIGHTS, BEST_WEIGHTS = "last.pt", "last.safetensors", "best.safetensors"
+RUN, HISTORY, METRICS = "run.json", "history.json", "metrics.csv"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, renamed to it on leaving without an exception."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write `data` as indented JSON."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+
+
+def write_history(folder: Path, history: History) -> None:
+    """Write metrics.csv, one row per epoch, and history.json."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, ROW_FIELDS)
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in history.rows)
+    with replacing(folder / METRICS) as temporary:
+        temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
+    write_json(folder / HISTORY, history.as_json())
+
+
+def save_weights(net: nn.Module, path: Path) -> None:
+    """Write `net.state_dict()` as safetensors, tied tensors once under each of their names."""
+    state = {
+        name: tensor.detach().to("cpu", copy=True).contiguous()
+        for name, tensor in net.state_dict().items()
+    }
+    with replacing(path) as temporary:
+        temporary.write_bytes(save(state))
+
+
+def load_weights(net: nn.Module, path: Path) -> None:
+    """Load what `save_weights` wrote.
+
+    Raises:
+        RuntimeError: The weights are not this network's.
+    """
+    net.load_state_dict(load_file(path))
+
+
+def save_state(path: Path, state: Mapping[str, Any]) -> None:
+    """Write tensors and plain Python values with torch.save."""
+    with replacing(path) as temporary:
+        torch.save(dict(state), temporary)
+
+
+def load_state(path: Path, device: torch.device) -> dict[str, Any]:
+    """Read what `save_state` wrote, with weights_only=True.
+
+    Raises:
+        RuntimeError: The file is damaged.
+    """
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:
+        raise RuntimeError(
+            f"checkpoint {path} cannot be read ({type(error).__name__}); remove its folder to "
+            "train again, or restore the file"
+        ) from error
+
+
+def load_history(path: Path) -> History:
+    """Read history.json."""
+    return History.from_json(json.loads(path.read_text(encoding="utf-8")))

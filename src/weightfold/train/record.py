@@ -1,0 +1,152 @@
+"""run.json: what defines a run, and where it ran."""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from weightfold.data import Dataset
+from weightfold.train import checkpoint
+from weightfold.train.recipe import Distillation, Recipe
+
+
+def describe(
+    net: nn.Module,
+    dataset: Dataset,
+    recipe: Recipe,
+    *,
+    seed: int,
+    validation: int | float,
+    teacher: nn.Module | None,
+    distillation: Distillation | None,
+    precision: str,
+    about: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What defines a run, as JSON values: two runs that agree in it belong in one folder."""
+    configuration = {
+        "about": dict(about),
+        "recipe": asdict(recipe),
+        "seed": seed,
+        "validation": validation,
+        "precision": precision,
+        "distillation": asdict(distillation) if distillation else None,
+        "teacher": digest(teacher) if teacher else None,
+        "dataset": {"name": dataset.name, "record": dataset.record},
+        "network": {n: f"{t.dtype} {list(t.shape)}" for n, t in net.state_dict().items()},
+    }
+    return json.loads(json.dumps(configuration, default=str))
+
+
+def digest(net: nn.Module) -> str:
+    """SHA-256 over the names, shapes and values of a state_dict."""
+    sha = hashlib.sha256()
+    for name, tensor in net.state_dict().items():
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()
+
+
+def check_same(configuration: Mapping[str, Any], folder: Path) -> bool:
+    """Whether the folder already holds this run.
+
+    Returns:
+        True if it does, False if it holds none.
+
+    Raises:
+        FileExistsError: It holds another run; the message names the fields that differ.
+    """
+    path = folder / checkpoint.RUN
+    if not path.exists():
+        return False
+    there = dict(_flat(json.loads(path.read_text(encoding="utf-8"))["configuration"]))
+    here = dict(_flat(configuration))
+    names = [name for name in {**there, **here} if there.get(name, ...) != here.get(name, ...)]
+    if names:
+        shown = "; ".join(f"{n}: {_show(there, n)} there, {_show(here, n)} now" for n in names[:8])
+        more = f"; and {len(names) - 8} more" if len(names) > 8 else ""
+        raise FileExistsError(
+            f"folder={str(folder)!r} holds another run; they differ in {shown}{more}. "
+            "Choose another folder, or remove this one"
+        )
+    return True
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _flat(inner, f"{name}.{key}" if name else key)
+    else:
+        yield name, value
+
+
+def _show(flat: Mapping[str, Any], name: str) -> str:
+    return repr(flat[name]) if name in flat else "absent"
+
+
+def write_run(
+    folder: Path, configuration: Mapping[str, Any], net: nn.Module, device: torch.device
+) -> None:
+    """Write run.json, or add to the one there the session that begins now."""
+    path = folder / checkpoint.RUN
+    sessions = json.loads(path.read_text(encoding="utf-8"))["sessions"] if path.exists() else []
+    deployed = net.deploy() if hasattr(net, "deploy") else net
+    checkpoint.write_json(
+        path,
+        {
+            "parameters": {"training": _count(net), "deployed": _count(deployed)},
+            "sessions": [*sessions, session(device)],
+            "configuration": configuration,
+        },
+    )
+
+
+def _count(net: nn.Module) -> int:
+    return sum(p.numel() for p in net.parameters())
+
+
+def session(device: torch.device | str = "cpu") -> dict[str, Any]:
+    """When, with which versions and on which machine the caller runs.
+
+    Args:
+        device: The device it computes on.
+    """
+    device = torch.device(device)
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "weightfold": version("weightfold"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "commit": _commit(),
+        "cpu": _cpu(),
+        "cpu_count": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the working directory's checkout, "-dirty" with changes; None outside one."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() or None
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())

@@ -1,0 +1,97 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import nn
+
+from weightfold.core.chart import Chart
+from weightfold.core.charted import Charted
+from weightfold.train import Distillation, load_teacher
+from weightfold.train.objective import sample_losses, squared_norm
+
+
+class Product(Chart):
+    """weight = left @ right, for a linear layer named "0"."""
+
+    kind = "product-for-tests"
+
+    def __init__(self):
+        super().__init__()
+        self.left = nn.Parameter(torch.randn(3, 5))
+        self.right = nn.Parameter(torch.randn(5, 4))
+
+    def forward(self, **at):
+        return {"0.weight": self.left @ self.right}
+
+
+def plain():
+    return nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+
+
+def test_distillation_is_hintons():
+    logits, teacher = torch.randn(2, 5, 3, dtype=torch.float64)
+    labels = torch.tensor([0, 2, 1, 1, 0])
+    t, weight = 3.0, 0.7
+    losses = sample_losses(
+        logits, labels, teacher_logits=teacher, distillation=Distillation(t, weight)
+    )
+    q, p = (logits / t).softmax(1), (teacher / t).softmax(1)
+    hard = -logits.softmax(1).log()[range(5), labels]
+    soft = (p * (p / q).log()).sum(1)
+    torch.testing.assert_close(losses, (1 - weight) * hard + weight * t**2 * soft)
+
+
+def test_without_a_teacher_it_is_cross_entropy():
+    logits, labels = torch.randn(5, 3), torch.tensor([0, 2, 1, 1, 0])
+    losses = sample_losses(logits, labels, label_smoothing=0.1)
+    torch.testing.assert_close(losses.mean(), F.cross_entropy(logits, labels, label_smoothing=0.1))
+
+
+def test_decay_on_theta_of_a_plain_net_is_weight_decay():
+    net = plain()
+    net[0].bias.requires_grad_(False)
+    (0.05 / 2 * squared_norm(net)()).backward()
+    assert net[0].bias.grad is None
+    for parameter in (net[0].weight, net[1].weight, net[1].bias):
+        torch.testing.assert_close(parameter.grad, 0.05 * parameter.detach())
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_decay_on_theta_of_a_charted_net_reaches_psi_by_the_chain_rule(nested):
+    chart, model = Product(), plain()
+    net = Charted(model, [chart])
+    if nested:
+        net = Charted(net, [])
+    norm = squared_norm(net)()
+    deployed = dict(net.deploy().named_parameters())
+    torch.testing.assert_close(norm, sum(p.square().sum() for p in deployed.values()).detach())
+    norm.backward()
+    left, right = chart.left.detach(), chart.right.detach()
+    if nested:
+        left, right = (p.detach() for p in net.parameters() if p.shape in ((3, 5), (5, 4)))
+    grads = {tuple(p.shape): p.grad for p in net.parameters()}
+    torch.testing.assert_close(grads[3, 5], 2 * left @ right @ right.T)
+    torch.testing.assert_close(grads[5, 4], 2 * left.T @ left @ right)
+    uncharted = [p for n, p in net.named_parameters() if "bias" in n or n.endswith("1.weight")]
+    assert len(uncharted) == 3
+    for parameter in uncharted:
+        torch.testing.assert_close(parameter.grad, 2 * parameter.detach())
+
+
+def test_decay_on_theta_refuses_a_charted_net_inside_a_plain_one():
+    with pytest.raises(ValueError, match="decay_on='theta'"):
+        squared_norm(nn.Sequential(Charted(plain(), [Product()]), nn.ReLU()))
+
+
+def test_a_teacher_is_read_from_safetensors(tmp_path):
+    source, architecture = plain(), plain()
+    save_file(source.state_dict(), tmp_path / "teacher.safetensors")
+    teacher = load_teacher(architecture, tmp_path / "teacher.safetensors")
+    x = torch.randn(6, 4)
+    torch.testing.assert_close(teacher(x), source.eval()(x))
+    assert not teacher.training and not any(p.requires_grad for p in teacher.parameters())
+    assert not torch.equal(architecture[0].weight, source[0].weight)
+    with pytest.raises(KeyError, match=r"7 missing: a\.0\.weight"):
+        load_teacher(nn.ModuleDict({"a": plain()}), tmp_path / "teacher.safetensors")
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        load_teacher(architecture, tmp_path / "nowhere.safetensors")

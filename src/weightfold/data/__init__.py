@@ -1,0 +1,13 @@
+"""Image sets by name, their batches, augmentation and label corruption."""
+
+from weightfold.data.batches import Augment as Augment
+from weightfold.data.batches import Batches as Batches
+from weightfold.data.corruption import corrupt_labels as corrupt_labels
+from weightfold.data.dataset import Dataset as Dataset
+from weightfold.data.dataset import ImageSet as ImageSet
+from weightfold.data.dataset import mean_and_std as mean_and_std
+from weightfold.data.files import ImageFiles as ImageFiles
+from weightfold.data.load import load as load
+from weightfold.data.registry import available as available
+from weightfold.data.registry import reader as reader
+from weightfold.data.splitting import split as split

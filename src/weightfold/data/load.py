@@ -1,0 +1,128 @@
+"""Data sets by spec."""
+
+from dataclasses import replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from weightfold.data.corruption import corrupt_labels
+from weightfold.data.dataset import Dataset, ImageSet
+from weightfold.data.files import ImageFiles, square
+from weightfold.data.registry import readers
+from weightfold.nets.spec import parse_spec, read_options
+
+_COMMON = {"rgb": bool, "size": int, "corrupt": float, "limit": int, "seed": int}
+
+
+def load(spec: str, root: Path | str | None = None) -> Dataset:
+    """Load a data set.
+
+    Args:
+        spec: "name" or "name,key=value,key=value": a name of `available`, or the path of an .npz
+            file or of a folder of images ("photos,size=64"). Every data set takes
+
+            - rgb=true: repeat grayscale images to 3 channels;
+            - size=N: scale the shorter side to N pixels and take the middle square (mean and
+              standard deviation stay those of the images before);
+            - corrupt=F: draw a share F of the training labels at random, see `corrupt_labels`;
+            - limit=N: keep N training images, the first of a random order (so that of two limits,
+              the larger contains the smaller; corrupted labels stay the same ones);
+            - seed=S: of `corrupt` and `limit`; 0 if not given;
+
+            beside the options of its own reader, such as download=true.
+        root: The data folder, for those read from one; else $WEIGHTFOLD_DATA.
+
+    Raises:
+        ValueError: The spec, an option, or a file's content is wrong, or no data folder is known.
+        FileNotFoundError: A folder or file is missing.
+        ImportError: The reader needs an extra that is not installed.
+    """
+    name, texts = parse_spec(spec)
+    if name not in readers():
+        if "path" in texts:
+            raise ValueError(
+                f"spec={spec!r} gives two paths; begin with one, or with 'npz,path=...'"
+            )
+        name, texts["path"] = _layout_of(name), name
+    reader = readers()[name]
+    options: dict[str, Any] = read_options(name, texts, _COMMON | reader.options)
+    own = {key: value for key, value in options.items() if key in reader.options}
+    dataset = reader.read(None if root is None else Path(root), own)
+    common = {key: value for key, value in options.items() if key not in reader.options}
+    return _recorded(_apply(dataset, **common), options)
+
+
+def _layout_of(path: str) -> str:
+    """The reader for a path."""
+    if path.endswith(".npz"):
+        return "npz"
+    if Path(path).expanduser().is_dir():
+        return "folder"
+    near = get_close_matches(path, readers(), n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise ValueError(
+        f"{path!r} is neither a data set nor a folder of images; {hint}"
+        f"data sets: {', '.join(readers())}; or the path of a folder or .npz file"
+    )
+
+
+def _apply(
+    dataset: Dataset,
+    *,
+    rgb: bool = False,
+    size: int | None = None,
+    corrupt: float | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+) -> Dataset:
+    """The options that every data set takes."""
+    train, test, record = dataset.train, dataset.test, dict(dataset.record)
+    mean, std = dataset.mean, dataset.std
+    if corrupt is not None:
+        labels, changed = corrupt_labels(train.labels, corrupt, dataset.num_classes, seed)
+        train = _relabel(train, labels)
+    else:
+        changed = torch.zeros(len(train), dtype=torch.bool)
+    if limit is not None:
+        if not 0 < limit <= len(train):
+            raise ValueError(f"limit={limit}; give 1 to {len(train)}, the training images")
+        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:limit]
+        train, changed = train.select(order), changed[order]
+    if corrupt is not None:
+        record["labels_changed"] = int(changed.sum())
+    if size is not None:
+        if size < 1:
+            raise ValueError(f"size={size} must be at least 1 pixel")
+        train, test = (_resize(part, size) for part in (train, test))
+    if rgb and train.image_shape[0] == 1:
+        train, test = (ImageSet(s.images.repeat(1, 3, 1, 1), s.labels) for s in (train, test))
+        mean, std = mean * 3, std * 3
+    return replace(dataset, train=train, test=test, mean=mean, std=std, record=record)
+
+
+def _relabel(image_set: ImageSet, labels: torch.Tensor) -> ImageSet:
+    if isinstance(image_set, ImageFiles):
+        return ImageFiles(image_set.paths, labels, image_set.size, image_set.workers)
+    return ImageSet(image_set.images, labels)
+
+
+def _resize(image_set: ImageSet, size: int) -> ImageSet:
+    parts = [square(part, size) for part in image_set.images.split(1000)]
+    return ImageSet(torch.cat(parts), image_set.labels)
+
+
+def _recorded(dataset: Dataset, options: dict[str, Any]) -> Dataset:
+    """The data set with its record complete."""
+    record = {
+        **dataset.record,
+        "train": len(dataset.train),
+        "test": len(dataset.test),
+        "image_shape": list(dataset.train.image_shape),
+        # A path would make two machines' records differ.
+        **{key: value for key, value in options.items() if key not in ("path", "download")},
+    }
+    if record.keys() & {"corrupt", "limit"}:
+        record.setdefault("seed", 0)
+    return replace(dataset, record=record)

@@ -16,7 +16,7 @@ from torch.nn.utils import fuse_conv_bn_weights, skip_init
 
 from weightfold.core.charted import Charted
 from weightfold.core.select import Where, select
-from weightfold.nets.pairing import NORMS, batch_norms_behind, check_pairs
+from weightfold.nets.pairing import NORMS, batch_norms_behind, check_pairs, tied
 
 
 class AsymmetricConv2d(nn.Module):
@@ -165,15 +165,22 @@ def asymmetric(
     if any(isinstance(module, Charted) for module in model.modules()):
         raise TypeError("model is a Charted net; give the plain model to asymmetric()")
     modules = dict(model.named_modules())
+    shared = tied(model)
     if pairs is None:
         if example_input is None:
             raise ValueError("give example_input (or pairs), to tell each layer's batch norm")
         found = batch_norms_behind(model, example_input)
-        chosen = {c: n for c, n in found.items() if not _misfit(modules[c], modules[n])}
+        chosen = {
+            c: n
+            for c, n in found.items()
+            if not _misfit(modules[c], modules[n]) and not {c, n} & shared
+        }
     else:
         chosen = dict(pairs)
         for convolution, norm in chosen.items():
             reason = _misfit(modules.get(convolution), modules.get(norm))
+            if {convolution, norm} & shared:
+                reason = "it is registered twice or shares a parameter"
             if reason:
                 raise ValueError(f"pairs={{{convolution!r}: {norm!r}}} does not fit: {reason}")
     what = "square convolution with an odd kernel above 1 and a batch norm directly behind it"
@@ -266,13 +273,9 @@ def _empty_like(
 def _folded(convolution: nn.Conv2d, norm: Any) -> tuple[Tensor, Tensor]:
     """Kernel and bias of a convolution and its batch norm in eval mode, at least in float32."""
     dtype = torch.promote_types(convolution.weight.dtype, torch.float32)
+    mean, variance = norm.running_mean.to(dtype), norm.running_var.to(dtype)
+    weight, shift = (None if t is None else t.to(dtype) for t in (norm.weight, norm.bias))
     kernel, bias = fuse_conv_bn_weights(
-        convolution.weight.to(dtype),
-        None,
-        norm.running_mean,
-        norm.running_var,
-        norm.eps,
-        norm.weight,
-        norm.bias,
+        convolution.weight.to(dtype), None, mean, variance, norm.eps, weight, shift
     )
     return kernel.detach(), bias.detach()

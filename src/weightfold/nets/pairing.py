@@ -11,19 +11,29 @@ from torch.utils._pytree import tree_leaves
 NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
+def tied(model: nn.Module) -> set[str]:
+    """Names of the modules that are registered twice or share a parameter with another one."""
+    registered = Counter(id(m) for _, m in model.named_modules(remove_duplicate=False))
+    owners = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
+    return {
+        name
+        for name, module in model.named_modules()
+        if registered[id(module)] > 1
+        or any(owners[id(p)] > 1 for p in module.parameters(recurse=False))
+    }
+
+
 def batch_norms_behind(model: nn.Module, example_input: Tensor) -> dict[str, str]:
     """Convolution -> batch norm, by name, wherever a batch norm is given a convolution's output.
 
-    Convolutions and batch norms that are registered under two names, run more than once, or share
-    a weight are left out. The model is not changed: a copy runs, in eval mode.
+    Those that run more than once, and convolutions with several batch norms, are left out. The
+    model is not changed: a copy runs, in eval mode.
 
     Args:
         model: The network.
         example_input: One batch it accepts.
     """
     probe = copy.deepcopy(model).eval()
-    registered = Counter(id(m) for _, m in probe.named_modules(remove_duplicate=False))
-    owners = Counter(id(p) for _, p in probe.named_parameters(remove_duplicate=False))
     outputs: list[tuple[str, Tensor]] = []
     inputs: list[tuple[str, Tensor]] = []
     for name, module in probe.named_modules():
@@ -38,20 +48,11 @@ def batch_norms_behind(model: nn.Module, example_input: Tensor) -> dict[str, str
     with torch.no_grad():
         probe(example_input)
 
-    def single(name: str, runs: Counter[str]) -> bool:
-        module = probe.get_submodule(name)
-        tied = any(owners[id(p)] > 1 for p in module.parameters())
-        return runs[name] == 1 and registered[id(module)] == 1 and not tied
-
     made_by = {id(tensor): name for name, tensor in outputs}
-    convolution_runs = Counter(name for name, _ in outputs)
-    norm_runs = Counter(name for name, _ in inputs)
-    pairs: dict[str, str] = {}
-    for norm, tensor in inputs:
-        convolution = made_by.get(id(tensor))
-        if convolution and single(convolution, convolution_runs) and single(norm, norm_runs):
-            pairs[convolution] = norm
-    return pairs
+    runs = Counter(name for name, _ in outputs + inputs)
+    behind = [(made_by[id(tensor)], norm) for norm, tensor in inputs if id(tensor) in made_by]
+    readers = Counter(convolution for convolution, _ in behind)
+    return {c: norm for c, norm in behind if runs[c] == runs[norm] == readers[c] == 1}
 
 
 def check_pairs(model: nn.Module, pairs: Mapping[str, str], example_input: Tensor) -> None:

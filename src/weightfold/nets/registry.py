@@ -85,10 +85,10 @@ def build(spec: str, *, num_classes: int, in_channels: int = 3) -> nn.Module:
             raise ValueError(f"{argument}={value} must be at least 1")
     name, options = parse_spec(spec)
     given = {"num_classes": num_classes, "in_channels": in_channels}
-    if ":" in name:
-        return _build_users(name, options, given)
     if name.startswith("timm/"):
         return zoo.build_timm(name.removeprefix("timm/"), options, **given)
+    if ":" in name:
+        return _build_users(name, options, given)
     if name in _networks():
         return _call(name, _networks()[name], options, given)
     if name in zoo.torchvision_names():

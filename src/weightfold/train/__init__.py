@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from weightfold.train.history import Row as Row
     from weightfold.train.loop import fit as fit
     from weightfold.train.record import session as session
+    from weightfold.train.seeds import fit_seeds as fit_seeds
     from weightfold.train.steps import NonFiniteLoss as NonFiniteLoss
 
 _HOMES = {
@@ -26,6 +27,7 @@ _HOMES = {
     "Row": "history",
     "fit": "loop",
     "session": "record",
+    "fit_seeds": "seeds",
     "NonFiniteLoss": "steps",
 }
 

@@ -91,3 +91,10 @@ def load_state(path: Path, device: torch.device) -> dict[str, Any]:
 def load_history(path: Path) -> History:
     """Read history.json."""
     return History.from_json(json.loads(path.read_text(encoding="utf-8")))
+
+
+def finished(folder: Path) -> History | None:
+    """The history of a run that came to its end; None if it has not yet."""
+    path = folder / HISTORY
+    history = load_history(path) if path.exists() else None
+    return history if history and history.final_train_error is not None else None

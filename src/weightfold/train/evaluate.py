@@ -6,26 +6,9 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
+from weightfold.core.charted import Charted
 from weightfold.data import Batches, Dataset, ImageSet
-
-EVALUATION_BATCH = 512
-
-
-def evaluation_batches(
-    image_set: ImageSet, dataset: Dataset, device: torch.device | str
-) -> Batches:
-    """The images of `image_set` in order, normalised, not augmented."""
-    return Batches(
-        image_set,
-        batch_size=EVALUATION_BATCH,
-        mean=dataset.mean,
-        std=dataset.std,
-        augment=None,
-        seed=0,
-        device=device,
-        drop_last=False,
-        shuffle=False,
-    )
+from weightfold.train.feed import evaluation_batches
 
 
 def accuracy(net: nn.Module, image_set: ImageSet, dataset: Dataset) -> float:
@@ -64,7 +47,7 @@ def count_correct(
     training = net.training
     net.eval()
     counts = []
-    with net.hold() if hasattr(net, "hold") else nullcontext():
+    with net.hold() if isinstance(net, Charted) else nullcontext():
         for images, labels in batches.epoch(0):
             wanted = labels[rank::world]
             correct = (forward(images[rank::world]).argmax(dim=1) == wanted).sum()

@@ -10,9 +10,10 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from weightfold.data import Augment, Batches, Dataset, ImageSet, split
+from weightfold.data import Batches, Dataset, ImageSet, split
 from weightfold.train import checkpoint
-from weightfold.train.evaluate import count_correct, evaluation_batches
+from weightfold.train.evaluate import count_correct
+from weightfold.train.feed import evaluation_batches, training_batches
 from weightfold.train.history import SELECTIONS, History, Row
 from weightfold.train.logs import watching
 from weightfold.train.recipe import Distillation, Recipe
@@ -104,7 +105,7 @@ def fit(
             raise FileExistsError(
                 f"folder={str(folder)!r} already holds this run; resume=True continues it"
             )
-        history = _finished(folder)
+        history = checkpoint.finished(folder)
         if history is not None:
             checkpoint.load_weights(net, folder / checkpoint.LAST_WEIGHTS)
             return history
@@ -134,12 +135,6 @@ def fit(
     return checkpoint.load_history(folder / checkpoint.HISTORY)
 
 
-def _finished(folder: Path) -> History | None:
-    path = folder / checkpoint.HISTORY
-    history = checkpoint.load_history(path) if path.exists() else None
-    return history if history and history.final_train_error is not None else None
-
-
 @dataclass(frozen=True)
 class _Plan:
     """What `fit` was given; goes to every process."""
@@ -165,7 +160,7 @@ def _run(fabric: Fabric, net: nn.Module, *, plan: _Plan) -> None:
     train, held_out = plan.dataset.train, None
     if plan.validation:
         train, held_out = split(train, plan.validation, plan.seed)
-    batches = _training_batches(train, plan, fabric.device)
+    batches = training_batches(train, plan.dataset, recipe, plan.seed, fabric.device)
     steps = Steps(fabric, net, plan.dataset.num_classes, recipe, plan.teacher, plan.distillation)
     history = History(_resume(steps, plan.folder), SELECTIONS[held_out is not None])
 
@@ -175,7 +170,8 @@ def _run(fabric: Fabric, net: nn.Module, *, plan: _Plan) -> None:
     def accuracy(images: Batches) -> float:
         share = {"rank": fabric.global_rank, "world": fabric.world_size}
         counts = count_correct(net, images, steps.model, **share)
-        correct, seen = fabric.all_reduce(counts, reduce_op="sum").tolist()
+        fabric.all_reduce(counts, reduce_op="sum")
+        correct, seen = counts.tolist()
         return correct / seen
 
     test = unaugmented(plan.dataset.test)
@@ -209,22 +205,6 @@ def _run(fabric: Fabric, net: nn.Module, *, plan: _Plan) -> None:
     if first:
         checkpoint.write_history(plan.folder, history)
     fabric.barrier()
-
-
-def _training_batches(images: ImageSet, plan: _Plan, device: torch.device) -> Batches:
-    recipe, data = plan.recipe, plan.dataset
-    augmented = recipe.crop_padding > 0 or recipe.flip
-    return Batches(
-        images,
-        batch_size=recipe.batch_size,
-        mean=data.mean,
-        std=data.std,
-        augment=Augment(recipe.crop_padding, recipe.flip) if augmented else None,
-        seed=plan.seed,
-        device=device,
-        drop_last=False,
-        shuffle=True,
-    )
 
 
 def _save(steps: Steps, history: History, folder: Path) -> None:

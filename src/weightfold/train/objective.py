@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from weightfold.core.chart import Chart
+from weightfold.core.charted import Charted
 from weightfold.train.recipe import Distillation
 
 
@@ -52,7 +53,7 @@ def squared_norm(net: nn.Module) -> Callable[[], Tensor]:
     Raises:
         ValueError: A plain module that holds a Charted net, whose theta has no single name space.
     """
-    if not (hasattr(net, "theta") and hasattr(net, "deploy")):
+    if not isinstance(net, Charted):
         if any(isinstance(module, Chart) for module in net.modules()):
             raise ValueError(
                 "decay_on='theta' needs a plain module or a Charted net, but was given a "
@@ -61,10 +62,11 @@ def squared_norm(net: nn.Module) -> Callable[[], Tensor]:
         return lambda: _sum_of_squares([p for p in net.parameters() if p.requires_grad])
     psi = {id(p) for m in net.modules() if isinstance(m, Chart) for p in m.parameters()}
     plain = [p for p in net.parameters() if p.requires_grad and id(p) not in psi]
+    theta = net.theta
     deployed = {name for name, p in net.deploy().named_parameters() if p.requires_grad}
 
     def norm() -> Tensor:
-        folded = [t for name, t in net.theta().items() if name in deployed]
+        folded = [t for name, t in theta().items() if name in deployed]
         return _sum_of_squares(folded + plain)
 
     return norm

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from weightfold.core.charted import Charted
 from weightfold.data import Dataset
 from weightfold.train import checkpoint
 from weightfold.train.recipe import Distillation, Recipe
@@ -94,17 +95,29 @@ def _show(flat: Mapping[str, Any], name: str) -> str:
 
 
 def write_run(
-    folder: Path, configuration: Mapping[str, Any], net: nn.Module, device: torch.device
+    folder: Path,
+    configuration: Mapping[str, Any],
+    net: nn.Module,
+    device: torch.device,
+    **more: Any,
 ) -> None:
-    """Write run.json, or add to the one there the session that begins now."""
+    """Write run.json, or add to the one there the session that begins now.
+
+    Args:
+        folder: Exists.
+        configuration: From `describe`.
+        net: Whose parameters are counted, as it is and deployed.
+        device: It trains on.
+        **more: Further fields of the session.
+    """
     path = folder / checkpoint.RUN
     sessions = json.loads(path.read_text(encoding="utf-8"))["sessions"] if path.exists() else []
-    deployed = net.deploy() if hasattr(net, "deploy") else net
+    deployed = net.deploy() if isinstance(net, Charted) else net
     checkpoint.write_json(
         path,
         {
             "parameters": {"training": _count(net), "deployed": _count(deployed)},
-            "sessions": [*sessions, session(device)],
+            "sessions": [*sessions, {**session(device), **more}],
             "configuration": configuration,
         },
     )

@@ -4,6 +4,7 @@ import copy
 import hashlib
 import math
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 
@@ -63,7 +64,9 @@ class Steps:
         self._classes = classes
         on_theta = recipe.weight_decay > 0 and recipe.decay_on == "theta"
         self._norm = squared_norm(net) if on_theta else None
-        self.optimizer = _optimizer(net, recipe, 0.0 if on_theta else recipe.weight_decay)
+        self.optimizer = make_optimizer(
+            net.parameters(), recipe, 0.0 if on_theta else recipe.weight_decay
+        )
         self.model, self._stepper = fabric.setup(net, self.optimizer)
         self._teacher = copy.deepcopy(teacher).eval().to(fabric.device) if teacher else None
         self._look_every = 1 if fabric.device.type == "cpu" else LOOK_EVERY
@@ -103,7 +106,8 @@ class Steps:
                 watch.steps(index + 1, loss, len(pending))
                 start, pending = now, []
         sums = torch.tensor([tally.loss, tally.wrong, tally.seen], device=self.fabric.device)
-        loss, wrong, seen = self.fabric.all_reduce(sums, reduce_op="sum").tolist()
+        self.fabric.all_reduce(sums, reduce_op="sum")
+        loss, wrong, seen = sums.tolist()
         return Trained(lr, loss / seen, wrong / seen, median(tally.times))
 
     def _step(self, images: Tensor, labels: Tensor, lr: float) -> Tensor:
@@ -176,8 +180,11 @@ class _Tally:
         return mean
 
 
-def _optimizer(net: nn.Module, recipe: Recipe, weight_decay: float) -> torch.optim.Optimizer:
-    parameters = [p for p in net.parameters() if p.requires_grad]
+def make_optimizer(
+    tensors: Iterable[Tensor], recipe: Recipe, weight_decay: float
+) -> torch.optim.Optimizer:
+    """The recipe's optimizer of those tensors that require a gradient."""
+    parameters = [p for p in tensors if p.requires_grad]
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=weight_decay)
     return torch.optim.SGD(

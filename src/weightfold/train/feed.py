@@ -1,0 +1,41 @@
+"""The batches a run reads: augmented to train on, as they are to evaluate on."""
+
+import torch
+
+from weightfold.data import Augment, Batches, Dataset, ImageSet
+from weightfold.train.recipe import Recipe
+
+EVALUATION_BATCH = 512
+
+
+def training_batches(
+    images: ImageSet, dataset: Dataset, recipe: Recipe, seed: int, device: torch.device | str
+) -> Batches:
+    """`images` in an order and an augmentation that depend on `seed` and the epoch."""
+    augmented = recipe.crop_padding > 0 or recipe.flip
+    return Batches(
+        images,
+        batch_size=recipe.batch_size,
+        mean=dataset.mean,
+        std=dataset.std,
+        augment=Augment(recipe.crop_padding, recipe.flip) if augmented else None,
+        seed=seed,
+        device=device,
+        drop_last=False,
+        shuffle=True,
+    )
+
+
+def evaluation_batches(images: ImageSet, dataset: Dataset, device: torch.device | str) -> Batches:
+    """`images` in order, not augmented."""
+    return Batches(
+        images,
+        batch_size=EVALUATION_BATCH,
+        mean=dataset.mean,
+        std=dataset.std,
+        augment=None,
+        seed=0,
+        device=device,
+        drop_last=False,
+        shuffle=False,
+    )

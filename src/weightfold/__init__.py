@@ -1,5 +1,49 @@
 """Train convolutional networks in other coordinates than you deploy.
 
 A chart T maps coordinates psi, which the optimizer moves, to the weights theta = T(psi) of an
-ordinary network, which is what gets shipped.
+ordinary network, which is what gets shipped. Nothing heavy is imported before a name is used.
 """
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from weightfold.core.chart import Chart as Chart
+    from weightfold.core.charted import Charted as Charted
+    from weightfold.core.store import load as load
+    from weightfold.core.store import save as save
+    from weightfold.core.verbs import mask as mask
+    from weightfold.core.verbs import subspace as subspace
+    from weightfold.chains.chain import Chain as Chain
+    from weightfold.chains.twin import linear_from_twin as linear_from_twin
+    from weightfold.chains.twin import nonlinear_twin as nonlinear_twin
+    from weightfold.chains.verb import expand as expand
+
+_HOMES = {
+    "Chain": "chains.chain",
+    "Chart": "core.chart",
+    "Charted": "core.charted",
+    "expand": "chains.verb",
+    "linear_from_twin": "chains.twin",
+    "load": "core.store",
+    "mask": "core.verbs",
+    "nonlinear_twin": "chains.twin",
+    "save": "core.store",
+    "subspace": "core.verbs",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'weightfold' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"weightfold.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

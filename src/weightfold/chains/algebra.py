@@ -1,0 +1,124 @@
+"""Composition of linear layers in weight space: exact for any kernel, groups and dilation.
+
+A layer's weight has shape (out, in / groups, *kernel); a Linear's kernel has no axes. All layers
+of a chain share their groups and dilation; strides and padding do not enter the composition (the
+padding stands on the first layer; a stride stands on the last layer with a kernel).
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from math import prod
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Shape = tuple[int, ...]
+Order = int | tuple
+
+
+def compose(second: Tensor, first: Tensor, groups: int = 1) -> Tensor:
+    """Weight of the layer `second` after the layer `first`.
+
+    Args:
+        second: (out, mid / groups, *k2).
+        first: (mid, in / groups, *k1).
+        groups: Groups of both.
+
+    Returns:
+        (out, in / groups, *(k1 + k2 - 1)); Eq. 2 and 3 of Guo et al. 2020 for two factors.
+    """
+    out, mid = second.shape[0] // groups, second.shape[1]
+    inner = first.shape[1]
+    kernel = [a + b - 1 for a, b in zip(second.shape[2:], first.shape[2:], strict=True)]
+    if prod(second.shape[2:]) == 1:
+        left = second.reshape(groups, out, mid)
+        return (left @ first.reshape(groups, mid, -1)).reshape(groups * out, inner, *kernel)
+    if prod(first.shape[2:]) == 1:
+        left = second.reshape(groups, out, mid, -1)
+        right = first.reshape(groups, 1, mid, inner).transpose(-1, -2)
+        return (right @ left).reshape(groups * out, inner, *kernel)
+    return _compose_kernels(second, first, groups, kernel)
+
+
+def _compose_kernels(second: Tensor, first: Tensor, groups: int, kernel: list[int]) -> Tensor:
+    """Full convolution of two kernels, as the transposed convolution of `first` by `second`."""
+    out, mid = second.shape[0] // groups, second.shape[1]
+    k2 = second.shape[2:]
+    transposed = second.reshape(groups, out, mid, *k2).transpose(1, 2)
+    run = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[len(k2) - 1]
+    full = run(
+        first.transpose(0, 1), transposed.reshape(groups * mid, out, *k2), groups=groups
+    )
+    return full.transpose(0, 1).reshape(groups * out, first.shape[1], *kernel)
+
+
+def compose_macs(second: Shape, first: Shape) -> int:
+    """Multiply-adds of `compose` for weights of these shapes."""
+    return second[0] * second[1] * first[1] * prod(second[2:]) * prod(first[2:])
+
+
+@lru_cache(maxsize=4096)
+def orders(shapes: tuple[Shape, ...], start: int = 0) -> tuple[tuple[int, Order, Shape], ...]:
+    """Every order in which a chain can be composed, cheapest first.
+
+    Args:
+        shapes: Weight shapes, first layer first.
+        start: Index of the first factor in the order's notation.
+
+    Returns:
+        For each order its multiply-adds, the order as nested pairs of factor indices, e.g.
+        ((0, 1), 2), and the shape of the product.
+    """
+    if len(shapes) == 1:
+        return ((0, start, shapes[0]),)
+    found = []
+    for cut in range(1, len(shapes)):
+        for cost_a, order_a, a in orders(shapes[:cut], start):
+            for cost_b, order_b, b in orders(shapes[cut:], start + cut):
+                kernel = tuple(x + y - 1 for x, y in zip(a[2:], b[2:], strict=True))
+                cost = cost_a + cost_b + compose_macs(b, a)
+                found.append((cost, (order_a, order_b), (b[0], a[1], *kernel)))
+    return tuple(sorted(found, key=lambda order: order[0]))
+
+
+def fold_weights(weights: Sequence[Tensor], groups: int = 1) -> Tensor:
+    """Weight of a chain of layers, composed in the cheapest order.
+
+    Args:
+        weights: First layer first, each (out, in / groups, *kernel).
+        groups: Groups of every layer.
+    """
+
+
+    def run(order: Order) -> Tensor:
+        if isinstance(order, int):
+            return weights[order]
+        return compose(run(order[1]), run(order[0]), groups)
+
+    return run(orders(tuple(tuple(w.shape) for w in weights))[0][1])
+
+
+def fold_biases(
+    weights: Sequence[Tensor], biases: Sequence[Tensor | None], groups: int = 1
+) -> Tensor | None:
+    """Bias of a chain: each layer sees the bias so far as a constant image; padding comes first.
+
+    Args:
+        weights: First layer first, each (out, in / groups, *kernel).
+        biases: (out,) or None, one per layer.
+        groups: Groups of every layer.
+
+    Returns:
+        (out,) of the last layer, or None where no layer has a bias.
+    """
+    total: Tensor | None = biases[0]
+    for weight, bias in zip(weights[1:], biases[1:], strict=True):
+        if total is not None:
+            taps = weight.flatten(2).sum(-1) if weight.dim() > 2 else weight
+            blocks = taps.reshape(groups, -1, taps.shape[1])
+            total = torch.matmul(blocks, total.reshape(groups, -1, 1)).flatten()
+            total = total if bias is None else total + bias
+        else:
+            total = bias
+    return total

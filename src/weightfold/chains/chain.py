@@ -1,0 +1,172 @@
+"""A linear layer as a chain of linear layers (ExpandNets, Guo et al. 2020, section 3)."""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from weightfold.core.slots import fill, vacate
+from weightfold.chains.algebra import fold_biases, fold_weights
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def geometry(layer: nn.Module) -> tuple[int, int, int, tuple[int, ...]]:
+    """(in features, out features, groups, kernel) of a convolution or Linear."""
+    if isinstance(layer, nn.Linear):
+        return layer.in_features, layer.out_features, 1, ()
+    return layer.in_channels, layer.out_channels, layer.groups, tuple(layer.kernel_size)
+
+
+class Chain(nn.Sequential):
+    """Factors of one layer, run one after another; a product of linear maps unless `nonlinear`.
+
+    Args:
+        factors: Convolutions of one class, groups and dilation, or Linears.
+        plain: The layer that the chain folds to; its class, geometry and padding count, its
+            weights do not.
+        nonlinear: Put a ReLU after every factor but the last: the nonlinear twin, which does not
+            fold.
+
+    Raises:
+        ValueError: A factor after the first pads, or one before the last kernel strides: the chain
+            would be no single layer.
+    """
+
+    def __init__(
+        self, factors: Sequence[nn.Module], plain: nn.Module, nonlinear: bool = False
+    ) -> None:
+        super().__init__(*factors)
+        self.nonlinear = nonlinear
+        self._plain = (vacate(plain, [n for n, _ in plain.named_parameters(recurse=False)]),)
+        self.pad: tuple[int, ...] | None = None
+        if not isinstance(plain, CONVOLUTIONS):
+            return
+        for index, factor in enumerate(factors):
+            pads = factor.padding if index else 0
+            if pads not in (0, (0,) * len(factor.kernel_size), "valid"):
+                raise ValueError(
+                    f"factor {index} of the chain has padding={pads}; only the first factor may "
+                    "pad, later padding sees biases and is not exactly one layer"
+                )
+        if plain.padding == "same":
+            self.pad = tuple(plain._reversed_padding_repeated_twice)
+
+    @property
+    def plain(self) -> nn.Module:
+        """The layer this folds to; without weights of its own."""
+        return self._plain[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the factors one by one; x as the plain layer's input."""
+        if self.pad is not None:
+            mode = {"zeros": "constant"}.get(self.plain.padding_mode, self.plain.padding_mode)
+            x = F.pad(x, self.pad, mode=mode)
+        for index, factor in enumerate(self):
+            x = F.relu(factor(x)) if self.nonlinear and index < len(self) - 1 else factor(x)
+        return x
+
+    def fold(self) -> tuple[Tensor, Tensor | None]:
+        """Weight (out, in / groups, *kernel) and bias (out,) of the product."""
+        weights = [factor.weight for factor in self]
+        groups = geometry(self.plain)[2]
+        return (
+            fold_weights(weights, groups),
+            fold_biases(weights, [factor.bias for factor in self], groups),
+        )
+
+    def fuse(self) -> nn.Module:
+        """The plain layer with folded weights, for tools that fuse modules (timm).
+
+        Raises:
+            RuntimeError: The chain has nonlinearities and is no single layer.
+        """
+        if self.nonlinear:
+            raise RuntimeError("a nonlinear chain is no single layer; load it into its linear twin")
+        layer = copy.deepcopy(self.plain)
+        with torch.no_grad():
+            tensors = dict(zip(("weight", "bias"), self.fold(), strict=True))
+        trainable = self[0].weight.requires_grad
+        folded = {n: nn.Parameter(t, trainable) for n, t in tensors.items() if t is not None}
+        fill(layer, {n: (n,) for n in folded}, folded)
+        return layer.train(self.training)
+
+
+def kernels(kind: str, kernel: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Kernel of every factor.
+
+    "cl" is 1, k, 1. "ck" is l = (max k - 1) / 2 kernels of 3 on axes still short and 1 on the
+    others (non-square kernels: our choice); where one factor of 3 would do, "ck" is "cl".
+
+    Raises:
+        ValueError: "ck" with an even kernel.
+    """
+    ones = (1,) * len(kernel)
+    if kind == "ck" and any(k % 2 == 0 for k in kernel):
+        raise ValueError(
+            f'conv="ck" needs odd kernels, the layer has kernel_size={kernel}; use "cl" for it'
+        )
+    length = (max(kernel) - 1) // 2
+    if kind == "cl" or length < 2:
+        return [ones, kernel, ones]
+    return [tuple(3 if i < (k - 1) // 2 else 1 for k in kernel) for i in range(length)]
+
+
+def widths(
+    layer: nn.Module, rate: float, factors: int, first: str = "rm"
+) -> tuple[int, ...]:
+    """Channels m, int(r m), int(r n), ..., n of a chain of that many factors (section 3.1).
+
+    With groups the expansion is inside each group. `first="m"` keeps the first inner width at m.
+
+    Raises:
+        ValueError: The rate gives a group no channels.
+    """
+    m, n, groups, _ = geometry(layer)
+    inner = [m] + [n] * (factors - 2)
+    wide = [int(rate * c / groups + 1e-9) * groups for c in inner]
+    if first == "m":
+        wide[0] = m
+    if min(wide) < 1:
+        least = max(groups / c for c in inner)
+        raise ValueError(
+            f"rate={rate} gives a layer with {m} input and {n} output channels in {groups} "
+            f"group(s) inner widths {wide}; use rate >= {least:.4g}"
+        )
+    return (m, *wide, n)
+
+
+def make_chain(layer: nn.Module, channels: Sequence[int], kinds: str) -> Chain:
+    """A chain for `layer` with torch's default initialisation, on the layer's device and dtype.
+
+    Args:
+        layer: Conv1d, Conv2d, Conv3d or Linear.
+        channels: Widths from input to output, one more than there are factors.
+        kinds: "cl", "ck" or "fc".
+    """
+    pairs = list(zip(channels, channels[1:], strict=False))
+    if isinstance(layer, nn.Linear):
+        bias = layer.bias is not None
+        return Chain([nn.Linear(a, b, bias) for a, b in pairs], layer)
+    sizes = kernels(kinds, layer.kernel_size)
+    strided = 1 if len(sizes) == 3 and sizes[0] == (1,) * len(sizes[0]) else len(sizes) - 1
+    convolution = next(c for c in CONVOLUTIONS if isinstance(layer, c))
+    factors = []
+    for index, ((a, b), size) in enumerate(zip(pairs, sizes, strict=True)):
+        pads = index == 0 and not isinstance(layer.padding, str)
+        factors.append(
+            convolution(
+                a,
+                b,
+                size,
+                stride=layer.stride if index == strided else 1,
+                padding=layer.padding if pads else 0,
+                dilation=layer.dilation,
+                groups=layer.groups,
+                bias=layer.bias is not None,
+                padding_mode=layer.padding_mode,
+            )
+        )
+    return Chain(factors, layer)

@@ -1,0 +1,125 @@
+"""A convolution inside its fully-connected space: the matrix is Phi psi, psi the kernel.
+
+d'Ascoli et al., "Finding the Needle in the Haystack with Convolutions" (eFCN), section 2. The model
+below is fully connected; Phi writes each kernel into its layer's matrix and is linear.
+"""
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vjp
+
+from weightfold.core.chart import Chart, Example
+from weightfold.core.slots import plant, vacate
+
+
+class MatrixLayer(nn.Linear):
+    """A dense layer between images: (N, *in_shape) -> (N, *out_shape)."""
+
+    def __init__(self, in_shape: Sequence[int], out_shape: Sequence[int], bias: bool) -> None:
+        super().__init__(prod(in_shape), prod(out_shape), bias)
+        self.in_shape, self.out_shape = tuple(in_shape), tuple(out_shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Flatten, multiply, shape."""
+        return super().forward(x.flatten(1)).unflatten(1, self.out_shape)
+
+
+class ConvolutionMatrix(Chart):
+    """Dense weights (out pixels, in pixels) of MatrixLayers, written by convolution kernels.
+
+    Args:
+        convolutions: Path of a MatrixLayer in the model below -> the convolution, its psi.
+        in_shapes: Path -> (C, *size) of the layer's input.
+        execution: "fold" runs the matrices, "chain" the convolutions themselves.
+    """
+
+    kind = "matrix"
+
+    def __init__(
+        self,
+        convolutions: Mapping[str, nn.Conv2d],
+        in_shapes: Mapping[str, Sequence[int]],
+        execution: str = "fold",
+    ) -> None:
+        super().__init__()
+        self.in_shapes = {path: tuple(shape) for path, shape in in_shapes.items()}
+        self.execution = execution
+        for path, convolution in convolutions.items():
+            plant(self, path, convolution)
+
+    def forward(self, **at: Any) -> dict[str, Tensor]:
+        """Phi psi: the convolution of every unit image; biases repeated over the pixels."""
+        theta: dict[str, Tensor] = {}
+        for path, shape in self.in_shapes.items():
+            convolution = self.get_submodule(path)
+            units = torch.eye(prod(shape), dtype=convolution.weight.dtype)
+            units = units.to(convolution.weight.device).view(-1, *shape)
+            images = convolution._conv_forward(units, convolution.weight, None)
+            theta[f"{path}.weight"] = images.flatten(1).t()
+            if convolution.bias is not None:
+                pixels = images.shape[2:].numel()
+                theta[f"{path}.bias"] = convolution.bias.repeat_interleave(pixels)
+        return theta
+
+    def alternatives(self) -> dict[str, tuple[nn.Module, dict[str, Tensor]]]:
+        """The convolutions."""
+        paths = {p: self.get_submodule(p) for p in self.in_shapes}
+        return {p: (m, dict(m.named_parameters())) for p, m in paths.items()}
+
+    def executors(self) -> dict[str, nn.Module]:
+        """The convolutions, if they run."""
+        if self.execution == "fold":
+            return {}
+        return {p: vacate(m, list(psi)) for p, (m, psi) in self.alternatives().items()}
+
+    def operands(self, **at: Any) -> dict[str, Tensor]:
+        """Matrices, or the kernels themselves."""
+        if self.execution == "fold":
+            return self()
+        return {f"{p}.{n}": t for p, (_, psi) in self.alternatives().items() for n, t in psi.items()}
+
+    @torch.no_grad()
+    def fit(self, theta: Mapping[str, Tensor]) -> dict[str, float]:
+        """Least squares: columns of Phi do not overlap, so psi = Phi^T theta / Phi^T Phi 1."""
+        psi = dict(self.named_parameters())
+        image, pull = vjp(lambda psi: functional_call(self, psi, ()), psi)
+        (sums,) = pull({name: theta[name] for name in image})
+        ones = functional_call(self, {n: torch.ones_like(p) for n, p in psi.items()}, ())
+        (counts,) = pull(ones)
+        for name, parameter in psi.items():
+            parameter.copy_(sums[name] / counts[name].clamp_min(1))
+        return self.residuals(theta)
+
+    def config(self) -> dict[str, Any]:
+        """Input shapes and every convolution's arguments."""
+        keys = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
+        layers = {}
+        for path, shape in self.in_shapes.items():
+            convolution = self.get_submodule(path)
+            arguments = {key: getattr(convolution, key) for key in keys}
+            layers[path] = {"in_shape": shape, "bias": convolution.bias is not None, **arguments}
+        return {"layers": layers, "execution": self.execution}
+
+    @classmethod
+    def build(cls, net: nn.Module, *, layers: dict[str, dict[str, Any]], execution: str) -> Self:
+        """Convolutions in torch's default initialisation."""
+        tensors = dict(net.named_parameters())
+        convolutions = {
+            path: nn.Conv2d(**{k: v for k, v in layer.items() if k != "in_shape"}).to(
+                tensors[f"{path}.weight"]
+            )
+            for path, layer in layers.items()
+        }
+        return cls(convolutions, {p: layer["in_shape"] for p, layer in layers.items()}, execution)
+
+    @classmethod
+    def example(cls) -> Example:
+        """A strided, padded, grouped convolution as a matrix."""
+        convolution = nn.Conv2d(2, 4, 3, stride=2, padding=1, groups=2)
+        layer = MatrixLayer((2, 6, 6), (4, 3, 3), bias=True)
+        model = nn.Sequential(layer, nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(36, 3))
+        return Example(model, cls({"0": convolution}, {"0": (2, 6, 6)}), torch.randn(3, 2, 6, 6))

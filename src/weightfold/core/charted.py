@@ -1,0 +1,332 @@
+"""Charted: an untouched model that runs with theta = T(psi)."""
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from weightfold.core.chart import Chart
+from weightfold.core.slots import Slots, check_chartable, fill, replace_module, split_name, vacate
+
+NOWHERE: Mapping[str, Any] = {}
+
+
+class Charted(nn.Module):
+    """A model whose named tensors are computed by charts, once per forward.
+
+    `parameters()` are psi and the tensors no chart computes; of those computed no copy is kept.
+    The net trains like any module: autograd, autocast (theta stays in float32), compile, DDP,
+    deepcopy, state_dict and torch.func see plain Parameters. It is itself a model, so charts
+    stack: the outer one computes the psi of the inner one.
+
+    Not for several threads at once (serve `deploy()`), nor for nn.DataParallel.
+
+    Args:
+        model: Any module or Charted net; left unchanged, its charted tensors are not copied.
+        charts: Charts that compute disjoint tensors of `model`.
+
+    Raises:
+        KeyError: A chart names a tensor that the model lacks.
+        ValueError: A tensor is computed twice, has another shape or dtype than the model's, is
+            lazy, or belongs to a recurrent layer.
+    """
+
+    def __init__(self, model: nn.Module, charts: Iterable[Chart]) -> None:
+        super().__init__()
+        charts = list(charts)
+        slots = Slots.of(model)
+        computed = self._check(model, slots, charts)
+        self._frozen = {n: not slots.tensors[n].requires_grad for n in computed}
+        self._places = {name: slots.places[name] for name in computed}
+        self._canonical = slots.canonical
+        self._buffer_places = tuple(
+            place
+            for name, places in self._places.items()
+            if not isinstance(slots.tensors[name], nn.Parameter)
+            for place in places
+        )
+        self.model = vacate(model, (place for p in self._places.values() for place in p))
+        self._layers: dict[str, nn.Module] = {}
+        for chart in charts:
+            for path, executor in chart.executors().items():
+                self._layers[path] = replace_module(self.model, path, executor)
+        self.charts = nn.ModuleList(charts)
+        self._below = isinstance(model, Charted)
+        self._held: dict[Any, dict[str, Tensor]] | None = None
+        self._pulls: list[tuple[Tensor, Tensor]] = []
+        self._ddp_params_and_buffers_to_ignore = [
+            name for name, _ in self.named_buffers() if self._is_constant(name)
+        ]
+
+    @staticmethod
+    def _check(model: nn.Module, slots: Slots, charts: list[Chart]) -> list[str]:
+        """Validate what the charts compute; canonical names in order."""
+        owner: dict[str, int] = {}
+        for index, chart in enumerate(charts):
+            with torch.no_grad():
+                theta = chart(**chart.somewhere())
+            for name, tensor in theta.items():
+                canonical = slots.resolve(name)
+                there = slots.tensors[canonical]
+                check_chartable(model, name, there)
+                if canonical in owner:
+                    raise ValueError(
+                        f"tensor {name!r} is computed twice, by chart {owner[canonical]} and chart "
+                        f"{index} ({chart.kind}), or under two names of one tied tensor"
+                    )
+                if tensor.shape != there.shape or tensor.dtype != there.dtype:
+                    raise ValueError(
+                        f"chart {index} ({chart.kind}) gives {name!r} as {tensor.dtype} "
+                        f"{tuple(tensor.shape)}, but the model's is {there.dtype} "
+                        f"{tuple(there.shape)}"
+                    )
+                owner[canonical] = index
+        return list(owner)
+
+    def _is_constant(self, name: str) -> bool:
+        path, attribute = split_name(name)
+        while path:
+            module = self.get_submodule(path)
+            if isinstance(module, Chart):
+                return attribute in module.constants
+            path = split_name(path)[0]
+        return False
+
+    def _float32(self) -> AbstractContextManager:
+        """Autocast off, so that theta is computed in the dtype of psi."""
+        tensor = next(iter(self.charts.parameters()), None)
+        device = tensor.device.type if tensor is not None else "cpu"
+        if device != "meta" and torch.is_autocast_enabled(device):
+            return torch.autocast(device, enabled=False)
+        return nullcontext()
+
+    def _compute(self, at: Mapping[str, Any]) -> dict[str, Tensor]:
+        tensors: dict[str, Tensor] = {}
+        with self._float32():
+            for chart in self.charts:
+                for name, tensor in chart.operands(**at).items():
+                    for place in self._places.get(self._canonical.get(name, name), (name,)):
+                        tensors[place] = tensor
+        return tensors
+
+    def _operands(self, at: Mapping[str, Any]) -> dict[str, Tensor]:
+        if self._held is None:
+            return self._compute(at)
+        key = (torch.is_grad_enabled(), *sorted(at.items()))
+        if key not in self._held:
+            leaves: dict[int, Tensor] = {}
+            for tensor in (tensors := self._compute(at)).values():
+                if tensor.grad_fn is not None and id(tensor) not in leaves:
+                    leaves[id(tensor)] = tensor.detach().requires_grad_()
+                    self._pulls.append((tensor, leaves[id(tensor)]))
+            self._held[key] = {place: leaves.get(id(t), t) for place, t in tensors.items()}
+        return dict(self._held[key])
+
+    def forward(self, *args: Any, at: Mapping[str, Any] = NOWHERE, **kwargs: Any) -> Any:
+        """Run the model with theta = T(psi).
+
+        Args:
+            *args: The model's own.
+            at: Per-call coordinates handed to every chart, e.g. `{"domain": "birds"}`.
+            **kwargs: The model's own.
+        """
+        tensors = self._operands(at)
+        given = {place: tensors[place] for place in self._buffer_places}
+        if self._below:
+            kwargs["at"] = at
+        out = functional_call(self.model, tensors, args, kwargs, tie_weights=False)
+        for place, buffer in given.items():
+            if tensors[place] is not buffer:
+                buffer.copy_(tensors[place])
+        return out
+
+    def somewhere(self) -> dict[str, Any]:
+        """One valid value of `at` for all charts of all levels."""
+        found = self.model.somewhere() if isinstance(self.model, Charted) else {}
+        for chart in self.charts:
+            found |= chart.somewhere()
+        return found
+
+    def theta(self, at: Mapping[str, Any] = NOWHERE) -> dict[str, Tensor]:
+        """The tensors that charts compute, by their names in the deployed model, with gradients.
+
+        Args:
+            at: Per-call coordinates.
+
+        Returns:
+            Canonical name -> tensor; of nested nets those of every level, in plain names.
+        """
+        theta: dict[str, Tensor] = {}
+        with self._float32():
+            for chart in self.charts:
+                theta |= {self._canonical[n]: t for n, t in chart(**at).items()}
+        if not self._below:
+            return theta
+        places = {f"net.{p}": t for n, t in theta.items() for p in self._places[n]}
+        inner = functional_call(_Theta(self.model), places, (at,), tie_weights=False)
+        plain = {short_name(self.model, n): t for n, t in theta.items() if is_plain(self.model, n)}
+        return {**plain, **inner}
+
+    def lower(self, at: Mapping[str, Any] = NOWHERE) -> nn.Module:
+        """One level down: the model given at construction, as a copy, with theta filled in."""
+        with torch.no_grad(), self._float32():
+            theta: dict[str, Tensor] = {}
+            for chart in self.charts:
+                theta |= {self._canonical[n]: t for n, t in chart(**at).items()}
+        model = copy.deepcopy(self.model)
+        for path, layer in self._layers.items():
+            replace_module(model, path, copy.deepcopy(layer))
+        buffers = set(self._buffer_places)
+        tensors: dict[str, Tensor] = {}
+        for name, tensor in theta.items():
+            tensors[name] = tensor.detach().clone(memory_format=torch.contiguous_format)
+            if name not in buffers:
+                tensors[name] = nn.Parameter(tensors[name], requires_grad=not self._frozen[name])
+        fill(model, self._places, tensors)
+        return model
+
+    def deploy(self, at: Mapping[str, Any] = NOWHERE) -> nn.Module:
+        """The plain module: original class, state_dict keys, shapes, dtypes, ties; a copy.
+
+        Args:
+            at: Per-call coordinates under which to evaluate the charts.
+        """
+        model = self.lower(at)
+        return model.deploy(at) if isinstance(model, Charted) else model
+
+    fuse = deploy
+
+    def fit(self, state: Mapping[str, Tensor]) -> dict[str, float]:
+        """Load the state_dict of a plain model: psi so that T(psi) is nearest, the rest as it is.
+
+        Args:
+            state: Plain state_dict of the deployed architecture.
+
+        Returns:
+            Relative residual per charted tensor, 0 where exact.
+
+        Raises:
+            KeyError: Keys are missing, unexpected, or of another shape; the message lists them.
+        """
+        model = self.lower(self.somewhere())
+        residuals = model.fit(state) if isinstance(model, Charted) else _load(model, state)
+        slots = Slots.of(model)
+        theta = {name: slots.tensors[c].detach() for name, c in slots.canonical.items()}
+        for chart in self.charts:
+            residuals |= chart.fit(theta)
+        self.model.load_state_dict(model.state_dict(), strict=False)
+        return residuals
+
+    @contextmanager
+    def hold(self) -> Iterator["Charted"]:
+        """Compute theta once for all forwards inside, and pull the gradients back once at the end.
+
+        For gradient accumulation and for several domains in a step: each `at` is computed once,
+        backward fills detached copies of theta, and leaving the block adds their gradients to
+        psi.grad. Psi must not change inside; an exception inside leaves psi.grad unpulled.
+
+        Raises:
+            RuntimeError: `hold` is already in force.
+        """
+        if self._held is not None:
+            raise RuntimeError("hold() is already in force on this net; leave the outer block")
+        with ExitStack() as stack:
+            self._held, self._pulls = {}, []
+            stack.callback(self._release)
+            if isinstance(self.model, Charted):
+                with self.model.hold():
+                    yield self
+            else:
+                yield self
+            pulls = [(t, leaf.grad) for t, leaf in self._pulls if leaf.grad is not None]
+            if pulls:
+                tensors, gradients = zip(*pulls, strict=True)
+                torch.autograd.backward(tensors, gradients)
+
+    def _release(self) -> None:
+        self._held, self._pulls = None, []
+
+    def summary(self) -> None:
+        """Print the parameters while training and deployed, and each chart's rows."""
+        from weightfold.core.report import print_summary
+
+        print_summary(self)
+
+    def verify(self, *args: Any, at: Mapping[str, Any] = NOWHERE, **kwargs: Any) -> Any:
+        """Compare, in float64, each layer with its executor and the net with `deploy()`.
+
+        Args:
+            *args: An example input of the model.
+            at: Per-call coordinates.
+            **kwargs: The model's own.
+
+        Returns:
+            A `Verification`: rows per layer with absolute and relative differences.
+        """
+        from weightfold.core.report import verify
+
+        return verify(self, args, kwargs, at)
+
+
+def short_name(net: nn.Module, name: str) -> str:
+    """`name` without the levels of Charted: 'model.charts.0.conv1.0.weight' -> 'conv1.0.weight'."""
+    while isinstance(net, Charted):
+        head, _, rest = name.partition(".")
+        if head != "model":
+            return rest.partition(".")[2]
+        net, name = net.model, rest
+    return name
+
+
+def is_plain(net: nn.Module, name: str) -> bool:
+    """Whether tensor `name` of `net` is one of the deployed model, not a coordinate of a chart."""
+    while isinstance(net, Charted):
+        if not name.startswith("model."):
+            return False
+        net, name = net.model, name.removeprefix("model.")
+    return True
+
+
+class _Theta(nn.Module):
+    """Calls `net.theta` where functional_call can only call forward."""
+
+    def __init__(self, net: Charted) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, at: Mapping[str, Any]) -> dict[str, Tensor]:
+        return self.net.theta(at)
+
+
+def _load(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, float]:
+    """Strictly load a plain state_dict, with an error that lists what differs."""
+    check_state(model.state_dict(), state)
+    model.load_state_dict(state)
+    return {}
+
+
+def check_state(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+    """Compare keys and shapes of two state_dicts.
+
+    Raises:
+        KeyError: They differ; the message lists up to five keys of each sort.
+    """
+    missing = [k for k in wanted if k not in given]
+    unexpected = [k for k in given if k not in wanted]
+    shapes = [
+        f"{k} {tuple(given[k].shape)} instead of {tuple(wanted[k].shape)}"
+        for k in wanted
+        if k in given and given[k].shape != wanted[k].shape
+    ]
+    if missing or unexpected or shapes:
+        found = {"missing": missing, "unexpected": unexpected, "other shape": shapes}
+        raise KeyError(
+            "the weights are of another architecture; "
+            + "; ".join(
+                f"{len(keys)} {what}: {', '.join(keys[:5])}" for what, keys in found.items() if keys
+            )
+        )

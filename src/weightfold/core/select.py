@@ -1,0 +1,108 @@
+"""`where`: choose layers or tensors by name, glob, type or predicate."""
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch import nn
+
+from weightfold.core.charted import Charted, short_name
+from weightfold.core.slots import split_name
+
+Where = str | type | Callable[[str, Any], bool] | Iterable[Any] | None
+
+
+def select(
+    candidates: Mapping[str, Any],
+    where: Where,
+    *,
+    what: str,
+    net: nn.Module | None = None,
+    types: Mapping[str, Any] | None = None,
+) -> list[str]:
+    """Names among `candidates` that `where` chooses, in their order.
+
+    Args:
+        candidates: Name -> module or tensor.
+        where: A name, a glob ("features.*.weight"), a type, a predicate `(name, object) -> bool`,
+            or several of them; None chooses all. Names match in full or in `short_name`.
+        what: What the candidates are, for errors ("layer", "tensor").
+        net: The net the names belong to, for short names.
+        types: Name -> object whose type counts, where that is not the candidate itself.
+
+    Raises:
+        ValueError: An item of `where` matches nothing; the message lists near names.
+        TypeError: An item is of no such kind.
+    """
+    short = {n: short_name(net, n) if net is not None else n for n in candidates}
+    if where is None:
+        return list(candidates)
+    items = [where] if isinstance(where, str | type) or callable(where) else list(where)
+    if not items:
+        raise ValueError(f"where=[] chooses no {what}; leave it out (None) for the default")
+    chosen: set[str] = set()
+    for item in items:
+        if isinstance(item, str):
+            found = {n for n in candidates if fnmatchcase(n, item) or fnmatchcase(short[n], item)}
+        elif isinstance(item, type):
+            found = {n for n in candidates if isinstance((types or candidates)[n], item)}
+        elif callable(item):
+            found = {n for n, candidate in candidates.items() if item(short[n], candidate)}
+        else:
+            raise TypeError(
+                f"where has the item {item!r}; give names, globs, types or predicates"
+            )
+        if not found:
+            names = list(short.values())
+            near = difflib.get_close_matches(str(item), names, n=3) or names[:8]
+            raise ValueError(f"where={item!r} matches no {what}; there are {', '.join(near)}")
+        chosen |= found
+    return [n for n in candidates if n in chosen]
+
+
+def select_tensors(net: nn.Module, where: Where) -> dict[str, nn.Parameter]:
+    """Trainable parameters of `net` that `where` chooses; types are those of the owning module.
+
+    Raises:
+        ValueError: Nothing is chosen.
+    """
+    candidates = {n: p for n, p in net.named_parameters() if p.requires_grad}
+    owners = {n: net.get_submodule(split_name(n)[0]) for n in candidates}
+    names = select(candidates, where, what="trainable tensor", net=net, types=owners)
+    if not names:
+        raise ValueError("the net has no trainable parameter")
+    return {n: candidates[n] for n in names}
+
+
+def locate(net: nn.Module, name: str) -> str | None:
+    """Name, in `net`, of the tensor that stands for tensor `name` of the deployed model.
+
+    Where a chart below computes the tensor, that is the coordinate of the same name and shape
+    (a mask has one, a random subspace has none).
+    """
+    if not isinstance(net, Charted):
+        parameters = dict(net.named_parameters(remove_duplicate=False))
+        return name if name in parameters else None
+    below = locate(net.model, name)
+    if below is not None:
+        return f"model.{below}"
+    for index, chart in enumerate(net.charts):
+        psi = dict(chart.named_parameters())
+        for candidate in net._canonical:
+            if candidate in psi and short_name(net.model, candidate) == name:
+                return f"charts.{index}.{candidate}"
+    return None
+
+
+def plain_model(net: nn.Module) -> nn.Module:
+    """The innermost model of a net, its charted slots empty."""
+    while isinstance(net, Charted):
+        net = net.model
+    return net
+
+
+def plain_layer(net: nn.Module, path: str) -> nn.Module:
+    """The layer of the deployed model whose weight is the tensor `path`.weight of `net`."""
+    name, _ = split_name(short_name(net, f"{path}.weight"))
+    return plain_model(net).get_submodule(name)

@@ -1,0 +1,182 @@
+"""Where tensors sit in a model: canonical names, ties, and slots emptied for a chart to fill."""
+
+import copy
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedTensorMixin
+
+
+@dataclass(frozen=True)
+class Slots:
+    """The tensors of a model.
+
+    Attributes:
+        tensors: Canonical (first) name -> tensor; parameters and buffers.
+        canonical: Every name, aliases included -> canonical name.
+        places: Canonical name -> one name for each (module, attribute) that holds the tensor;
+            more than one where weights are tied.
+    """
+
+    tensors: dict[str, Tensor]
+    canonical: dict[str, str]
+    places: dict[str, tuple[str, ...]]
+
+    @classmethod
+    def of(cls, model: nn.Module) -> "Slots":
+        """List the parameters and buffers of `model`, ties and doubly registered modules too."""
+        tensors: dict[str, Tensor] = {}
+        canonical: dict[str, str] = {}
+        places: dict[str, list[str]] = {}
+        first: dict[int, str] = {}
+        seen: set[tuple[int, str]] = set()
+        for prefix, module in model.named_modules(remove_duplicate=False):
+            for attribute, tensor in (*module._parameters.items(), *module._buffers.items()):
+                if tensor is None:
+                    continue
+                name = f"{prefix}.{attribute}" if prefix else attribute
+                canonical[name] = first.setdefault(id(tensor), name)
+                tensors.setdefault(canonical[name], tensor)
+                if (id(module), attribute) not in seen:
+                    seen.add((id(module), attribute))
+                    places.setdefault(canonical[name], []).append(name)
+        return cls(tensors, canonical, {name: tuple(p) for name, p in places.items()})
+
+    def resolve(self, name: str) -> str:
+        """Canonical name of `name`.
+
+        Raises:
+            KeyError: No tensor has that name; the message lists the nearest ones.
+        """
+        if name not in self.canonical:
+            near = difflib.get_close_matches(name, self.canonical, n=3, cutoff=0.5)
+            if f"{'.'.join(name.split('.')[:-1])}.parametrizations" in " ".join(self.canonical):
+                near = ["the parametrized tensor's `.original`"]
+            raise KeyError(
+                f"the model has no tensor {name!r}; "
+                + (f"nearest: {', '.join(near)}" if near else f"it has {list(self.canonical)[:8]}")
+            )
+        return self.canonical[name]
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Split 'a.b.weight' into the module path 'a.b' and the attribute 'weight'."""
+    path, _, attribute = name.rpartition(".")
+    return path, attribute
+
+
+def check_chartable(model: nn.Module, name: str, tensor: Tensor) -> None:
+    """Refuse tensors that a chart cannot compute without being silently wrong.
+
+    Raises:
+        ValueError: The tensor is lazy or belongs to a recurrent layer.
+    """
+    module = model.get_submodule(split_name(name)[0])
+    if isinstance(tensor, UninitializedTensorMixin):
+        raise ValueError(
+            f"tensor {name!r} of the lazy layer {type(module).__name__} has no shape yet; "
+            "run the model once on an example input, then chart it"
+        )
+    if isinstance(module, nn.RNNBase):
+        raise ValueError(
+            f"tensor {name!r} belongs to the recurrent layer {type(module).__name__}, which keeps "
+            "a second list of its weights; leave it out with `where`"
+        )
+
+
+_EMPTY = object()
+
+
+class VacantCall:
+    """Forward pre-hook of a layer whose tensors a chart computes: refuses calls outside forward."""
+
+    def __init__(self, attributes: tuple[str, ...]) -> None:
+        self.attributes = attributes
+
+    def __call__(self, module: nn.Module, args: tuple) -> None:
+        """Raise if a computed tensor is absent, which only a call from elsewhere can meet.
+
+        Raises:
+            RuntimeError: The layer ran outside `Charted.forward`.
+        """
+        for attribute in self.attributes:
+            if getattr(module, attribute) is None:
+                raise RuntimeError(
+                    f"{type(module).__name__}.{attribute} is computed by a chart and exists only "
+                    "inside Charted.forward, but the layer was called outside it. Activation "
+                    "checkpointing inside the model does that in backward: checkpoint the charted "
+                    "net as a whole instead, torch.utils.checkpoint.checkpoint(net, x)"
+                )
+
+
+def vacate(model: nn.Module, places: Iterable[str]) -> nn.Module:
+    """Deep copy of `model` in which the tensors at `places` are absent (None), never copied.
+
+    Args:
+        model: Left unchanged.
+        places: One name for each (module, attribute) to empty.
+    """
+    places = tuple(places)
+    originals = [model.get_submodule(split_name(p)[0]) for p in places]
+    tensors = [getattr(m, split_name(p)[1]) for m, p in zip(originals, places, strict=True)]
+    skeleton = copy.deepcopy(model, {id(t): _EMPTY for t in tensors})
+    emptied: dict[nn.Module, list[str]] = {}
+    for place in places:
+        path, attribute = split_name(place)
+        module = skeleton.get_submodule(path)
+        (module._parameters if attribute in module._parameters else module._buffers)[
+            attribute
+        ] = None
+        emptied.setdefault(module, []).append(attribute)
+    for module, attributes in emptied.items():
+        module.register_forward_pre_hook(VacantCall(tuple(attributes)))
+    return skeleton
+
+
+def fill(skeleton: nn.Module, places: Mapping[str, tuple[str, ...]], tensors: Mapping) -> None:
+    """Put tensors into the emptied slots of `skeleton`, in place, one object for all tied places.
+
+    Args:
+        skeleton: What `vacate` returned.
+        places: Name -> places, as in `Slots`.
+        tensors: Name -> Parameter or buffer.
+    """
+    for name, tensor in tensors.items():
+        for place in places[name]:
+            path, attribute = split_name(place)
+            module = skeleton.get_submodule(path)
+            known = module._parameters if attribute in module._parameters else module._buffers
+            known[attribute] = tensor
+            hooks = module._forward_pre_hooks
+            for key in [k for k, hook in hooks.items() if isinstance(hook, VacantCall)]:
+                del hooks[key]
+
+
+def replace_module(model: nn.Module, path: str, new: nn.Module) -> nn.Module:
+    """Put `new` at `path` and at every other path of the same module, in place; return the old."""
+    old = model.get_submodule(path)
+    aliases = [p for p, m in model.named_modules(remove_duplicate=False) if m is old]
+    for alias in aliases:
+        model.set_submodule(alias, new)
+    return old
+
+
+def plant(root: nn.Module, name: str, value: nn.Module | Tensor) -> None:
+    """Register a module, Parameter or buffer in `root` under a dotted name, with containers.
+
+    Raises:
+        KeyError: torch refuses a part of the name because `root` has an attribute of that name.
+    """
+    path, attribute = split_name(name)
+    for part in filter(None, path.split(".")):
+        if part not in root._modules:
+            root.add_module(part, nn.Module())
+        root = root._modules[part]  # type: ignore[assignment]
+    if isinstance(value, nn.Module):
+        root.add_module(attribute, value)
+    elif isinstance(value, nn.Parameter):
+        root.register_parameter(attribute, value)
+    else:
+        root.register_buffer(attribute, value)

@@ -137,7 +137,7 @@ def test_fused_in_float32_for_half_precision_weights():
     assert half.dtype == torch.bfloat16
     rounded_branches = copy.deepcopy(made).to(torch.bfloat16).double().fuse().weight
     # Rounding to 8 significant bits is off by 2^-8 at most; 2^-20 is for float32 on the way.
-    assert difference(half.double(), rounded_branches) <= 2**-8 + 2**-20
+    torch.testing.assert_close(half.double(), rounded_branches, rtol=2**-8, atol=2**-20)
     assert difference(rounded_branches, exact) < 0.05
 
 

@@ -24,21 +24,20 @@ def folder(*, path: str, size: int, memory: float = 2.0, workers: int = 4) -> Da
     """
     home = Path(path).expanduser()
     test_name = "test" if (home / "test").is_dir() or not (home / "val").is_dir() else "val"
-    folders = {}
     for part in ("train", test_name):
         if not (home / part).is_dir():
             raise FileNotFoundError(
                 f"{home / part} does not exist; a folder of images has train/CLASS/*.png (or .jpg "
                 "...) and test/CLASS/ or val/CLASS/"
             )
-        folders[part] = ImageFolder(str(home / part))
-    classes = folders["train"].classes
-    if folders[test_name].classes != classes:
-        only = set(folders[test_name].classes) ^ set(classes)
+    folders = [ImageFolder(str(home / part)) for part in ("train", test_name)]
+    classes, test_classes = (part.classes for part in folders)
+    if test_classes != classes:
+        only = set(test_classes) ^ set(classes)
         raise ValueError(
             f"{home}: classes {', '.join(sorted(only)[:5])} are not in both train/ and {test_name}/"
         )
-    files = [_files(folders[part], size, workers) for part in ("train", test_name)]
+    files = [_files(part, size, workers) for part in folders]
     record = {"source": f"{home.name}/train, {home.name}/{test_name}"}
     if sum(len(part) for part in files) * 3 * size**2 <= memory * 1e9:
         train, test = (ImageSet(part.images, part.labels) for part in files)

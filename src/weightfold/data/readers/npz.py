@@ -32,7 +32,7 @@ def npz(*, path: str) -> Dataset:
 
 def _arrays(file: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(file, allow_pickle=False) as content:
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as content:
             missing = [name for name in _ARRAYS if name not in content]
             if missing:
                 raise ValueError(

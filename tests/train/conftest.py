@@ -21,7 +21,7 @@ def stripes(count: int, seed: int) -> ImageSet:
 def toy_dataset() -> Dataset:
     return Dataset(
         name="stripes",
-        train=stripes(100, 0),
+        train=stripes(120, 0),
         test=stripes(60, 1),
         num_classes=4,
         mean=(0.3,),

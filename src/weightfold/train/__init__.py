@@ -31,6 +31,8 @@ _HOMES = {
     "NonFiniteLoss": "steps",
 }
 
+__all__ = ["RECIPES", "Distillation", "Recipe", *_HOMES]
+
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:

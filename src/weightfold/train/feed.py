@@ -11,7 +11,12 @@ EVALUATION_BATCH = 512
 def training_batches(
     images: ImageSet, dataset: Dataset, recipe: Recipe, seed: int, device: torch.device | str
 ) -> Batches:
-    """`images` in an order and an augmentation that depend on `seed` and the epoch."""
+    """`images` in an order and an augmentation that depend on `seed` and the epoch.
+
+    A last batch of less than half the size is left out: the batch norm statistics of an image or
+    two would undo an epoch's training.
+    """
+    rest = len(images) % recipe.batch_size
     augmented = recipe.crop_padding > 0 or recipe.flip
     return Batches(
         images,
@@ -21,7 +26,7 @@ def training_batches(
         augment=Augment(recipe.crop_padding, recipe.flip) if augmented else None,
         seed=seed,
         device=device,
-        drop_last=False,
+        drop_last=2 * rest < recipe.batch_size <= len(images),
         shuffle=True,
     )
 

@@ -85,8 +85,8 @@ def fit(
     folder = Path(folder)
     if (teacher is None) != (distillation is None):
         raise ValueError("teacher and distillation go together: give both or neither")
-    if not 1 <= devices <= recipe.batch_size:
-        raise ValueError(f"devices={devices}: it must be between 1 and batch_size")
+    if not 1 <= devices <= max(1, recipe.batch_size // 2):
+        raise ValueError(f"devices={devices}: it must be between 1 and half of batch_size")
     if validation < 0:
         raise ValueError(f"validation={validation}: a number of images or a share, at least 0")
     configuration = describe(

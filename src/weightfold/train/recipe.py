@@ -17,7 +17,8 @@ class Recipe:
     """Passes over the training set."""
 
     batch_size: int = 128
-    """Images in a step, over all devices together; the last step of an epoch takes what is left."""
+    """Images in a step, over all devices together. An epoch's last step takes what is left, or is
+    left out if that is less than half of it."""
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """sgd (with momentum and nesterov), or adamw (betas 0.9 and 0.999, decoupled decay)."""
@@ -217,7 +218,7 @@ RECIPES: dict[str, Recipe] = {
         batch_size=64,
         lr=0.05,
         schedule="cosine",
-        crop_padding=1,
+        crop_padding=0,
         flip=False,
     ),
 }

@@ -112,12 +112,9 @@ class Steps:
 
     def _step(self, images: Tensor, labels: Tensor, lr: float) -> Tensor:
         """One optimizer step; (3,): the loss summed over this process's images, wrong, seen."""
-        rank, world, whole = self.fabric.global_rank, self.fabric.world_size, len(labels)
-        if whole >= world:
-            images, labels = images[rank::world], labels[rank::world]
-            share = world / whole
-        else:
-            share = 1 / whole  # too few for a slice each: every process takes them all
+        rank, world = self.fabric.global_rank, self.fabric.world_size
+        share = world / len(labels)  # DDP averages: in all, the mean over the whole batch
+        images, labels = images[rank::world], labels[rank::world]
         logits = self.model(images)
         if logits.shape[1:] != (self._classes,):
             raise ValueError(
@@ -131,7 +128,7 @@ class Steps:
             teacher_logits=self._teach(images),
             distillation=self.distillation,
         )
-        loss = losses.sum() * share  # DDP averages over processes: the mean over the whole batch
+        loss = losses.sum() * share
         if self._norm is not None:
             loss = loss + self.recipe.weight_decay / 2 * self._norm()
         self.optimizer.zero_grad()

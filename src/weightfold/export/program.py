@@ -1,0 +1,85 @@
+"""torch.export: one .pt2 file, loaded again and compared before it gets its name."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from weightfold.export.checks import (
+    BATCH_SIZES,
+    attempting,
+    batch_dimension,
+    check_differences,
+    check_input,
+    frozen,
+    probe,
+    relative_differences,
+)
+from weightfold.export.files import checked, staged
+from weightfold.export.runners import program_runner
+
+
+@dataclass(frozen=True)
+class ProgramReport:
+    """What was written; `dataclasses.asdict` of it is JSON.
+
+    Attributes:
+        path: The file.
+        bytes: Its size.
+        max_relative_difference: Per batch size, max |loaded - module| / max |module|, the larger
+            one over inputs of standard deviation 1 and 1000. 0 means bit for bit.
+    """
+
+    path: str
+    bytes: int
+    max_relative_difference: dict[int, float]
+
+
+def to_exported_program(
+    module: nn.Module,
+    example_input: Tensor,
+    path: str | Path,
+    *,
+    dynamic_batch: bool = True,
+    tolerance: float = 1e-5,
+) -> ProgramReport:
+    """Write a network in eval mode to a .pt2 file (`torch.export.save`).
+
+    Read it with `torch.export.load(path).module()`. The file holds noise as its example input and
+    no source paths. For `quantize_aware` networks, import torchao before loading, which registers
+    their operators.
+
+    Args:
+        module: Takes one tensor and returns one; left unchanged.
+        example_input: Floating point (B, ...); its shape and dtype count, not its values. Any B.
+        path: The file to write, ending in .pt2; its folder exists.
+        dynamic_batch: The program takes any batch size; else only B.
+        tolerance: Largest relative difference allowed between the loaded program and the module.
+
+    Raises:
+        FileNotFoundError: The folder of `path` is missing.
+        TypeError: `example_input` or the network's output is not one floating-point tensor.
+        ValueError: The network does not take the shape of `example_input`, or `path` does not
+            end in .pt2.
+        ExportError: torch could not export the network (the cause is attached), or the program
+            computes something else. Nothing is written then.
+    """
+    if checked(path).suffix != ".pt2":
+        raise ValueError(f"path={str(path)!r} must end in .pt2")
+    net = frozen(module)
+    check_input(net, example_input)
+    batch_sizes = BATCH_SIZES if dynamic_batch else (len(example_input),)
+    images = probe(example_input, 2 if dynamic_batch else batch_sizes[0])
+    shapes = batch_dimension(dynamic_batch)
+    with attempting("torch.export.export", net, example_input):
+        program = torch.export.export(net, (images,), dynamic_shapes=shapes)
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)
+    with staged(path) as temporary:
+        torch.export.save(program, temporary)
+        differences = relative_differences(
+            program_runner(temporary), net, example_input, batch_sizes
+        )
+        check_differences("the loaded program", differences, tolerance)
+    return ProgramReport(str(path), Path(path).stat().st_size, differences)

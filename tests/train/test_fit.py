@@ -154,9 +154,12 @@ def test_decay_on_theta_is_decay_on_psi_for_a_plain_net(dataset, make_net, quick
 def test_a_last_batch_below_half_is_left_out(dataset, make_net, quick, tmp_path):
     sizes = []
     net = make_net()
-    net.register_forward_hook(
-        lambda module, args, _: module.training and sizes.append(len(args[0]))
-    )
+
+    def note(module, args, output):
+        if module.training:
+            sizes.append(len(args[0]))
+
+    net.register_forward_hook(note)
     quick = replace(quick, epochs=1)
     train(net, dataset, quick, tmp_path / "a")  # 120 images
     train(net, dataset, replace(quick, batch_size=50), tmp_path / "b")
@@ -188,6 +191,21 @@ def test_nan_stops_and_the_checkpoint_stays(dataset, make_net, quick, tmp_path):
     state = torch.load(tmp_path / "last.pt", weights_only=True)
     assert len(state["rows"]) == 1
     assert all(torch.isfinite(t).all() for t in load_file(tmp_path / "last.safetensors").values())
+
+
+def test_weights_that_are_not_finite_are_not_saved(dataset, make_net, quick, tmp_path):
+    net = make_net()
+    steps = 0
+
+    def explode(gradient):
+        nonlocal steps
+        steps += 1
+        return gradient * float("inf") if steps == 2 * 4 else gradient  # the last of epoch 2
+
+    net[0].weight.register_hook(explode)
+    with pytest.raises(NonFiniteLoss, match=r"0\.weight .* epoch 2"):
+        train(net, dataset, quick, tmp_path)
+    assert len(torch.load(tmp_path / "last.pt", weights_only=True)["rows"]) == 1
 
 
 def test_distillation_follows_the_teacher(dataset, make_net, quick, tmp_path):

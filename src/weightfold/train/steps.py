@@ -25,8 +25,11 @@ LOOK_EVERY = 20
 """Steps between looks at the loss on an accelerator, where a look waits for the device."""
 
 
+REMEDY = "lower lr, add warmup_epochs or set clip_norm"
+
+
 class NonFiniteLoss(ArithmeticError):
-    """The loss became NaN or infinite; the checkpoint of the epoch before stays on disk."""
+    """The loss, or a weight, became NaN or infinite; the last good checkpoint stays on disk."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class Steps:
             watch: Hears of the steps.
 
         Raises:
-            NonFiniteLoss: A loss is NaN or infinite.
+            NonFiniteLoss: A loss, or after the epoch a parameter, is NaN or infinite.
             ValueError: The network has another number of outputs than the data set classes.
         """
         torch.manual_seed(_seed(seed, index, self.fabric.global_rank))
@@ -99,12 +102,18 @@ class Steps:
                     raise NonFiniteLoss(
                         f"the loss is {loss} in epoch {index + 1}, step {tally.steps} of "
                         f"{len(batches)} (lr={lr:.3g}); the checkpoint of epoch {index} stays; "
-                        "lower lr, add warmup_epochs or set clip_norm"
+                        f"{REMEDY}"
                     )
                 now = time.perf_counter()
                 tally.times.append((now - start) / len(pending))
                 watch.steps(index + 1, loss, len(pending))
                 start, pending = now, []
+        broken = [n for n, p in self.net.named_parameters() if not p.isfinite().all()]
+        if broken:
+            raise NonFiniteLoss(
+                f"{broken[0]} is no longer finite after epoch {index + 1}; the checkpoint of epoch "
+                f"{index} stays; {REMEDY}"
+            )
         sums = torch.tensor([tally.loss, tally.wrong, tally.seen], device=self.fabric.device)
         self.fabric.all_reduce(sums, reduce_op="sum")
         loss, wrong, seen = sums.tolist()

@@ -26,12 +26,20 @@ def frozen(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module).cpu().eval()
 
 
-def check_input(net: nn.Module, example_input: Tensor, argument: str = "example_input") -> None:
-    """Run `net` on two images of the shape of `example_input`, named `argument`.
+def traceable(
+    net: nn.Module,
+    example_input: Tensor,
+    *,
+    dynamic_batch: bool = True,
+    argument: str = "example_input",
+) -> Tensor:
+    """Noise like `example_input` that an export can trace with, after a run of `net` on it.
+
+    With a dynamic batch it is of two images, because torch.export takes a batch of one for fixed.
 
     Raises:
-        TypeError: `example_input` is not a floating-point tensor, or the network does not return
-            one tensor.
+        TypeError: `example_input` (the caller's `argument`) is not a floating-point tensor, or the
+            network does not return one tensor.
         ValueError: `example_input` has no batch, or the network does not take its shape.
     """
     if not isinstance(example_input, Tensor) or not example_input.is_floating_point():
@@ -40,16 +48,18 @@ def check_input(net: nn.Module, example_input: Tensor, argument: str = "example_
     shape = tuple(example_input.shape)
     if len(shape) < 2 or 0 in shape:
         raise ValueError(f"{argument} has shape {shape}; give (B, ...), like (1, 3, 32, 32)")
+    images = probe(example_input, 2 if dynamic_batch else len(example_input))
     name = type(net).__name__
     try:
-        output = torch_runner(net)(probe(example_input, 2))
+        output = torch_runner(net)(images)
     except Exception as error:
         raise ValueError(
-            f"{argument} has shape {shape} and dtype {example_input.dtype}, which {name} does "
-            f"not take: {error}"
+            f"{argument} has shape {shape} and dtype {example_input.dtype}, which {name} does not "
+            f"take: {error}"
         ) from error
     if not isinstance(output, Tensor):
         raise TypeError(f"{name} returns {type(output).__name__}; export takes one tensor to one")
+    return images
 
 
 def probe(example_input: Tensor, batch_size: int, magnitude: float = 1.0) -> Tensor:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from weightfold.export.checks import check_input, frozen
+from weightfold.export.checks import frozen, traceable
 from weightfold.export.int8_aware import quantize_aware
 from weightfold.export.int8_static import quantize_static
 from weightfold.export.onnx_file import file_bytes, to_onnx
@@ -90,7 +90,7 @@ def int8_report(
     """
     folder = Path(folder)
     paths = {"float32": folder / "float32.onnx", "static": folder / "int8-static.onnx"}
-    check_input(frozen(module), calibration, "calibration")
+    traceable(frozen(module), calibration, argument="calibration")
     test_batches = iter(test_batches)
     first = next(test_batches, None)
     if first is None:

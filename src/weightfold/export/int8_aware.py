@@ -1,11 +1,8 @@
 """INT8 in training: torchao's PT2E quantization-aware training of a deployed network."""
 
 import copy
-import logging
 import math
-import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from itertools import chain, islice
 from typing import Any, Self
 
@@ -15,8 +12,8 @@ from torch.fx import GraphModule
 from torch.nn.functional import cross_entropy
 
 from weightfold.export.batch_norm import drop_unused, fold_batch_norms
-from weightfold.export.checks import attempting, batch_dimension, check_input, probe
-from weightfold.export.extras import need
+from weightfold.export.checks import attempting, batch_dimension, traceable
+from weightfold.export.extras import need, quiet
 
 
 class QuantizedNet(nn.Module):
@@ -84,7 +81,7 @@ def quantize_aware(
         ExportError: torch could not export the network; the cause is attached.
         FloatingPointError: The loss is not finite.
     """
-    with _quiet():
+    with quiet():
         need("int8", "torchao")
     if steps < 1:
         raise ValueError(f"steps={steps}; use steps >= 1")
@@ -126,9 +123,9 @@ def _repeated(batches: Iterable[Any]) -> Iterator[Any]:
 
 def _prepared(module: nn.Module, images: Tensor, device: torch.device) -> GraphModule:
     """The network as a graph on its device, batch norms folded, with a rounding at each place."""
-    net = copy.deepcopy(module).eval()
-    check_input(net, images, "images of batches")
-    with _quiet():
+    net = copy.deepcopy(module).eval().requires_grad_(True)
+    images = traceable(net, images, argument="images of batches").to(device)
+    with quiet():
         from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
         from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import (
             X86InductorQuantizer,
@@ -139,7 +136,7 @@ def _prepared(module: nn.Module, images: Tensor, device: torch.device) -> GraphM
             # The quantizer finds a convolution with its ReLU only in a graph of strict export.
             graph_module = torch.export.export(
                 net,
-                (probe(images, 2).to(device),),
+                (images,),
                 dynamic_shapes=batch_dimension(True),
                 strict=True,
             ).module()
@@ -153,20 +150,7 @@ def _prepared(module: nn.Module, images: Tensor, device: torch.device) -> GraphM
 def _converted(net: GraphModule) -> QuantizedNet:
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
-    with _quiet():
+    with quiet():
         graph_module = convert_pt2e(net)
     drop_unused(graph_module)
     return QuantizedNet(graph_module)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep torchao's warnings about operators that stay in floating point, as they should."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

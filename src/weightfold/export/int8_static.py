@@ -1,8 +1,6 @@
 """INT8 after training: ONNX Runtime's static quantization of an .onnx file."""
 
-import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from weightfold.export.extras import need
+from weightfold.export.extras import need, quiet
 from weightfold.export.files import checked, staged
 from weightfold.export.onnx_file import file_bytes, operators
 from weightfold.export.runners import onnx_runner
@@ -82,7 +80,7 @@ def quantize_static(
     activation_type, reduce_range = targets[cpu]
     checked(path)
     name = _check_calibration(onnx_path, calibration)
-    with staged(path) as temporary, TemporaryDirectory() as folder, _quiet():
+    with staged(path) as temporary, TemporaryDirectory() as folder, quiet():
         prepared = Path(folder) / "prepared.onnx"
         # Fuses what training left apart, so that a fused layer is quantized once.
         quant_pre_process(str(onnx_path), str(prepared), skip_symbolic_shape=True)
@@ -139,17 +137,6 @@ def _reader(name: str, calibration: Tensor) -> Any:
             return next(self.feeds, None)
 
     return Reader()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep ONNX Runtime's quantizer, which logs to the root logger, from it."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
 
 
 def weight_counts(model: Any) -> tuple[int, int]:

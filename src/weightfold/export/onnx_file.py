@@ -13,10 +13,9 @@ from weightfold.export.checks import (
     attempting,
     batch_dimension,
     check_differences,
-    check_input,
     frozen,
-    probe,
     relative_differences,
+    traceable,
 )
 from weightfold.export.extras import need
 from weightfold.export.files import checked, staged
@@ -79,9 +78,8 @@ def to_onnx(
 
     checked(path)
     net = frozen(module)
-    check_input(net, example_input)
+    images = traceable(net, example_input, dynamic_batch=dynamic_batch)
     batch_sizes = BATCH_SIZES if dynamic_batch else (len(example_input),)
-    images = probe(example_input, 2 if dynamic_batch else batch_sizes[0])
     with attempting("torch.onnx.export", net, example_input):
         program = _export(net, images, dynamic_batch)
     with staged(path) as temporary:

@@ -11,10 +11,9 @@ from weightfold.export.checks import (
     attempting,
     batch_dimension,
     check_differences,
-    check_input,
     frozen,
-    probe,
     relative_differences,
+    traceable,
 )
 from weightfold.export.files import checked, staged
 from weightfold.export.runners import program_runner
@@ -68,9 +67,8 @@ def to_exported_program(
     if checked(path).suffix != ".pt2":
         raise ValueError(f"path={str(path)!r} must end in .pt2")
     net = frozen(module)
-    check_input(net, example_input)
+    images = traceable(net, example_input, dynamic_batch=dynamic_batch)
     batch_sizes = BATCH_SIZES if dynamic_batch else (len(example_input),)
-    images = probe(example_input, 2 if dynamic_batch else batch_sizes[0])
     shapes = batch_dimension(dynamic_batch)
     with attempting("torch.export.export", net, example_input):
         program = torch.export.export(net, (images,), dynamic_shapes=shapes)

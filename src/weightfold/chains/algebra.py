@@ -28,17 +28,36 @@ def compose(second: Tensor, first: Tensor, groups: int = 1) -> Tensor:
     Returns:
         (out, in / groups, *(k1 + k2 - 1)); Eq. 2 and 3 of Guo et al. 2020 for two factors.
     """
-    out, mid = second.shape[0] // groups, second.shape[1]
-    inner = first.shape[1]
+    out, mid, inner = second.shape[0] // groups, second.shape[1], first.shape[1]
     kernel = [a + b - 1 for a, b in zip(second.shape[2:], first.shape[2:], strict=True)]
     if prod(second.shape[2:]) == 1:
         left = second.reshape(groups, out, mid)
-        return (left @ first.reshape(groups, mid, -1)).reshape(groups * out, inner, *kernel)
-    if prod(first.shape[2:]) == 1:
-        left = second.reshape(groups, out, mid, -1)
-        right = first.reshape(groups, 1, mid, inner).transpose(-1, -2)
-        return (right @ left).reshape(groups * out, inner, *kernel)
-    return _compose_kernels(second, first, groups, kernel)
+        right = _taps_before_channels(first).reshape(groups, mid, -1)
+        product = left[0] @ right[0] if groups == 1 else left @ right
+        return product.view(groups * out, *kernel, inner).movedim(-1, 1)
+    if prod(first.shape[2:]) > 1:
+        return _compose_kernels(second, first, groups, kernel)
+    if groups == 1:  # the kernels are images to a convolution by `first`, the fastest way on a CPU
+        images = _taps_before_channels(second).transpose(1, 2)[:, :, None]
+        return F.conv2d(images, first.reshape(mid, inner).t()[..., None, None]).view(
+            out, inner, *kernel
+        )
+    left = _taps_before_channels(second).reshape(groups, -1, mid)
+    product = left @ first.reshape(groups, mid, inner)
+    return product.view(groups * out, *kernel, inner).movedim(-1, 1)
+
+
+def _taps_before_channels(weight: Tensor) -> Tensor:
+    """(out, in, *kernel) as (out, taps, in); a view if `channels_last` laid the weight out."""
+    return weight.flatten(2).transpose(1, 2) if weight.dim() > 2 else weight[:, None]
+
+
+def channels_last(weight: Tensor) -> Tensor:
+    """The same weight (out, in, *kernel), its input channels lying next to each other in memory.
+
+    Composition with kernels of 1 is then one matrix product, without a copy.
+    """
+    return weight.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
 def _compose_kernels(second: Tensor, first: Tensor, groups: int, kernel: list[int]) -> Tensor:
@@ -122,3 +141,23 @@ def fold_biases(
         else:
             total = bias
     return total
+
+
+def fold_layers(
+    weights: Sequence[Tensor], biases: Sequence[Tensor | None], groups: int = 1
+) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias of a chain; `fold_weights` and `fold_biases` in one pass.
+
+    The first bias rides along as one more input channel, at the centre of a kernel of 1 on an image
+    of ones, so that large middle weights are read once.
+    """
+    first, bias = weights[0], biases[0]
+    if bias is None:
+        return fold_weights(weights, groups), fold_biases(weights, biases, groups)
+    inputs = first.shape[1]
+    column = first.new_zeros(first.shape[0], 1, *first.shape[2:])
+    column = torch.cat([bias[:, None], column.flatten(1)[:, 1:]], 1).view_as(column)
+    product = fold_weights([torch.cat([first, column], 1), *weights[1:]], groups)
+    rest = fold_biases(weights, [None, *biases[1:]], groups)
+    total = product[:, inputs:].flatten(1).sum(1)
+    return product[:, :inputs].contiguous(), total if rest is None else total + rest

@@ -2,13 +2,14 @@
 
 import copy
 from collections.abc import Sequence
+from math import prod
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from weightfold.core.slots import fill, vacate
-from weightfold.chains.algebra import fold_biases, fold_weights
+from weightfold.chains.algebra import channels_last, fold_layers
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -70,12 +71,15 @@ class Chain(nn.Sequential):
 
     def fold(self) -> tuple[Tensor, Tensor | None]:
         """Weight (out, in / groups, *kernel) and bias (out,) of the product."""
-        weights = [factor.weight for factor in self]
-        groups = geometry(self.plain)[2]
-        return (
-            fold_weights(weights, groups),
-            fold_biases(weights, [factor.bias for factor in self], groups),
-        )
+        weights, biases = [f.weight for f in self], [f.bias for f in self]
+        weight, bias = fold_layers(weights, biases, geometry(self.plain)[2])
+        return weight.contiguous(), bias
+
+    def lay_out(self) -> None:
+        """Store kernels next to factors of kernel 1 as `fold` reads them; values stay."""
+        if any(prod(factor.weight.shape[2:]) == 1 for factor in self):
+            for factor in self:
+                factor.weight.data = channels_last(factor.weight.data)
 
     def fuse(self) -> nn.Module:
         """The plain layer with folded weights, for tools that fuse modules (timm).

@@ -27,6 +27,8 @@ class Expansion(Chart):
         super().__init__()
         self.layers = {path: dict(layer) for path, layer in layers.items()}
         for path, chain in chains.items():
+            if self.layers[path]["execution"] == "fold":
+                chain.lay_out()
             plant(self, path, chain)
 
     def chain(self, path: str) -> Chain:

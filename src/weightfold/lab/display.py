@@ -1,0 +1,67 @@
+"""What is shown while cells run: a bar for all of them, and one for each that is running."""
+
+from typing import TYPE_CHECKING, Self
+
+from weightfold.lab.cell import Cell
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+    from weightfold.train import Row
+
+
+class Display:
+    """A context in which the terminal shows how far cells are.
+
+    Args:
+        cells: How many there are.
+        done: How many of them were finished before.
+        shown: False shows nothing.
+    """
+
+    def __init__(self, cells: int, done: int, *, shown: bool) -> None:
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[text]}"),
+            TimeRemainingColumn(),
+            disable=not shown,
+        )
+        self._all = self._bars.add_task("cells", total=cells, completed=done, text="")
+        self._tasks: dict[Cell, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def begin(self, cell: Cell) -> None:
+        """A cell is being trained from now on."""
+        name = f"{cell.model} {cell.variant} seed {cell.seed}"
+        self._tasks[cell] = self._bars.add_task(name, total=cell.recipe.epochs, text="")
+
+    def row(self, cell: Cell, row: "Row") -> None:
+        """One of its epochs is done."""
+        if cell in self._tasks:
+            text = f"test accuracy {row.test_accuracy:.2%}"
+            self._bars.update(self._tasks[cell], completed=row.epoch, text=text)
+
+    def end(self, cell: Cell, *, failed: bool) -> None:
+        """It is finished or has failed."""
+        if cell in self._tasks:
+            self._bars.remove_task(self._tasks.pop(cell))
+        if failed:
+            self._bars.console.print(f"failed: {cell.folder}", markup=False)
+        else:
+            self._bars.advance(self._all)

@@ -1,0 +1,87 @@
+"""Mean, spread and paired differences over seeds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+from statistics import fmean, stdev
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Of one figure over seeds, in that figure's unit.
+
+    Attributes:
+        mean: Arithmetic mean.
+        std: Sample standard deviation (n - 1); None for one value.
+        n: Number of values.
+    """
+
+    mean: float
+    std: float | None
+    n: int
+
+
+def summarize(values: Sequence[float]) -> Summary:
+    """Mean and sample standard deviation.
+
+    Raises:
+        ValueError: No values.
+    """
+    if not values:
+        raise ValueError("values is empty; summarize takes at least one")
+    return Summary(fmean(values), stdev(values) if len(values) > 1 else None, len(values))
+
+
+@dataclass(frozen=True)
+class Paired:
+    """The difference of two figures measured on the same seeds.
+
+    Attributes:
+        mean: Mean of the differences.
+        std: Their sample standard deviation; None for one pair.
+        low: Lower end of the two-sided Student-t interval of the mean; None for one pair.
+        high: Upper end; None for one pair.
+        n: Number of pairs.
+        level: Confidence level of the interval.
+    """
+
+    mean: float
+    std: float | None
+    low: float | None
+    high: float | None
+    n: int
+    level: float
+
+
+def paired(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> Paired:
+    """The difference a - b, pair by pair.
+
+    Args:
+        a: One value per seed.
+        b: The value to compare with, of the same seeds in the same order.
+        level: Confidence level, in (0, 1).
+
+    Raises:
+        ImportError: scipy is not installed.
+        ValueError: `a` and `b` differ in length or are empty, or `level` is out of range.
+    """
+    if len(a) != len(b):
+        raise ValueError(f"a has {len(a)} values and b {len(b)}; give one of each per seed")
+    if not 0 < level < 1:
+        raise ValueError(f"level={level}: it must be in (0, 1)")
+    difference = summarize([x - y for x, y in zip(a, b, strict=True)])
+    mean, std, n = difference.mean, difference.std, difference.n
+    if std is None:
+        return Paired(mean, None, None, None, n, level)
+    half = _student_quantile((1 + level) / 2, n - 1) * std / sqrt(n)
+    return Paired(mean, std, mean - half, mean + half, n, level)
+
+
+def _student_quantile(probability: float, degrees: int) -> float:
+    try:
+        from scipy.stats import t
+    except ImportError as error:
+        raise ImportError(
+            "intervals of paired differences need scipy: pip install 'weightfold[train]'"
+        ) from error
+    return float(t.ppf(probability, degrees))

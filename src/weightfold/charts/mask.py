@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from weightfold.core.chart import Chart, Example
-from weightfold.core.slots import plant, split_name
+from weightfold.core.slots import plant, split_name, tensor_at
 
 
 class Mask(Chart):
@@ -29,8 +29,8 @@ class Mask(Chart):
             plant(self, f"{name}_mask", mask.to(value.device, torch.bool))
         self.constants = tuple(f"{split_name(n)[1]}_mask" for n in masks)  # type: ignore[misc]
 
-    def _pairs(self) -> dict[str, tuple[nn.Parameter, Tensor]]:
-        return {n: (self.get_parameter(n), self.get_buffer(f"{n}_mask")) for n in self.names}
+    def _pairs(self) -> dict[str, tuple[Tensor, Tensor]]:
+        return {n: (tensor_at(self, n), tensor_at(self, f"{n}_mask")) for n in self.names}
 
     def forward(self, **at: Any) -> dict[str, Tensor]:
         """Masked tensors."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from weightfold.core.chart import Chart, Example
-from weightfold.core.slots import plant
+from weightfold.core.slots import plant, tensor_at
 
 
 class Sharing(Chart):
@@ -61,11 +61,10 @@ class Sharing(Chart):
         mine = self.domains[domain]
         theta: dict[str, Tensor] = {}
         for name in self.own:
-            order = self.shared.get_buffer(f"{name.rpartition('.')[0]}.order")
-            filters = torch.cat([self.shared.get_parameter(name), mine.get_parameter(name)])
+            order = tensor_at(self.shared, f"{name.rpartition('.')[0]}.order")
+            filters = torch.cat([tensor_at(self.shared, name), tensor_at(mine, name)])
             theta[name] = filters[order]
-        named = {**dict(mine.named_parameters()), **dict(mine.named_buffers())}
-        return theta | {name: named[name] for name in self.private}
+        return theta | {name: tensor_at(mine, name) for name in self.private}
 
     def somewhere(self) -> dict[str, Any]:
         """The first domain."""

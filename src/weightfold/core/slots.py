@@ -67,6 +67,12 @@ def split_name(name: str) -> tuple[str, str]:
     return path, attribute
 
 
+def tensor_at(root: nn.Module, name: str) -> Tensor:
+    """The tensor `name` of `root`, also while functional_call has put a plain tensor there."""
+    path, attribute = split_name(name)
+    return getattr(root.get_submodule(path), attribute)
+
+
 def check_chartable(model: nn.Module, name: str, tensor: Tensor) -> None:
     """Refuse tensors that a chart cannot compute without being silently wrong.
 

@@ -2,14 +2,15 @@
 
 import copy
 from collections.abc import Sequence
-from math import prod
+from itertools import pairwise
+from math import ceil, prod
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from weightfold.core.slots import fill, vacate
 from weightfold.chains.algebra import channels_last, fold_layers
+from weightfold.core.slots import fill, vacate
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -51,6 +52,12 @@ class Chain(nn.Sequential):
                 raise ValueError(
                     f"factor {index} of the chain has padding={pads}; only the first factor may "
                     "pad, later padding sees biases and is not exactly one layer"
+                )
+            later = [k for f in factors[index + 1 :] for k in f.kernel_size]
+            if max(factor.stride) > 1 and max(later, default=1) > 1:
+                raise ValueError(
+                    f"factor {index} of the chain has stride={factor.stride} before a larger "
+                    "kernel; put the stride on the last factor with a kernel"
                 )
         if plain.padding == "same":
             self.pad = tuple(plain._reversed_padding_repeated_twice)
@@ -118,9 +125,7 @@ def kernels(kind: str, kernel: tuple[int, ...]) -> list[tuple[int, ...]]:
     return [tuple(3 if i < (k - 1) // 2 else 1 for k in kernel) for i in range(length)]
 
 
-def widths(
-    layer: nn.Module, rate: float, factors: int, first: str = "rm"
-) -> tuple[int, ...]:
+def widths(layer: nn.Module, rate: float, factors: int, first: str = "rm") -> tuple[int, ...]:
     """Channels m, int(r m), int(r n), ..., n of a chain of that many factors (section 3.1).
 
     With groups the expansion is inside each group. `first="m"` keeps the first inner width at m.
@@ -134,10 +139,10 @@ def widths(
     if first == "m":
         wide[0] = m
     if min(wide) < 1:
-        least = max(groups / c for c in inner)
+        least = max(groups / c for c in (inner[1:] if first == "m" else inner))
         raise ValueError(
             f"rate={rate} gives a layer with {m} input and {n} output channels in {groups} "
-            f"group(s) inner widths {wide}; use rate >= {least:.4g}"
+            f"group(s) inner widths {wide}; use rate >= {ceil(1e4 * least) / 1e4}"
         )
     return (m, *wide, n)
 
@@ -150,7 +155,7 @@ def make_chain(layer: nn.Module, channels: Sequence[int], kinds: str) -> Chain:
         channels: Widths from input to output, one more than there are factors.
         kinds: "cl", "ck" or "fc".
     """
-    pairs = list(zip(channels, channels[1:], strict=False))
+    pairs = list(pairwise(channels))
     if isinstance(layer, nn.Linear):
         bias = layer.bias is not None
         return Chain([nn.Linear(a, b, bias) for a, b in pairs], layer)

@@ -7,10 +7,10 @@ import copy
 
 from torch import nn
 
+from weightfold.chains.chain import Chain
 from weightfold.charts.expansion import Expansion
 from weightfold.core.charted import Charted, check_state
 from weightfold.core.slots import replace_module
-from weightfold.chains.chain import Chain
 
 
 def _expansion(net: nn.Module) -> Expansion:

@@ -7,13 +7,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from weightfold.chains.chain import CONVOLUTIONS, Chain, kernels, make_chain, widths
+from weightfold.chains.cost import LayerCost, chain_cost, input_shapes
+from weightfold.chains.initial import fit_chain, match_variance
 from weightfold.charts.expansion import Expansion
 from weightfold.core.charted import Charted, is_plain
 from weightfold.core.select import Where, locate, plain_model, select
 from weightfold.core.slots import Slots, check_chartable, split_name
-from weightfold.chains.chain import CONVOLUTIONS, Chain, kernels, make_chain, widths
-from weightfold.chains.cost import LayerCost, chain_cost, input_shapes
-from weightfold.chains.initial import fit_chain, match_variance
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
@@ -67,7 +67,7 @@ def expand(
     if not rate > 0:
         raise ValueError(f"rate={rate}; the expansion rate is a positive number")
     chosen = _choose(net, conv, linear, where)
-    opening = next((p for p, m in chosen.items() if isinstance(m, CONVOLUTIONS)), None)
+    opening = next((m for m in plain_model(net).modules() if isinstance(m, CONVOLUTIONS)), None)
     tensors = dict(net.named_parameters(remove_duplicate=False))
     shapes = _shapes(net, example_input) if example_input is not None else {}
     chains: dict[str, Chain] = {}
@@ -79,7 +79,7 @@ def expand(
             weight, bias = tensors[f"{path}.weight"], tensors.get(f"{path}.bias")
             kind, length = _factors(layer, conv, linear_depth)
             with _naming(path):
-                channels = widths(layer, rate, length, first if path == opening else "rm")
+                channels = widths(layer, rate, length, first if layer is opening else "rm")
                 chain = make_chain(layer, channels, kind).to(weight.device, weight.dtype)
             if init != "paper":
                 (match_variance if init == "variance" else fit_chain)(chain, weight, bias)
@@ -167,8 +167,8 @@ def _refuse(layer: nn.Module, name: str) -> None:
             f"layer {name!r} is parametrized by torch.nn.utils.parametrize; remove that first"
         )
     raise ValueError(
-        f"the weight of layer {name!r} is computed by a chart whose coordinates are no such weight; "
-        "expand first, then apply that chart"
+        f"the weight of layer {name!r} is computed by a chart whose coordinates are no such "
+        "weight; expand first, then apply that chart"
     )
 
 
@@ -193,7 +193,7 @@ def _execution(
     """Fold or chain; a chain only where the layer is a module of its own, called as such."""
     reason = None
     if type(layer) not in (*CONVOLUTIONS, nn.Linear):
-        reason = f"{type(layer).__name__} may do more than its base class, a chain might not be exact"
+        reason = f"{type(layer).__name__} may do more than its base class"
     elif not is_plain(net, f"{path}.weight"):
         reason = "its weight is computed by another chart"
     elif len(Slots.of(net).places[Slots.of(net).canonical[f"{path}.weight"]]) > 1:

@@ -1,11 +1,9 @@
 """Where psi starts: the folded variance of the plain layer, or the plain layer's very function."""
 
-from collections.abc import Callable
 from math import prod
 
 import torch
 from torch import Tensor
-from torch.func import vjp
 
 from weightfold.chains.algebra import fold_weights
 from weightfold.chains.chain import Chain, geometry
@@ -32,14 +30,13 @@ def match_variance(chain: Chain, weight: Tensor, bias: Tensor | None) -> None:
         chain[-1].bias.copy_(bias)
 
 
-@torch.no_grad()
 def fit_chain(chain: Chain, weight: Tensor, bias: Tensor | None) -> None:
-    """Move one factor, in place, by the least change after which the chain folds to `weight`.
+    """Move psi, in place, so that the chain folds to `weight`, in float64 throughout.
 
-    The folded weight is linear in each factor, so the middle one is corrected by a minimum-norm
-    least-squares solution. Factors of kernel 1 are first made semi-orthogonal at their own scale
-    (which makes CL and FC exact wherever no inner width is below min(in, out)); with CK the other
-    factors follow in turn until the residual stops falling. The last bias absorbs what is left.
+    With at most one kernel larger than 1 (CL, FC): the other factors become semi-orthogonal at
+    their own scale, and the remaining one takes the minimum-norm correction, exact wherever no
+    inner width is below min(in, out). With several (CK): least squares over all factors by L-BFGS
+    from where they are. The last bias absorbs what the other biases give.
 
     Args:
         chain: Changed in place.
@@ -49,65 +46,65 @@ def fit_chain(chain: Chain, weight: Tensor, bias: Tensor | None) -> None:
     groups = geometry(chain.plain)[2]
     weights = [factor.weight.detach().double() for factor in chain]
     target = weight.detach().double()
-    middle = len(weights) // 2
-    for index, w in enumerate(weights):
-        if index != middle and prod(w.shape[2:]) == 1:
-            weights[index] = _semi_orthogonal(w, groups)
-    sweep = [middle, *(i for i in range(len(weights)) if i != middle)]
-    before = float("inf")
-    for _ in range(20):
-        for index in sweep:
-            rest = list(weights)
+    kernels = [i for i, w in enumerate(weights) if prod(w.shape[2:]) > 1]
+    if len(kernels) > 1:
+        weights = _descend(weights, target, groups)
+    else:
+        weights = _solve(weights, target, groups)
+    with torch.no_grad():
+        for factor, w in zip(chain, weights, strict=True):
+            factor.weight.copy_(w)
+        if bias is not None:
+            chain[-1].bias.add_(bias - chain.fold()[1])
 
-            def fold(x: Tensor, at: int = index, rest: list[Tensor] = rest) -> Tensor:
-                return fold_weights([*rest[:at], x, *rest[at + 1 :]], groups)
 
-            weights[index] = weights[index] + _least_norm(
-                fold, weights[index], target - fold(weights[index])
-            )
-            residual = float((target - fold_weights(weights, groups)).norm() / target.norm())
-            if residual < 1e-13:
-                break
-        if residual < 1e-13 or residual > 0.99 * before:
-            break
-        before = residual
-    for factor, w in zip(chain, weights, strict=True):
-        factor.weight.copy_(w)
-    if bias is not None:
-        chain[-1].bias.add_(bias - chain.fold()[1])
+def _solve(
+    weights: list[Tensor], target: Tensor, groups: int, middle: int = 1
+) -> list[Tensor]:
+    """Correct one factor by pinv(above) (target - product) pinv(below), tap by tap.
+
+    The second factor is the one from r m to r n channels, whatever the length of the chain.
+    """
+    weights = [w if i == middle else _semi_orthogonal(w, groups) for i, w in enumerate(weights)]
+    above, below = weights[middle + 1 :], weights[:middle]
+    residual = (target - fold_weights(weights, groups)).unflatten(0, (groups, -1))
+    if above:
+        left = torch.linalg.pinv(_matrices(fold_weights(above, groups), groups))
+        residual = torch.einsum("gqn,gnm...->gqm...", left, residual)
+    if below:
+        right = torch.linalg.pinv(_matrices(fold_weights(below, groups), groups))
+        residual = torch.einsum("gqm...,gmp->gqp...", residual, right)
+    weights[middle] = weights[middle] + residual.flatten(0, 1)
+    return weights
+
+
+def _descend(weights: list[Tensor], target: Tensor, groups: int, steps: int = 100) -> list[Tensor]:
+    """Least squares over all factors by L-BFGS."""
+    weights = [w.clone().requires_grad_() for w in weights]
+    optimizer = torch.optim.LBFGS(
+        weights, max_iter=steps, history_size=20, line_search_fn="strong_wolfe",
+        tolerance_grad=1e-14, tolerance_change=1e-20,
+    )
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = (fold_weights(weights, groups) - target).square().sum() / target.square().sum()
+        value.backward()
+        return value
+
+    with torch.enable_grad():
+        optimizer.step(loss)  # type: ignore[arg-type]
+    return [w.detach() for w in weights]
+
+
+def _matrices(weight: Tensor, groups: int) -> Tensor:
+    """(groups, out / groups, in / groups) of a factor of kernel 1."""
+    return weight.reshape(groups, weight.shape[0] // groups, weight.shape[1])
 
 
 def _semi_orthogonal(weight: Tensor, groups: int) -> Tensor:
     """The nearest semi-orthogonal matrix of each group, scaled to the weight's own norm."""
-    matrices = weight.reshape(groups, weight.shape[0] // groups, -1)
+    matrices = _matrices(weight, groups)
     u, _, v = torch.linalg.svd(matrices, full_matrices=False)
     polar = u @ v
     return (polar * matrices.norm() / polar.norm()).reshape(weight.shape)
-
-
-def _least_norm(
-    fold: Callable[[Tensor], Tensor], like: Tensor, target: Tensor, steps: int = 500
-) -> Tensor:
-    """Minimum-norm least-squares solution x of fold(x) = target, by CGLS (Hestenes, Stiefel 1952).
-
-    Args:
-        fold: A linear map.
-        like: A tensor of x's shape.
-        target: Of the shape of fold's result.
-        steps: At most so many iterations.
-    """
-    _, adjoint = vjp(fold, like)
-    x = torch.zeros_like(like)
-    r = target.clone()
-    p = s = adjoint(r)[0]
-    energy = start = s.square().sum()
-    for _ in range(steps):
-        if energy <= 1e-30 * start:
-            break
-        q = fold(p)
-        alpha = energy / q.square().sum()
-        x, r = x + alpha * p, r - alpha * q
-        s = adjoint(r)[0]
-        energy, last = s.square().sum(), energy
-        p = s + energy / last * p
-    return x

@@ -4,20 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from weightfold.lab.cell import Cell
 from weightfold.train import Recipe
 
 QUICK = Recipe(epochs=2, batch_size=32, lr=0.05, schedule="constant", crop_padding=0, flip=False)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ def nonlinear_twin(net: Charted) -> nn.Module:
     """
     chart = _expansion(net)
     model = net.lower()
-    for path in chart.layers:
+    for path in chart.specs:
         chain = copy.deepcopy(chart.chain(path))
         replace_module(model, path, Chain(list(chain), chain.plain, nonlinear=True))
     return model

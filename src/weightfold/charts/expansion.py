@@ -25,9 +25,9 @@ class Expansion(Chart):
 
     def __init__(self, chains: Mapping[str, Chain], layers: Mapping[str, dict[str, Any]]) -> None:
         super().__init__()
-        self.layers = {path: dict(layer) for path, layer in layers.items()}
+        self.specs = {path: dict(layer) for path, layer in layers.items()}
         for path, chain in chains.items():
-            if self.layers[path]["execution"] == "fold":
+            if self.specs[path]["execution"] == "fold":
                 chain.lay_out()
             plant(self, path, chain)
 
@@ -43,13 +43,13 @@ class Expansion(Chart):
 
     def forward(self, **at: Any) -> dict[str, Tensor]:
         """The folded weights and biases (Eq. 2 and 3)."""
-        return {n: t for path in self.layers for n, t in self._tensors(path, "fold").items()}
+        return {n: t for path in self.specs for n, t in self._tensors(path, "fold").items()}
 
     def operands(self, **at: Any) -> dict[str, Tensor]:
         """Folded tensors, or the factors themselves where the chain runs."""
         return {
             name: tensor
-            for path, layer in self.layers.items()
+            for path, layer in self.specs.items()
             for name, tensor in self._tensors(path, layer["execution"]).items()
         }
 
@@ -57,23 +57,23 @@ class Expansion(Chart):
         """Chains, for the layers that run as chains."""
         return {
             path: vacate(self.chain(path), [n for n, _ in self.chain(path).named_parameters()])
-            for path, layer in self.layers.items()
+            for path, layer in self.specs.items()
             if layer["execution"] == "chain"
         }
 
     def alternatives(self) -> dict[str, tuple[nn.Module, dict[str, Tensor]]]:
         """Every layer's chain."""
-        return {p: (self.chain(p), dict(self.chain(p).named_parameters())) for p in self.layers}
+        return {p: (self.chain(p), dict(self.chain(p).named_parameters())) for p in self.specs}
 
     def fit(self, theta: Mapping[str, Tensor]) -> dict[str, float]:
         """Least change of one factor per layer; exact for CL and FC at rate >= 1."""
-        for path in self.layers:
+        for path in self.specs:
             fit_chain(self.chain(path), theta[f"{path}.weight"], theta.get(f"{path}.bias"))
         return self.residuals(theta)
 
     def config(self) -> dict[str, Any]:
         """The layers, without their weights."""
-        return {"layers": self.layers}
+        return {"layers": self.specs}
 
     @classmethod
     def build(cls, net: nn.Module, *, layers: dict[str, dict[str, Any]]) -> Self:
@@ -97,7 +97,7 @@ class Expansion(Chart):
                 "runs as": layer["execution"],
                 **(layer["macs"] or {}),
             }
-            for path, layer in self.layers.items()
+            for path, layer in self.specs.items()
         ]
 
     @classmethod

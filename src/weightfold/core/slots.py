@@ -132,9 +132,9 @@ def vacate(model: nn.Module, places: Iterable[str]) -> nn.Module:
     for place in places:
         path, attribute = split_name(place)
         module = skeleton.get_submodule(path)
-        (module._parameters if attribute in module._parameters else module._buffers)[
-            attribute
-        ] = None
+        (module._parameters if attribute in module._parameters else module._buffers)[attribute] = (
+            None
+        )
         emptied.setdefault(module, []).append(attribute)
     for module, attributes in emptied.items():
         module.register_forward_pre_hook(VacantCall(tuple(attributes)))
@@ -173,16 +173,22 @@ def plant(root: nn.Module, name: str, value: nn.Module | Tensor) -> None:
     """Register a module, Parameter or buffer in `root` under a dotted name, with containers.
 
     Raises:
-        KeyError: torch refuses a part of the name because `root` has an attribute of that name.
+        KeyError: `root` has another attribute of the name of a part.
     """
     path, attribute = split_name(name)
-    for part in filter(None, path.split(".")):
-        if part not in root._modules:
-            root.add_module(part, nn.Module())
-        root = root._modules[part]  # type: ignore[assignment]
-    if isinstance(value, nn.Module):
-        root.add_module(attribute, value)
-    elif isinstance(value, nn.Parameter):
-        root.register_parameter(attribute, value)
-    else:
-        root.register_buffer(attribute, value)
+    try:
+        for part in filter(None, path.split(".")):
+            if part not in root._modules:
+                root.add_module(part, nn.Module())
+            root = root._modules[part]  # type: ignore[assignment]
+        if isinstance(value, nn.Module):
+            root.add_module(attribute, value)
+        elif isinstance(value, nn.Parameter):
+            root.register_parameter(attribute, value)
+        else:
+            root.register_buffer(attribute, value)
+    except KeyError as error:
+        raise KeyError(
+            f"{name!r} cannot be a name in {type(root).__name__}: {error.args[0]}; "
+            "rename that part of the model"
+        ) from None

@@ -1,0 +1,167 @@
+"""What single charts must get right beyond the laws."""
+
+import pytest
+import torch
+from torch import nn
+
+import weightfold as wf
+from weightfold import Charted
+from weightfold.charts.mask import Mask
+from weightfold.charts.matrix import ConvolutionMatrix, MatrixLayer
+from weightfold.charts.sharing import Sharing
+from weightfold.charts.subspace import Subspace
+
+
+class Layers(nn.Module):
+    """A container of the name that many models give it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Conv2d(3, 3, 3))
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+@pytest.mark.parametrize("execution", ["fold", "chain"])
+def test_submodules_named_layers_expand(execution):
+    model, x = Layers().double(), torch.randn(2, 2, 8, 8).double()
+    net = wf.expand(model, init="preserve", execution=execution)
+    torch.testing.assert_close(net(x), model(x), rtol=1e-10, atol=1e-10)
+
+
+def test_a_name_of_the_chart_itself_is_refused():
+    model = nn.Module()
+    model.fit = nn.Conv2d(2, 3, 3)
+    with pytest.raises(KeyError, match=r"'fit.weight' cannot be a name in Mask.*rename"):
+        wf.mask(model, {"fit.weight": torch.ones(3, 2, 3, 3)})
+
+
+def test_sharing_keeps_the_filters_of_weight_and_bias_apart():
+    model = nn.Sequential(nn.Conv2d(2, 4, 3))
+    own = {"0.weight": [True, False, False, True], "0.bias": [False, True, False, False]}
+    chart = Sharing.build(model, own=own, private=[], domains=["birds", "cars"])
+    net = Charted(model, [chart])
+    for domain in ("birds", "cars"):
+        for name, tensor in net.theta({"domain": domain}).items():
+            assert torch.equal(tensor, model.get_parameter(name)), name
+    with torch.no_grad():
+        chart.domains["cars"].get_parameter("0.bias").add_(1)
+    moved = net.theta({"domain": "cars"})["0.bias"] - model[0].bias
+    assert moved.round().tolist() == [0, 1, 0, 0]
+
+
+def test_sharing_keeps_frozen_tensors_frozen():
+    model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4)).requires_grad_(False)
+    private = [f"1.{n}" for n in model[1].state_dict()]
+    chart = Sharing.build(model, own={"0.weight": [True] * 2 + [False] * 2}, private=private,
+                          domains=["a"])  # fmt: skip
+    assert not any(p.requires_grad for p in chart.parameters())
+
+
+def test_an_idle_domain_stays_bitwise_still(cases):
+    case = cases.make("sharing")
+    net = case.net.train()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
+
+    def step(domain):
+        optimizer.zero_grad()
+        net(case.x, at={"domain": domain}).square().mean().backward()
+        optimizer.step()
+
+    step("birds")
+    step("cars")
+    idle = {n: t.clone() for n, t in net.state_dict().items() if ".birds." in n}
+    busy = {n: t.clone() for n, t in net.state_dict().items() if ".birds." not in n}
+    for _ in range(3):
+        step("cars")
+    after = net.state_dict()
+    assert len(idle) == 8
+    assert all(torch.equal(after[n], t) for n, t in idle.items())
+    assert any(not torch.equal(after[n], t) for n, t in busy.items())
+
+
+def test_domains_share_exactly_the_shared_filters(cases):
+    case = cases.make("sharing")
+    birds, cars = (case.net.theta({"domain": d})["0.weight"] for d in ("birds", "cars"))
+    same = [torch.equal(a, b) for a, b in zip(birds, cars, strict=True)]
+    assert same == [not own for own in case.chart.own["0.weight"]]
+
+
+@pytest.mark.parametrize("at", [{}, {"domain": "boats"}])
+def test_unknown_or_missing_domain(cases, at):
+    case = cases.make("sharing")
+    with pytest.raises(KeyError, match=r"at\['domain'\].*birds.*cars"):
+        case.net(case.x, at=at)
+    case.run()
+
+
+def test_mask_copies_the_given_mask_and_stops_gradients():
+    model = nn.Sequential(nn.Linear(4, 3))
+    mask = torch.rand(3, 4) < 0.5
+    chart = Mask(dict(model.named_parameters()), {"0.weight": mask})
+    kept = mask.clone()
+    mask.fill_(True)
+    net = Charted(model, [chart])
+    net(torch.randn(5, 4)).square().sum().backward()
+    assert torch.equal(net.deploy()[0].weight != 0, kept)
+    assert torch.equal(chart.get_parameter("0.weight").grad != 0, kept)
+
+
+def test_subspace_is_one_projection_of_all_tensors():
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    net = wf.subspace(model, dim=6, seed=3)
+    size = sum(p.numel() for p in model.parameters())
+    jacobian = torch.func.jacrev(
+        lambda psi: torch.cat(
+            [
+                t.flatten()
+                for t in torch.func.functional_call(net.charts[0], {"psi": psi}, ()).values()
+            ]
+        )
+    )(net.charts[0].psi.detach())
+    assert jacobian.shape == (size, 6)
+    torch.testing.assert_close(jacobian.norm(dim=0), torch.ones(6), rtol=1e-5, atol=0)
+    assert torch.linalg.matrix_rank(jacobian) == 6
+    same, other = wf.subspace(model, dim=6, seed=3), wf.subspace(model, dim=6, seed=4)
+    assert torch.equal(same.charts[0].projection, net.charts[0].projection)
+    assert not torch.equal(other.charts[0].projection, net.charts[0].projection)
+    for name, tensor in net.theta().items():
+        assert torch.equal(tensor, model.get_parameter(name))
+
+
+def test_subspace_has_one_projection_for_all_dtypes():
+    theta0 = {"w": torch.randn(9)}
+    single = Subspace(theta0, 4, seed=0)
+    double = Subspace({"w": theta0["w"].double()}, 4, seed=0)
+    assert torch.equal(single.double().projection, double.projection)
+
+
+@pytest.mark.parametrize("device_first", [True, False])
+def test_meta_then_to_empty_draws_the_projection_again(device_first):
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten(), nn.Linear(48, 2))
+    net = wf.subspace(model, dim=5, seed=1)
+    with torch.no_grad():
+        net.charts[0].psi.normal_()
+    if device_first:
+        with torch.device("meta"):
+            empty = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten(), nn.Linear(48, 2))
+        other = wf.subspace(empty, dim=5, seed=1)
+    else:
+        other = wf.subspace(model, dim=5, seed=1).to("meta")
+    other.to_empty(device="cpu")
+    assert torch.equal(other.charts[0].projection, net.charts[0].projection)
+    other.load_state_dict(net.state_dict())
+    x = torch.randn(2, 2, 6, 6)
+    assert torch.equal(other(x), net(x))
+
+
+@pytest.mark.parametrize("padding_mode", ["zeros", "circular"])
+def test_matrix_runs_as_its_convolution_and_survives_saving(padding_mode, tmp_path):
+    convolution = nn.Conv2d(2, 4, 3, padding=2, dilation=2, groups=2, padding_mode=padding_mode)
+    model = nn.Sequential(MatrixLayer((2, 6, 6), (4, 6, 6), bias=True)).double()
+    net = Charted(model, [ConvolutionMatrix({"0": convolution.double()}, {"0": (2, 6, 6)})])
+    x = torch.randn(3, 2, 6, 6).double()
+    torch.testing.assert_close(net(x), convolution(x), rtol=1e-12, atol=1e-12)
+    wf.save(net, tmp_path / "net")
+    assert torch.equal(wf.load(tmp_path / "net", model)(x), net(x))

@@ -4,6 +4,7 @@ Zhang, Yang, Liu, Guan: Rethinking hard-parameter sharing in multi-domain learni
 gather alone; planning, training and serving many domains build on it.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from weightfold.core.chart import Chart, Example
-from weightfold.core.slots import plant, tensor_at
+from weightfold.core.slots import plant, split_name, tensor_at
 
 
 class Sharing(Chart):
@@ -28,7 +29,6 @@ class Sharing(Chart):
     """
 
     kind = "sharing"
-    constants = ("order",)
 
     def __init__(
         self,
@@ -40,19 +40,19 @@ class Sharing(Chart):
         super().__init__()
         self.own = {name: list(map(bool, mask)) for name, mask in own.items()}
         self.private = list(private)
+        self.constants = tuple(f"{split_name(name)[1]}_order" for name in own)  # type: ignore[misc]
         self.shared, self.domains = nn.Module(), nn.ModuleDict({d: nn.Module() for d in domains})
         for name, mask in self.own.items():
-            value, chosen = tensors[name].detach(), torch.tensor(mask, device=tensors[name].device)
-            plant(self.shared, name, nn.Parameter(value[~chosen].clone()))
+            value, learnt = tensors[name].detach(), tensors[name].requires_grad
+            chosen = torch.tensor(mask, device=value.device)
+            plant(self.shared, name, nn.Parameter(value[~chosen], learnt))
             order = torch.cat([(~chosen).nonzero(), chosen.nonzero()]).flatten().argsort()
-            plant(self.shared, f"{name.rpartition('.')[0]}.order", order)
+            plant(self.shared, f"{name}_order", order)
             for domain in self.domains.values():
-                plant(domain, name, nn.Parameter(value[chosen].clone()))
+                plant(domain, name, nn.Parameter(value[chosen], learnt))
         for name in self.private:
-            value = tensors[name].detach()
             for domain in self.domains.values():
-                learnt = isinstance(tensors[name], nn.Parameter)
-                plant(domain, name, nn.Parameter(value.clone()) if learnt else value.clone())
+                plant(domain, name, copy.deepcopy(tensors[name]))
 
     def forward(self, *, domain: str | None = None, **at: Any) -> dict[str, Tensor]:
         """The weights of one domain."""
@@ -61,7 +61,7 @@ class Sharing(Chart):
         mine = self.domains[domain]
         theta: dict[str, Tensor] = {}
         for name in self.own:
-            order = tensor_at(self.shared, f"{name.rpartition('.')[0]}.order")
+            order = tensor_at(self.shared, f"{name}_order")
             filters = torch.cat([tensor_at(self.shared, name), tensor_at(mine, name)])
             theta[name] = filters[order]
         return theta | {name: tensor_at(mine, name) for name in self.private}

@@ -16,6 +16,18 @@ from weightfold.core.chart import Chart, Example
 from weightfold.core.slots import plant, vacate
 
 
+ARGUMENTS = (
+    "in_channels",
+    "out_channels",
+    "kernel_size",
+    "stride",
+    "padding",
+    "dilation",
+    "groups",
+    "padding_mode",
+)
+
+
 class MatrixLayer(nn.Linear):
     """A dense layer between images: (N, *in_shape) -> (N, *out_shape)."""
 
@@ -60,15 +72,13 @@ class ConvolutionMatrix(Chart):
             units = units.to(convolution.weight.device).view(-1, *shape)
             images = convolution._conv_forward(units, convolution.weight, None)
             theta[f"{path}.weight"] = images.flatten(1).t()
-            if convolution.bias is not None:
-                pixels = images.shape[2:].numel()
-                theta[f"{path}.bias"] = convolution.bias.repeat_interleave(pixels)
+            if (bias := convolution.bias) is not None:
+                theta[f"{path}.bias"] = bias.repeat_interleave(images.shape[2:].numel())
         return theta
 
     def alternatives(self) -> dict[str, tuple[nn.Module, dict[str, Tensor]]]:
         """The convolutions."""
-        paths = {p: self.get_submodule(p) for p in self.in_shapes}
-        return {p: (m, dict(m.named_parameters())) for p, m in paths.items()}
+        return {p: (m := self.get_submodule(p), dict(m.named_parameters())) for p in self.in_shapes}
 
     def executors(self) -> dict[str, nn.Module]:
         """The convolutions, if they run."""
@@ -78,9 +88,7 @@ class ConvolutionMatrix(Chart):
 
     def operands(self, **at: Any) -> dict[str, Tensor]:
         """Matrices, or the kernels themselves."""
-        if self.execution == "fold":
-            return self()
-        return {f"{p}.{n}": t for p, (_, psi) in self.alternatives().items() for n, t in psi.items()}
+        return self() if self.execution == "fold" else dict(self.named_parameters())
 
     @torch.no_grad()
     def fit(self, theta: Mapping[str, Tensor]) -> dict[str, float]:
@@ -88,19 +96,17 @@ class ConvolutionMatrix(Chart):
         psi = dict(self.named_parameters())
         image, pull = vjp(lambda psi: functional_call(self, psi, ()), psi)
         (sums,) = pull({name: theta[name] for name in image})
-        ones = functional_call(self, {n: torch.ones_like(p) for n, p in psi.items()}, ())
-        (counts,) = pull(ones)
+        (counts,) = pull(functional_call(self, {n: torch.ones_like(p) for n, p in psi.items()}, ()))
         for name, parameter in psi.items():
             parameter.copy_(sums[name] / counts[name].clamp_min(1))
         return self.residuals(theta)
 
     def config(self) -> dict[str, Any]:
         """Input shapes and every convolution's arguments."""
-        keys = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
         layers = {}
         for path, shape in self.in_shapes.items():
             convolution = self.get_submodule(path)
-            arguments = {key: getattr(convolution, key) for key in keys}
+            arguments = {key: getattr(convolution, key) for key in ARGUMENTS}
             layers[path] = {"in_shape": shape, "bias": convolution.bias is not None, **arguments}
         return {"layers": layers, "execution": self.execution}
 

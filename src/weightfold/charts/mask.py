@@ -26,7 +26,7 @@ class Mask(Chart):
         for name, mask in masks.items():
             value = values[name]
             plant(self, name, nn.Parameter(value.detach().clone(), value.requires_grad))
-            plant(self, f"{name}_mask", mask.to(value.device, torch.bool))
+            plant(self, f"{name}_mask", mask.to(value.device, torch.bool, copy=True))
         self.constants = tuple(f"{split_name(n)[1]}_mask" for n in masks)  # type: ignore[misc]
 
     def _pairs(self) -> dict[str, tuple[Tensor, Tensor]]:

@@ -39,10 +39,10 @@ class Subspace(Chart):
             self.regenerate()
 
     def regenerate(self) -> None:
-        """Draw P from the seed."""
+        """Draw P from the seed, in float32 values whatever its dtype: one P for all dtypes."""
         generator = torch.Generator().manual_seed(self.seed)
         p = torch.randn(self.projection.shape, generator=generator, dtype=torch.float64)
-        self.projection.copy_(p / p.norm(dim=0))
+        self.projection.copy_((p / p.norm(dim=0)).float())
 
     def forward(self, **at: Any) -> dict[str, Tensor]:
         """theta0 + P psi, cut into the tensors."""

@@ -57,12 +57,13 @@ def input_shapes(model: nn.Module, example_input: Tensor) -> dict[str, tuple[int
     ghost = copy.deepcopy(model).to("meta").eval()
     names = {module: name for name, module in ghost.named_modules()}
 
-    def note(module: nn.Module, args: tuple) -> None:
-        shapes.setdefault(names[module], tuple(args[0].shape))
+    def note(module: nn.Module, args: tuple, kwargs: dict[str, Tensor]) -> None:
+        x = args[0] if args else kwargs["input"]
+        shapes.setdefault(names[module], tuple(x.shape))
 
     for module in names:
         if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear):
-            module.register_forward_pre_hook(note)
+            module.register_forward_pre_hook(note, with_kwargs=True)
     try:
         with torch.no_grad():
             ghost(example_input.to("meta"))

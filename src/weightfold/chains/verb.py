@@ -1,7 +1,7 @@
 """wf.expand: choose layers and train them as products of linear layers."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -72,9 +72,9 @@ def expand(
     shapes = _shapes(net, example_input) if example_input is not None else {}
     chains: dict[str, Chain] = {}
     layers: dict[str, dict[str, Any]] = {}
-    with torch.random.fork_rng(devices=[]) if seed is not None else nullcontext():
+    with torch.device("cpu"), torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
         for path, layer in chosen.items():
             weight, bias = tensors[f"{path}.weight"], tensors.get(f"{path}.bias")
             kind, length = _factors(layer, conv, linear_depth)

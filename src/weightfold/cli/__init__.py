@@ -1,0 +1,115 @@
+"""The command line: `weightfold <command>`. No torch is imported before a command runs."""
+
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import MISSING, fields
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any
+
+import tyro
+
+from weightfold.cli.bench import Bench
+from weightfold.cli.charts import Charts, chart_lines
+from weightfold.cli.compare import Compare
+from weightfold.cli.experiment import Experiment
+from weightfold.cli.export import Export
+from weightfold.cli.presets import chosen_preset
+from weightfold.cli.report import Report
+from weightfold.cli.train import Train
+from weightfold.train.recipe import RECIPES
+
+COMMANDS: dict[str, Any] = {
+    "compare": Compare,
+    "train": Train,
+    "export": Export,
+    "bench": Bench,
+    "experiment": Experiment,
+    "report": Report,
+    "charts": Charts,
+}
+"""Name -> frozen dataclass: its fields are the options, its `run()` does the work."""
+
+ERRORS = (ValueError, TypeError, LookupError, OSError, ImportError, ArithmeticError, RuntimeError)
+"""What wrong arguments, files, installations and machines raise."""
+
+DESCRIPTION = """Train a compact CNN in expanded coordinates, deploy the very same compact CNN.
+
+'weightfold COMMAND --help' explains a command. Networks, data sets and variants are given as
+specs, "name" or "name,key=value,key=value": smallnet_b,kernel_size=9; cifar10,corrupt=0.8;
+ck,rate=4. A command that was stopped goes on when it is given again. After an error, --debug
+shows where it came from.
+
+Charts, the ways to compute a network's weights from trained coordinates:
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point `weightfold`.
+
+    Args:
+        arguments: Of the command line; None: sys.argv's.
+
+    Returns:
+        The exit code: 0; 2 after an error; 130 after Ctrl-C.
+
+    Raises:
+        SystemExit: After --help (0) and after options that cannot be read (2).
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    try:
+        _parse([argument for argument in given if argument != "--debug"]).run()
+    except KeyboardInterrupt:
+        print("\nweightfold: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    except ERRORS as error:
+        if debug:
+            traceback.print_exc()
+        print(f"weightfold: {_one_line(error)}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parse(arguments: list[str]) -> Any:
+    """The command, its options filled in."""
+    name = arguments[0] if arguments else "--help"
+    if name in COMMANDS:
+        return tyro.cli(
+            COMMANDS[name],
+            prog=f"weightfold {name}",
+            args=arguments[1:],
+            default=_defaults(COMMANDS[name], arguments),
+            config=(tyro.conf.OmitSubcommandPrefixes,),
+        )
+    commands = [
+        Annotated[command, tyro.conf.subcommand(name, description=command.__doc__.split("\n")[0])]
+        for name, command in COMMANDS.items()
+    ]
+    charts = "\n".join(f"  {kind:<10}  {line}" for kind, line in chart_lines().items())
+    return tyro.cli(
+        reduce(or_, commands),
+        prog="weightfold",
+        description=DESCRIPTION + charts,
+        args=arguments or ["--help"],
+    )
+
+
+def _defaults(command: Any, arguments: Sequence[str]) -> Any:
+    """Defaults with the recipe that `arguments` name, so that --help shows its values."""
+    if "preset" not in (names := {field.name: field for field in fields(command)}):
+        return tyro.MISSING
+    required = {
+        name: tyro.MISSING
+        for name, field in names.items()
+        if field.default is MISSING and field.default_factory is MISSING
+    }
+    preset = chosen_preset(arguments, command.preset)
+    return command(**required | {"preset": preset, "recipe": RECIPES[preset]})
+
+
+def _one_line(error: BaseException) -> str:
+    """Its message; that of a KeyError without the quotes that str() puts around it."""
+    message = error.args[0] if isinstance(error, KeyError) and error.args else error
+    return " ".join(str(message).split()) or type(error).__name__

@@ -1,0 +1,68 @@
+"""`weightfold experiment`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+
+@dataclass(frozen=True)
+class List:
+    """List the experiments, their presets and how many networks each preset trains."""
+
+    def run(self) -> None:
+        """Print them."""
+        from weightfold.lab.experiment import print_experiments
+
+        print_experiments()
+
+
+@dataclass(frozen=True)
+class Run:
+    """Run an experiment, or go on with it, and write its page."""
+
+    name: tyro.conf.Positional[str]
+    """One that 'weightfold experiment list' shows."""
+
+    folder: Path
+    """Where results go."""
+
+    preset: Literal["smoke", "cpu", "paper"] = "smoke"
+    """smoke: seconds, to see that it works; cpu: at most two hours on 2 cores; paper: the paper's
+    own settings, for a GPU."""
+
+    seeds: int | None = None
+    """How many seeds: 0, 1, 2, ...; none: the preset's."""
+
+    data_root: Path | None = None
+    """Data folder; none: the environment variable WEIGHTFOLD_DATA."""
+
+    jobs: int = 1
+    """Networks trained at once, in processes that share the cores."""
+
+    def run(self) -> None:
+        """Run it."""
+        from weightfold.lab.experiment import run_experiment
+
+        run_experiment(
+            self.name,
+            self.preset,
+            self.folder,
+            data_root=self.data_root,
+            jobs=self.jobs,
+            seeds=self.seeds,
+        )
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """List the tables and figures of papers that can be run again, or run one."""
+
+    action: (
+        Annotated[List, tyro.conf.subcommand("list")] | Annotated[Run, tyro.conf.subcommand("run")]
+    )
+
+    def run(self) -> None:
+        """Do it."""
+        self.action.run()

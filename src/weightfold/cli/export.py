@@ -1,0 +1,199 @@
+"""`weightfold export`."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from weightfold.data import Dataset
+    from weightfold.export import Latency
+
+CALIBRATION_IMAGES = 512
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write the deployed network of a run to files, check them against torch, and time them.
+
+    Files are written with any batch size allowed; their input is
+    (pixel / 255 - mean) / std per channel. Latencies are of one image.
+    """
+
+    source: tyro.conf.Positional[Path]
+    """Folder of a finished run ('weightfold train', or one in runs/ of a comparison), or one that
+    wf.save wrote."""
+
+    folder: Path
+    """Where the files go; made if missing."""
+
+    formats: tuple[Literal["onnx", "torch"], ...] = ("onnx", "torch")
+    """onnx: model.onnx; torch: model.pt2, for torch.export.load."""
+
+    int8: bool = False
+    """Also quantize to INT8 after training: int8-static.onnx, compared with float32.onnx."""
+
+    int8_aware: bool = False
+    """Also fine-tune in INT8: int8-aware.onnx, beside the files of --int8."""
+
+    int8_steps: int = 200
+    """Training steps of --int8-aware."""
+
+    int8_lr: float = 1e-3
+    """Learning rate of --int8-aware."""
+
+    weights: Literal["last", "best"] = "last"
+    """Of the run's last or best epoch."""
+
+    model: str | None = None
+    """The network's spec, needed for a folder of wf.save."""
+
+    data: str | None = None
+    """Data set to test and calibrate with; none: the run's own. Needed for a folder of wf.save."""
+
+    data_root: Path | None = None
+    """Data folder; none: the environment variable WEIGHTFOLD_DATA."""
+
+    threads: int = 1
+    """Threads when the files are timed."""
+
+    def run(self) -> None:
+        """Write the files and print a table of them."""
+        import torch
+
+        torch.set_num_threads(self.threads)
+        net, dataset = self._deployed()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        rows = self._plain_files(net, dataset) if self.formats else []
+        if self.int8 or self.int8_aware:
+            rows += self._int8_files(net, dataset)
+        _print(rows, self.threads)
+
+    def _deployed(self) -> "tuple[nn.Module, Dataset]":
+        from weightfold.data import load
+        from weightfold.lab.saved import (
+            configuration,
+            deployed,
+            is_saved_net,
+            load_run,
+            load_saved,
+        )
+
+        if is_saved_net(self.source):
+            if self.model is None or self.data is None:
+                raise ValueError(
+                    f"source={str(self.source)!r} holds a net of wf.save, which does not say what "
+                    "network it is; give --model and --data"
+                )
+            dataset = load(self.data, self.data_root)
+            return deployed(load_saved(self.source, self.model, dataset)), dataset
+        if self.model is not None:
+            raise ValueError(
+                f"model={self.model!r}: the run in {str(self.source)!r} knows its network; "
+                "leave --model out"
+            )
+        dataset = load(self.data or configuration(self.source)["about"]["data"], self.data_root)
+        return deployed(load_run(self.source, dataset, self.weights)), dataset
+
+    def _plain_files(self, net: "nn.Module", dataset: "Dataset") -> list[list[str]]:
+        """Rows of the float32 files and of the network in torch."""
+        from functools import partial
+
+        import torch
+
+        from weightfold import export
+
+        example = torch.zeros(1, *dataset.train.image_shape)
+        runners, notes = {"torch": export.torch_runner(net)}, {"torch": ["", ""]}
+        if "onnx" in self.formats:
+            path = self.folder / "model.onnx"
+            onnx = export.to_onnx(net, example, path)
+            runners["model.onnx"] = export.onnx_runner(path)
+            notes["model.onnx"] = _notes(onnx.bytes, onnx.max_relative_difference)
+        if "torch" in self.formats:
+            path = self.folder / "model.pt2"
+            program = export.to_exported_program(net, example, path)
+            runners["model.pt2"] = export.program_runner(path)
+            notes["model.pt2"] = _notes(program.bytes, program.max_relative_difference)
+        times = export.alternate({name: partial(run, example) for name, run in runners.items()})
+        return [
+            [
+                name,
+                *notes[name],
+                f"{export.accuracy(run, _test(dataset)):.2%}",
+                _milliseconds(times[name]),
+            ]
+            for name, run in runners.items()
+        ]
+
+    def _int8_files(self, net: "nn.Module", dataset: "Dataset") -> list[list[str]]:
+        """Rows of the INT8 files and of the float32 file that they were timed with."""
+        from weightfold.export import int8_report
+
+        report = int8_report(
+            net,
+            next(_training(dataset, batch_size=CALIBRATION_IMAGES))[0],
+            _test(dataset),
+            self.folder,
+            training_batches=_training(dataset, batch_size=64) if self.int8_aware else None,
+            steps=self.int8_steps,
+            lr=self.int8_lr,
+        )
+        return [
+            [
+                Path(variant.path).name,
+                f"{variant.bytes:,}",
+                "",
+                f"{variant.accuracy:.2%}",
+                _milliseconds(variant.latency),
+            ]
+            for variant in (report.float32, report.static, report.aware)
+            if variant is not None
+        ]
+
+
+def _notes(size: int, differences: dict[int, float]) -> list[str]:
+    return [f"{size:,}", f"{max(differences.values()):.1e}"]
+
+
+def _milliseconds(latency: "Latency") -> str:
+    return f"{latency.median_ms:.3f} ({latency.p10_ms:.3f} to {latency.p90_ms:.3f})"
+
+
+def _test(dataset: "Dataset") -> "Iterator[tuple[Tensor, Tensor]]":
+    from weightfold.train.feed import evaluation_batches
+
+    return evaluation_batches(dataset.test, dataset, "cpu").epoch(0)
+
+
+def _training(dataset: "Dataset", batch_size: int) -> "Iterator[tuple[Tensor, Tensor]]":
+    """Training batches, not augmented, epoch after epoch."""
+    from itertools import count
+
+    from weightfold.data import Batches
+
+    batches = Batches(
+        dataset.train,
+        batch_size=min(batch_size, len(dataset.train)),
+        mean=dataset.mean,
+        std=dataset.std,
+        augment=None,
+        seed=0,
+    )
+    for epoch in count():
+        yield from batches.epoch(epoch)
+
+
+def _print(rows: list[list[str]], threads: int) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    latency = f"ms, one image, {threads} thread{'s' * (threads > 1)} (10% to 90%)"
+    table = Table("file", "bytes", "difference to torch", "test accuracy", latency)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)

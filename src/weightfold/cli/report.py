@@ -1,0 +1,20 @@
+"""`weightfold report`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write the pages of experiments again from the runs in their folder; trains nothing."""
+
+    folder: tyro.conf.Positional[Path]
+    """Folder that was given to 'weightfold experiment run'."""
+
+    def run(self) -> None:
+        """Write them."""
+        from weightfold.lab.experiment import report
+
+        report(self.folder)

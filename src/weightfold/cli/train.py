@@ -1,0 +1,107 @@
+"""`weightfold train`."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from weightfold.cli.presets import Preset
+from weightfold.train.recipe import RECIPES, Distillation, Recipe
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train one network, plainly or in other coordinates.
+
+    The folder gets the weights of the last and the best epoch (safetensors), metrics.csv and
+    history.json, run.json (configuration, versions, machine), and last.pt, from which the same
+    command goes on after an interruption. 'weightfold export' makes the deployed network of it.
+    """
+
+    model: str
+    """Network: one of weightfold's (digitnet, smallnet_a, smallnet_b, mobilenet_v1...), a
+    classification model of torchvision (resnet18,small_image=true), timm/NAME, or module:function
+    of your own."""
+
+    data: str
+    """Data set: digits, cifar10, cifar100, mnist, ..., the path of an .npz file or of a folder of
+    images; with options such as rgb=true, limit=5000, corrupt=0.8."""
+
+    folder: Path
+    """Where the run goes; one that holds another run is refused."""
+
+    variant: str = "compact"
+    """How the network is trained: compact (as it is), cl, ck, fc, cl+fc, ck+fc (with rate=4,
+    first=rm or m, init=paper, variance or preserve), acnet."""
+
+    seed: int = 0
+    """Of initial weights, order of the data, augmentation, dropout and validation split."""
+
+    validation: int | float = 0
+    """Training images (5000) or share of them (0.1) held out to choose the best epoch by; 0: none,
+    and the best epoch is chosen on the test images."""
+
+    teacher: Path | None = None
+    """Folder of a finished run, whose last weights teach this one (knowledge distillation)."""
+
+    distillation: Distillation = field(default_factory=Distillation)
+    """How the teacher's logits enter the loss."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to train."""
+
+    devices: int = 1
+    """Processes that share every batch, each on a device of its own."""
+
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+    """Of the forward pass; weights and charts stay in float32."""
+
+    tensorboard: bool = False
+    """Also log to the run's folder in TensorBoard's format."""
+
+    data_root: Path | None = None
+    """Data folder; none: the environment variable WEIGHTFOLD_DATA."""
+
+    preset: Annotated[Preset, tyro.conf.arg(name="recipe")] = "digits"
+    """Preset of the hyperparameters. Those below are its values; give one to change it."""
+
+    recipe: tyro.conf.OmitArgPrefixes[Recipe] = RECIPES["digits"]
+
+    def run(self) -> None:
+        """Train, and print the accuracies."""
+        from weightfold.data import load
+        from weightfold.lab.saved import load_run
+        from weightfold.lab.variants import make_net
+        from weightfold.train import fit
+
+        dataset = load(self.data, self.data_root)
+        net = make_net(
+            self.model,
+            self.variant,
+            seed=self.seed,
+            num_classes=dataset.num_classes,
+            image_shape=dataset.train.image_shape,
+        )
+        teacher = load_run(self.teacher, dataset) if self.teacher else None
+        history = fit(
+            net,
+            dataset,
+            self.recipe,
+            folder=self.folder,
+            seed=self.seed,
+            validation=self.validation,
+            teacher=teacher,
+            distillation=self.distillation if teacher else None,
+            device=self.device,
+            devices=self.devices,
+            precision=self.precision,
+            tensorboard=self.tensorboard,
+            about={"model": self.model, "variant": self.variant, "data": self.data},
+        )
+        print(
+            f"test accuracy {history.last_accuracy:.2%} after the last of {len(history.rows)} "
+            f"epochs; {history.best_accuracy:.2%} after epoch {history.best_epoch}, the best by "
+            f"{history.selection}; {1e3 * history.seconds_per_step:.2f} ms a step; "
+            f"everything is in {self.folder}"
+        )

@@ -147,17 +147,20 @@ def widths(layer: nn.Module, rate: float, factors: int, first: str = "rm") -> tu
     return (m, *wide, n)
 
 
-def make_chain(layer: nn.Module, channels: Sequence[int], kinds: str) -> Chain:
-    """A chain for `layer` with torch's default initialisation, on the layer's device and dtype.
+def make_chain(
+    layer: nn.Module, channels: Sequence[int], kinds: str, bias: bool | None = None
+) -> Chain:
+    """A chain for `layer` with torch's default initialisation, device and dtype.
 
     Args:
         layer: Conv1d, Conv2d, Conv3d or Linear.
         channels: Widths from input to output, one more than there are factors.
         kinds: "cl", "ck" or "fc".
+        bias: Whether the factors have one; None: if the layer has.
     """
     pairs = list(pairwise(channels))
+    bias = layer.bias is not None if bias is None else bias
     if isinstance(layer, nn.Linear):
-        bias = layer.bias is not None
         return Chain([nn.Linear(a, b, bias) for a, b in pairs], layer)
     sizes = kernels(kinds, layer.kernel_size)
     strided = 1 if len(sizes) == 3 and sizes[0] == (1,) * len(sizes[0]) else len(sizes) - 1
@@ -174,7 +177,7 @@ def make_chain(layer: nn.Module, channels: Sequence[int], kinds: str) -> Chain:
                 padding=layer.padding if pads else 0,
                 dilation=layer.dilation,
                 groups=layer.groups,
-                bias=layer.bias is not None,
+                bias=bias,
                 padding_mode=layer.padding_mode,
             )
         )

@@ -11,9 +11,9 @@ from weightfold.chains.chain import CONVOLUTIONS, Chain, kernels, make_chain, wi
 from weightfold.chains.cost import LayerCost, chain_cost, input_shapes
 from weightfold.chains.initial import fit_chain, match_variance
 from weightfold.charts.expansion import Expansion
-from weightfold.core.charted import Charted, is_plain
+from weightfold.core.charted import Charted
 from weightfold.core.select import Where, locate, plain_model, select
-from weightfold.core.slots import Slots, check_chartable, split_name
+from weightfold.core.slots import Slots, VacantCall, check_chartable, split_name
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
@@ -60,12 +60,15 @@ def expand(
     Raises:
         ValueError: An argument is none of its choices, nothing is chosen, a kernel is even with
             "ck", a rate leaves no channels, or a chosen layer cannot be expanded.
+        TypeError: `where` or `example_input` is of no such kind.
     """
     _check_choices(conv=conv, linear=linear, first=first, init=init, execution=execution)
     if linear_depth < 2:
         raise ValueError(f"linear_depth={linear_depth}; a product has at least 2 factors")
-    if not rate > 0:
+    if not 0 < rate < float("inf"):
         raise ValueError(f"rate={rate}; the expansion rate is a positive number")
+    if not isinstance(example_input, Tensor | None):
+        raise TypeError(f"example_input is a {type(example_input).__name__}; give a tensor")
     chosen = _choose(net, conv, linear, where)
     opening = next((m for m in plain_model(net).modules() if isinstance(m, CONVOLUTIONS)), None)
     tensors = dict(net.named_parameters(remove_duplicate=False))
@@ -77,10 +80,11 @@ def expand(
             torch.default_generator.manual_seed(seed)
         for path, layer in chosen.items():
             weight, bias = tensors[f"{path}.weight"], tensors.get(f"{path}.bias")
-            kind, length = _factors(layer, conv, linear_depth)
             with _naming(path):
+                kind, length = _factors(layer, conv, linear_depth)
                 channels = widths(layer, rate, length, first if layer is opening else "rm")
-                chain = make_chain(layer, channels, kind).to(weight.device, weight.dtype)
+                chain = make_chain(layer, channels, kind, bias is not None)
+            chain.to(weight.device, weight.dtype)
             if init != "paper":
                 (match_variance if init == "variance" else fit_chain)(chain, weight, bias)
             chains[path] = chain.requires_grad_(weight.requires_grad)
@@ -120,55 +124,80 @@ def _choose(
     net: nn.Module, conv: str | None, linear: str | None, where: Where
 ) -> dict[str, nn.Module]:
     """Layers to expand, by path in `net`, each weight once."""
-    kinds = (CONVOLUTIONS if conv else ()) + ((nn.Linear,) if linear else ())
-    modules = dict(plain_model(net).named_modules())
-    if where is None:
-        linears = [n for n, m in modules.items() if isinstance(m, nn.Linear)]
-        names = [
-            n
-            for n, m in modules.items()
-            if isinstance(m, kinds)
-            and (n in linears[:-1] if isinstance(m, nn.Linear) else max(m.kernel_size) > 1)
-        ]
-    else:
-        names = select(modules, where, what="layer")
-        if refused := [n for n in names if isinstance(modules[n], TRANSPOSED)]:
-            raise ValueError(
-                f"layer {refused[0]!r} is a transposed convolution: a bias in front of one is no "
-                "bias behind it, so its chain is not exactly one layer; leave it out of `where`"
-            )
-        names = [n for n in names if isinstance(modules[n], kinds)]
+    modules = _candidates(net, conv, linear, where)
     chosen: dict[str, nn.Module] = {}
     slots = Slots.of(net)
     weights: set[str] = set()
-    for name in names:
+    for name, layer in modules.items():
         place = locate(net, f"{name}.weight")
         if place is None:
             if where is None and isinstance(net, Charted):
                 continue
-            _refuse(modules[name], name)
+            raise ValueError(_reason(net, layer, name))
         weight = slots.canonical[place]
         if weight in weights or (where is None and not slots.tensors[weight].requires_grad):
             continue
         check_chartable(net, place, slots.tensors[weight])
         weights.add(weight)
-        chosen[split_name(place)[0]] = modules[name]
+        chosen[split_name(place)[0]] = layer
     if not chosen:
         raise ValueError(
-            f"nothing to expand: where={where!r} with conv={conv!r} and linear={linear!r} chooses "
-            'no trainable layer; conv="cl" takes convolutions, linear="fc" takes Linears'
+            f"nothing to expand: conv={conv!r} and linear={linear!r} find no trainable layer; "
+            'conv="cl" takes convolutions with a kernel, linear="fc" every Linear but the last, '
+            "`where` any others"
         )
     return chosen
 
 
-def _refuse(layer: nn.Module, name: str) -> None:
-    if isinstance(layer, nn.Module) and "parametrizations" in dict(layer.named_children()):
+def _candidates(
+    net: nn.Module, conv: str | None, linear: str | None, where: Where
+) -> dict[str, nn.Module]:
+    """Layers of the plain model that the strategies take and `where` chooses, by name."""
+    kinds = (CONVOLUTIONS if conv else ()) + ((nn.Linear,) if linear else ())
+    modules = dict(plain_model(net).named_modules())
+    if isinstance(modules[""], (*CONVOLUTIONS, nn.Linear)):
         raise ValueError(
-            f"layer {name!r} is parametrized by torch.nn.utils.parametrize; remove that first"
+            f"net is itself a {type(net).__name__}, and its weight needs the name of a layer; "
+            "expand nn.Sequential(net)"
         )
-    raise ValueError(
-        f"the weight of layer {name!r} is computed by a chart whose coordinates are no such "
-        "weight; expand first, then apply that chart"
+    factors = {f for m in modules.values() if isinstance(m, Chain) for f in m}
+    modules = {n: m for n, m in modules.items() if m not in factors}
+    layers = {n: m for n, m in modules.items() if isinstance(m, kinds)}
+    if where is None:
+        linears = [n for n, m in layers.items() if isinstance(m, nn.Linear)]
+        return {
+            n: m
+            for n, m in layers.items()
+            if (n in linears[:-1] if isinstance(m, nn.Linear) else max(m.kernel_size) > 1)
+        }
+    refused = {n: m for n, m in modules.items() if isinstance(m, (*TRANSPOSED, Chain))}
+    if not layers and not refused:
+        return {}
+    what = f"layer that conv={conv!r}, linear={linear!r} take"
+    names = select(
+        {n: m for n, m in modules.items() if n in layers or n in refused}, where, what=what
+    )
+    for name in names:
+        if isinstance(modules[name], TRANSPOSED):
+            raise ValueError(
+                f"layer {name!r} is a transposed convolution: a bias in front of one is no "
+                "bias behind it, so its chain is not exactly one layer; leave it out of `where`"
+            )
+    return {n: modules[n] for n in names}
+
+
+def _reason(net: nn.Module, layer: nn.Module, name: str) -> str:
+    """Why `layer` has no weight that could be expanded."""
+    if isinstance(net, Charted):
+        return (
+            f"the weight of layer {name!r} is computed by a chart already, whose coordinates are "
+            "no such weight; leave it out of `where`, or expand first and then apply that chart"
+        )
+    if "parametrizations" in dict(layer.named_children()):
+        return f"layer {name!r} is parametrized by torch.nn.utils.parametrize; remove that first"
+    return (
+        f"the weight of layer {name!r} is no parameter of it: weight norm, spectral norm or "
+        "pruning computes it; remove that first"
     )
 
 
@@ -192,11 +221,24 @@ def _execution(
 ) -> str:
     """Fold or chain; a chain only where the layer is a module of its own, called as such."""
     reason = None
+    hooks = [
+        hook
+        for name in (
+            "_forward_pre_hooks",
+            "_forward_hooks",
+            "_backward_pre_hooks",
+            "_backward_hooks",
+        )
+        for hook in getattr(layer, name).values()
+    ]
+    slots = Slots.of(net)
     if type(layer) not in (*CONVOLUTIONS, nn.Linear):
         reason = f"{type(layer).__name__} may do more than its base class"
-    elif not is_plain(net, f"{path}.weight"):
-        reason = "its weight is computed by another chart"
-    elif len(Slots.of(net).places[Slots.of(net).canonical[f"{path}.weight"]]) > 1:
+    elif any(isinstance(hook, VacantCall) for hook in hooks):
+        reason = "its weight or bias is computed by another chart"
+    elif hooks:
+        reason = "it has hooks, which a chain in its place would not call"
+    elif len(slots.places[slots.canonical[f"{path}.weight"]]) > 1:
         reason = "its weight is tied to another layer's"
     if execution == "chain" and reason:
         raise ValueError(f'layer {path!r} cannot run with execution="chain": {reason}; use "fold"')

@@ -1,0 +1,1 @@
+"""The mechanism: charts, the nets that run with them, selection, files."""

@@ -3,7 +3,6 @@
 import copy
 import hashlib
 import json
-import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from weightfold.core.charted import Charted, check_state
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+OWN_NAMES = (MANIFEST, "tensors-")
 
 
 @contextmanager
@@ -29,7 +29,7 @@ def written(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         yield temporary
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -48,16 +48,23 @@ def save(net: nn.Module, folder: str | Path) -> None:
         FileExistsError: The folder holds files, and no earlier save.
     """
     folder = Path(folder)
-    if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).exists():
+    foreign = [f for f in folder.glob("*") if not f.name.lstrip(".").startswith(OWN_NAMES)]
+    if foreign and not (folder / MANIFEST).exists():
         raise FileExistsError(
-            f"folder={str(folder)!r} holds files that are no saved net; give a new or empty folder"
+            f"folder={str(folder)!r} holds files that are no saved net, e.g. {foreign[0].name!r}; "
+            "give a new or empty folder"
         )
     folder.mkdir(parents=True, exist_ok=True)
     state = net.state_dict(keep_vars=True)
     first: dict[int, str] = {}
     aliases = {n: first[id(t)] for n, t in state.items() if first.setdefault(id(t), n) != n}
-    content = serialize({n: t.detach().clone(memory_format=torch.contiguous_format)
-                         for n, t in state.items() if n not in aliases})
+    content = serialize(
+        {
+            n: t.detach().clone(memory_format=torch.contiguous_format)
+            for n, t in state.items()
+            if n not in aliases
+        }
+    )
     digest = hashlib.sha256(content).hexdigest()
     name = f"tensors-{digest[:12]}.safetensors"
     with written(folder / name) as temporary:

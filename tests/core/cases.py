@@ -66,7 +66,7 @@ def gap(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
     sizes = {n: t.detach().double().abs().max().item() for n, t in b.items()}
     floor = max(1e-3 * max(sizes.values()), 1e-300)
     return max(
-        (a[n] - b[n]).detach().double().abs().max().item() / max(size, floor)
+        (a[n].detach().double() - b[n].detach().double()).abs().max().item() / max(size, floor)
         for n, size in sizes.items()
     )
 

@@ -111,11 +111,7 @@ def test_parameters_are_psi_and_the_uncharted(case):
 
 def test_no_copy_of_theta(case):
     case.run()
-    uncharted = [
-        t
-        for n, t in case.model.state_dict().items()
-        if n not in case.net.theta(case.at)
-    ]
+    uncharted = [t for n, t in case.model.state_dict().items() if n not in case.net.theta(case.at)]
     own = (*case.chart.parameters(), *case.chart.buffers())
     expected = sum(t.numel() * t.element_size() for t in (*uncharted, *own))
     tensors = (*case.net.parameters(), *case.net.buffers())

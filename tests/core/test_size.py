@@ -29,7 +29,9 @@ def code_lines(source: str) -> int:
 
 
 def test_the_count():
-    source = 'class A:\n    """Two\n    lines."""\n\n    # why\n    x = 1\n    y = (\n        2\n    )\n'
+    source = (
+        'class A:\n    """Two\n    lines."""\n\n    # why\n    x = 1\n    y = (\n        2\n    )\n'
+    )
     assert code_lines(source) == 5
 
 

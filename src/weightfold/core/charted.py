@@ -15,6 +15,15 @@ from weightfold.core.slots import Slots, check_chartable, fill, replace_module, 
 NOWHERE: Mapping[str, Any] = {}
 
 
+def full_precision(psi: nn.Module) -> AbstractContextManager:
+    """Autocast off on the device of `psi`, so that theta is computed in the dtype of psi."""
+    tensor = next(iter(psi.parameters()), None)
+    device = tensor.device.type if tensor is not None else "cpu"
+    if device != "meta" and torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return nullcontext()
+
+
 class Charted(nn.Module):
     """A model whose named tensors are computed by charts, once per forward.
 
@@ -67,7 +76,7 @@ class Charted(nn.Module):
         """Validate what the charts compute; canonical names in order."""
         owner: dict[str, int] = {}
         for index, chart in enumerate(charts):
-            with torch.no_grad():
+            with torch.no_grad(), full_precision(chart):
                 theta = chart(**chart.somewhere())
             for name, tensor in theta.items():
                 canonical = slots.resolve(name)
@@ -96,17 +105,9 @@ class Charted(nn.Module):
             path = split_name(path)[0]
         return False
 
-    def _float32(self) -> AbstractContextManager:
-        """Autocast off, so that theta is computed in the dtype of psi."""
-        tensor = next(iter(self.charts.parameters()), None)
-        device = tensor.device.type if tensor is not None else "cpu"
-        if device != "meta" and torch.is_autocast_enabled(device):
-            return torch.autocast(device, enabled=False)
-        return nullcontext()
-
     def _compute(self, at: Mapping[str, Any]) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = {}
-        with self._float32():
+        with full_precision(self.charts):
             for chart in self.charts:
                 for name, tensor in chart.operands(**at).items():
                     for place in self._places.get(self._canonical.get(name, name), (name,)):
@@ -161,7 +162,7 @@ class Charted(nn.Module):
             Canonical name -> tensor; of nested nets those of every level, in plain names.
         """
         theta: dict[str, Tensor] = {}
-        with self._float32():
+        with full_precision(self.charts):
             for chart in self.charts:
                 theta |= {self._canonical[n]: t for n, t in chart(**at).items()}
         if not self._below:
@@ -173,13 +174,14 @@ class Charted(nn.Module):
 
     def lower(self, at: Mapping[str, Any] = NOWHERE) -> nn.Module:
         """One level down: the model given at construction, as a copy, with theta filled in."""
-        with torch.no_grad(), self._float32():
+        with torch.no_grad(), full_precision(self.charts):
             theta: dict[str, Tensor] = {}
             for chart in self.charts:
                 theta |= {self._canonical[n]: t for n, t in chart(**at).items()}
         model = copy.deepcopy(self.model)
         for path, layer in self._layers.items():
-            replace_module(model, path, copy.deepcopy(layer))
+            mode = model.get_submodule(path).training
+            replace_module(model, path, copy.deepcopy(layer).train(mode))
         buffers = set(self._buffer_places)
         tensors: dict[str, Tensor] = {}
         for name, tensor in theta.items():

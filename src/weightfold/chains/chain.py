@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from weightfold.chains.algebra import channels_last, fold_layers
-from weightfold.core.slots import fill, vacate
+from weightfold.core.slots import Slots, VacantCall, fill, vacate
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -182,3 +182,29 @@ def make_chain(
             )
         )
     return Chain(factors, layer)
+
+
+def obstacle(net: nn.Module, path: str, layer: nn.Module) -> str | None:
+    """Why a chain of modules cannot run in place of a layer of `net`, if it cannot.
+
+    Args:
+        net: A module or a Charted net.
+        path: `path`.weight is the layer's weight in `net`.
+        layer: The layer, of the plain model.
+    """
+    hooks = [
+        *layer._forward_pre_hooks.values(),
+        *layer._forward_hooks.values(),
+        *layer._backward_pre_hooks.values(),
+        *layer._backward_hooks.values(),
+    ]
+    slots = Slots.of(net)
+    if type(layer) not in (*CONVOLUTIONS, nn.Linear):
+        return f"{type(layer).__name__} may do more than its base class"
+    if any(isinstance(hook, VacantCall) for hook in hooks):
+        return "its weight or bias is computed by another chart"
+    if hooks:
+        return "it has hooks, which a chain in its place would not call"
+    if len(slots.places[slots.canonical[f"{path}.weight"]]) > 1:
+        return "its weight is tied to another layer's"
+    return None

@@ -7,7 +7,7 @@ import copy
 
 from torch import nn
 
-from weightfold.chains.chain import Chain
+from weightfold.chains.chain import Chain, obstacle
 from weightfold.charts.expansion import Expansion
 from weightfold.core.charted import Charted, check_state
 from weightfold.core.slots import replace_module
@@ -31,10 +31,13 @@ def nonlinear_twin(net: Charted) -> nn.Module:
 
     Raises:
         TypeError: `net` is something else.
+        ValueError: A chain cannot stand in place of a layer; the message says why.
     """
     chart = _expansion(net)
     model = net.lower()
     for path in chart.specs:
+        if reason := obstacle(model, path, model.get_submodule(path)):
+            raise ValueError(f"layer {path!r} has no nonlinear twin: {reason}")
         chain = copy.deepcopy(chart.chain(path))
         replace_module(model, path, Chain(list(chain), chain.plain, nonlinear=True))
     return model

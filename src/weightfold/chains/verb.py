@@ -7,13 +7,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from weightfold.chains.chain import CONVOLUTIONS, Chain, kernels, make_chain, widths
+from weightfold.chains.chain import CONVOLUTIONS, Chain, kernels, make_chain, obstacle, widths
 from weightfold.chains.cost import LayerCost, chain_cost, input_shapes
 from weightfold.chains.initial import fit_chain, match_variance
 from weightfold.charts.expansion import Expansion
 from weightfold.core.charted import Charted
 from weightfold.core.select import Where, locate, plain_model, select
-from weightfold.core.slots import Slots, VacantCall, check_chartable, split_name
+from weightfold.core.slots import Slots, check_chartable, split_name
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
@@ -220,26 +220,7 @@ def _execution(
     net: nn.Module, path: str, layer: nn.Module, execution: str, cost: LayerCost | None
 ) -> str:
     """Fold or chain; a chain only where the layer is a module of its own, called as such."""
-    reason = None
-    hooks = [
-        hook
-        for name in (
-            "_forward_pre_hooks",
-            "_forward_hooks",
-            "_backward_pre_hooks",
-            "_backward_hooks",
-        )
-        for hook in getattr(layer, name).values()
-    ]
-    slots = Slots.of(net)
-    if type(layer) not in (*CONVOLUTIONS, nn.Linear):
-        reason = f"{type(layer).__name__} may do more than its base class"
-    elif any(isinstance(hook, VacantCall) for hook in hooks):
-        reason = "its weight or bias is computed by another chart"
-    elif hooks:
-        reason = "it has hooks, which a chain in its place would not call"
-    elif len(slots.places[slots.canonical[f"{path}.weight"]]) > 1:
-        reason = "its weight is tied to another layer's"
+    reason = obstacle(net, path, layer)
     if execution == "chain" and reason:
         raise ValueError(f'layer {path!r} cannot run with execution="chain": {reason}; use "fold"')
     if execution == "auto" and cost and not reason:

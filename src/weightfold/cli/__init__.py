@@ -80,8 +80,8 @@ def _parse(arguments: list[str]) -> Any:
             COMMANDS[name],
             prog=f"weightfold {name}",
             args=arguments[1:],
-            default=_defaults(COMMANDS[name], arguments),
             config=(tyro.conf.OmitSubcommandPrefixes,),
+            **_defaults(COMMANDS[name], arguments),
         )
     commands = [
         Annotated[command, tyro.conf.subcommand(name, description=command.__doc__.split("\n")[0])]
@@ -96,17 +96,18 @@ def _parse(arguments: list[str]) -> Any:
     )
 
 
-def _defaults(command: Any, arguments: Sequence[str]) -> Any:
-    """Defaults with the recipe that `arguments` name, so that --help shows its values."""
-    if "preset" not in (names := {field.name: field for field in fields(command)}):
-        return tyro.MISSING
+def _defaults(command: Any, arguments: Sequence[str]) -> dict[str, Any]:
+    """`default` for tyro: the recipe that `arguments` name, so that --help shows its values."""
+    found = {field.name: field for field in fields(command)}
+    if "preset" not in found:
+        return {}
+    preset = chosen_preset(arguments, command.preset)
     required = {
         name: tyro.MISSING
-        for name, field in names.items()
+        for name, field in found.items()
         if field.default is MISSING and field.default_factory is MISSING
     }
-    preset = chosen_preset(arguments, command.preset)
-    return command(**required | {"preset": preset, "recipe": RECIPES[preset]})
+    return {"default": command(**required, preset=preset, recipe=RECIPES[preset])}
 
 
 def _one_line(error: BaseException) -> str:

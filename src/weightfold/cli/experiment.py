@@ -35,6 +35,12 @@ class Run:
     seeds: int | None = None
     """How many seeds: 0, 1, 2, ...; none: the preset's."""
 
+    data: str | None = None
+    """Data set instead of the experiment's, such as cifar100; none: its own."""
+
+    runs: Path | None = None
+    """Folder of the trained networks, which experiments share; none: runs/ in --folder."""
+
     data_root: Path | None = None
     """Data folder; none: the environment variable WEIGHTFOLD_DATA."""
 
@@ -45,14 +51,17 @@ class Run:
         """Run it."""
         from weightfold.lab.experiment import run_experiment
 
-        run_experiment(
+        page = run_experiment(
             self.name,
             self.preset,
             self.folder,
             data_root=self.data_root,
             jobs=self.jobs,
             seeds=self.seeds,
+            data=self.data,
+            runs=self.runs,
         )
+        print(f"everything is in {page}")
 
 
 @dataclass(frozen=True)

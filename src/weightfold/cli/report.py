@@ -13,8 +13,11 @@ class Report:
     folder: tyro.conf.Positional[Path]
     """Folder that was given to 'weightfold experiment run'."""
 
+    runs: Path | None = None
+    """Folder of the trained networks; none: runs/ in the folder."""
+
     def run(self) -> None:
         """Write them."""
         from weightfold.lab.experiment import report
 
-        report(self.folder)
+        report(self.folder, runs=self.runs)

@@ -52,56 +52,71 @@ def run_rows(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def _write_page(comparison: Comparison, folder: Path) -> None:
-    configuration, session = comparison.configuration, comparison.session
-    time = configuration["match"] == "time"
-    how = (
-        f"Mean ± standard deviation over {len(configuration['seeds'])} seeds, in percent of the "
-        "test images. The last epoch's accuracy is the one to go by: the best epoch is chosen on "
-        "the test images, which flatters all variants. Differences are in percentage points, of "
-        "runs with the same seed, with the 95% Student interval of their mean. Step times are "
-        "medians of training steps of all variants taken in turn. "
-        + (
-            "All variants have the time of the slowest one: the faster ones train more epochs."
-            if time
-            else "All variants train the same number of epochs."
-        )
-    )
-    variants = readings(comparison)
-    recipe = ", ".join(f"{k}={v}" for k, v in configuration["recipe"].items())
-    machine = ", ".join(f"{k}: {v}" for k, v in session.items())
-    runs = [{key: _short(value) for key, value in row.items()} for row in run_rows(comparison)]
+    configuration = comparison.configuration
+    recipe = ", ".join(f"{key}={value}" for key, value in configuration["recipe"].items())
     sections = [
-        Section("Results", how, table=_table(variants)),
-        Section("What this says", " ".join(verdicts(comparison))),
-        Section("Learning curves", "Test accuracy by epoch.", image=folder / "curves.png"),
+        Section("Results", _how(comparison), table=_turned(readings(comparison))),
+        Section("What this says", "\n\n".join(verdicts(comparison))),
+        Section("Learning curves", image=folder / "curves.png"),
         Section(
             "The deployed network",
             "deployed/ holds the plain network as model.safetensors and model.onnx; model.json "
             "says how to feed it.",
         ),
-        Section(
-            "Every run",
-            "Accuracies and errors are shares.",
-            table=_table(runs),
-        ),
-        Section("Configuration", f"Recipe: {recipe}. Machine: {machine}."),
+        Section("Every run", table=_table(_percents(run_rows(comparison)))),
+        Section("Recipe", recipe),
     ]
-    write_page(folder / "index.html", comparison.title, sections, footer="")
+    session = "\n".join(f"{key}: {value}" for key, value in comparison.session.items())
+    write_page(folder / "index.html", comparison.title, sections, footer=session)
+
+
+def _how(comparison: Comparison) -> str:
+    seeds = len(comparison.configuration["seeds"])
+    epochs = {
+        "epochs": "All variants train the same number of epochs.",
+        "time": "All variants have the time of the slowest: faster ones train more epochs.",
+    }
+    return (
+        f"Mean ± standard deviation over {seeds} seeds, of the share of test images classified "
+        "right. Go by the last epoch: the best one is chosen on the test images, which flatters "
+        "every variant. "
+        "Differences are between runs of the same seed, in percentage points, with the 95% Student "
+        f"interval of their mean. {epochs[comparison.configuration['match']]}\n\n"
+        "Step times are medians of training steps of all variants taken in turn. Folding weights "
+        "costs the same whatever the size of batch and images, so that its share is largest where "
+        "both are small."
+    )
+
+
+def _percents(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
+    return [
+        {
+            "variant": row["variant"],
+            "seed": str(row["seed"]),
+            "last epoch, %": f"{100 * row['last_accuracy']:.2f}",
+            "best epoch, %": f"{100 * row['best_accuracy']:.2f}",
+            "which": str(row["best_epoch"]),
+            "training error, %": f"{100 * row['final_train_error']:.2f}",
+            "seconds": f"{row['seconds']:.1f}",
+        }
+        for row in rows
+    ]
 
 
 def _table(rows: list[dict[str, str]]) -> Table:
     return Table(list(rows[0]), [list(row.values()) for row in rows])
 
 
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _turned(rows: list[dict[str, str]]) -> Table:
+    """A column for each of `rows`."""
+    headings, *lines = zip(rows[0], *(row.values() for row in rows), strict=True)
+    return Table(list(headings), [list(line) for line in lines])
 
 
 def _flat(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested fields as last_mean, last_std, ..."""
     flat: dict[str, Any] = {}
     for key, value in row.items():
-        flat |= (
-            _flat(value, f"{prefix}{key}_") if isinstance(value, dict) else {prefix + key: value}
-        )
+        nested = isinstance(value, dict)
+        flat |= _flat(value, f"{prefix}{key}_") if nested else {prefix + key: value}
     return flat

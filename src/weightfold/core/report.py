@@ -122,7 +122,9 @@ def print_summary(net: Charted) -> None:
             rows = chart.describe()
             psi = sum(p.numel() for p in chart.parameters())
             columns = list(dict.fromkeys(key for row in rows for key in row))
-            table = Table(*columns, title=f"{chart.kind}: {psi:,} coordinates", title_justify="left")
+            table = Table(
+                *columns, title=f"{chart.kind}: {psi:,} coordinates", title_justify="left"
+            )
             for row in rows:
                 table.add_row(*(_cell(row.get(column, "")) for column in columns))
             console.print(table if rows else f"{chart.kind}: {psi:,} coordinates")
@@ -130,6 +132,9 @@ def print_summary(net: Charted) -> None:
 
 
 def _cell(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else str(value)
-
-
+    if not isinstance(value, int):
+        return str(value)
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g}{unit}"
+    return str(value)

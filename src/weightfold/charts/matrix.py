@@ -15,7 +15,6 @@ from torch.func import functional_call, vjp
 from weightfold.core.chart import Chart, Example
 from weightfold.core.slots import plant, vacate
 
-
 ARGUMENTS = (
     "in_channels",
     "out_channels",
@@ -58,16 +57,19 @@ class ConvolutionMatrix(Chart):
         execution: str = "fold",
     ) -> None:
         super().__init__()
-        self.in_shapes = {path: tuple(shape) for path, shape in in_shapes.items()}
+        self.specs: dict[str, dict[str, Any]] = {}
         self.execution = execution
         for path, convolution in convolutions.items():
+            arguments = {key: getattr(convolution, key) for key in ARGUMENTS}
+            shape, bias = tuple(in_shapes[path]), convolution.bias is not None
+            self.specs[path] = {"in_shape": shape, "bias": bias, **arguments}
             plant(self, path, convolution)
 
     def forward(self, **at: Any) -> dict[str, Tensor]:
         """Phi psi: the convolution of every unit image; biases repeated over the pixels."""
         theta: dict[str, Tensor] = {}
-        for path, shape in self.in_shapes.items():
-            convolution = self.get_submodule(path)
+        for path, spec in self.specs.items():
+            convolution, shape = self.get_submodule(path), spec["in_shape"]
             units = torch.eye(prod(shape), dtype=convolution.weight.dtype)
             units = units.to(convolution.weight.device).view(-1, *shape)
             images = convolution._conv_forward(units, convolution.weight, None)
@@ -78,7 +80,7 @@ class ConvolutionMatrix(Chart):
 
     def alternatives(self) -> dict[str, tuple[nn.Module, dict[str, Tensor]]]:
         """The convolutions."""
-        return {p: (m := self.get_submodule(p), dict(m.named_parameters())) for p in self.in_shapes}
+        return {p: (m := self.get_submodule(p), dict(m.named_parameters())) for p in self.specs}
 
     def executors(self) -> dict[str, nn.Module]:
         """The convolutions, if they run."""
@@ -103,12 +105,7 @@ class ConvolutionMatrix(Chart):
 
     def config(self) -> dict[str, Any]:
         """Input shapes and every convolution's arguments."""
-        layers = {}
-        for path, shape in self.in_shapes.items():
-            convolution = self.get_submodule(path)
-            arguments = {key: getattr(convolution, key) for key in ARGUMENTS}
-            layers[path] = {"in_shape": shape, "bias": convolution.bias is not None, **arguments}
-        return {"layers": layers, "execution": self.execution}
+        return {"layers": self.specs, "execution": self.execution}
 
     @classmethod
     def build(cls, net: nn.Module, *, layers: dict[str, dict[str, Any]], execution: str) -> Self:

@@ -59,7 +59,7 @@ class Subspace(Chart):
 
     def config(self) -> dict[str, Any]:
         """Names, dimension, seed; theta0 is saved with psi."""
-        return {"names": list(self.shapes), "dim": self.psi.numel(), "seed": self.seed}
+        return {"names": list(self.shapes), "dim": self.projection.shape[1], "seed": self.seed}
 
     @classmethod
     def build(cls, net: nn.Module, *, names: list[str], dim: int, seed: int) -> Self:

@@ -86,7 +86,10 @@ class Chart(nn.Module):
         raise NotImplementedError
 
     def config(self) -> dict[str, Any]:
-        """JSON-able arguments from which `build` makes this chart again, psi apart."""
+        """JSON-able arguments from which `build` makes this chart again, psi apart.
+
+        Under another level of Charted the slots of psi are None, so that nothing is read from them.
+        """
         raise NotImplementedError
 
     @classmethod

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from weightfold.core.charted import Charted, short_name
-from weightfold.core.slots import split_name
+from weightfold.core.slots import check_chartable, split_name
 
 Where = str | type | Callable[[str, Any], bool] | Iterable[Any] | None
 
@@ -50,9 +50,7 @@ def select(
         elif callable(item):
             found = {n for n, candidate in candidates.items() if item(short[n], candidate)}
         else:
-            raise TypeError(
-                f"where has the item {item!r}; give names, globs, types or predicates"
-            )
+            raise TypeError(f"where has the item {item!r}; give names, globs, types or predicates")
         if not found:
             names = list(short.values())
             near = difflib.get_close_matches(str(item), names, n=3) or names[:8]
@@ -65,13 +63,15 @@ def select_tensors(net: nn.Module, where: Where) -> dict[str, nn.Parameter]:
     """Trainable parameters of `net` that `where` chooses; types are those of the owning module.
 
     Raises:
-        ValueError: Nothing is chosen.
+        ValueError: Nothing is chosen, or a tensor that is lazy or of a recurrent layer.
     """
     candidates = {n: p for n, p in net.named_parameters() if p.requires_grad}
     owners = {n: net.get_submodule(split_name(n)[0]) for n in candidates}
     names = select(candidates, where, what="trainable tensor", net=net, types=owners)
     if not names:
         raise ValueError("the net has no trainable parameter")
+    for name in names:
+        check_chartable(net, name, candidates[name])
     return {n: candidates[n] for n in names}
 
 

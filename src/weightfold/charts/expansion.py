@@ -6,11 +6,11 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from weightfold.chains.chain import Chain, make_chain
+from weightfold.chains.initial import fit_chain
 from weightfold.core.chart import Chart, Example
 from weightfold.core.select import plain_layer
 from weightfold.core.slots import plant, vacate
-from weightfold.chains.chain import Chain, make_chain
-from weightfold.chains.initial import fit_chain
 
 
 class Expansion(Chart):

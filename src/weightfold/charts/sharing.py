@@ -24,7 +24,7 @@ class Sharing(Chart):
     Args:
         tensors: Name -> start value, shared and own alike.
         own: Tensor name -> True for each filter (first axis) the domains own.
-        private: Names of tensors each domain owns whole: batch norm with its statistics, classifier.
+        private: Names of tensors each domain owns whole: batch norm with its statistics, the head.
         domains: Names of the domains.
     """
 

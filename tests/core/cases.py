@@ -29,10 +29,6 @@ class Case:
         net, x = self.net if net is None else net, self.x if x is None else x
         return net(x, at=self.at) if isinstance(net, Charted) else net(x)
 
-    def target(self) -> Tensor:
-        """Fixed labels."""
-        return torch.arange(len(self.x)) % self.run(self.net.eval()).shape[1]
-
 
 def shake(module: nn.Module, scale: float = 0.3) -> None:
     """Move all parameters, so that no test holds only at the start values."""

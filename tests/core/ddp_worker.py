@@ -23,13 +23,10 @@ def broadcast_in_a_forward(wrapped: DistributedDataParallel, x: torch.Tensor, at
     before = {n: b.clone() for n, b in net.named_buffers()}
     if dist.get_rank():
         for buffer in net.buffers():
-            buffer.copy_(~buffer if buffer.dtype == torch.bool else buffer.flip(0) + 1)
+            flipped = buffer.flip(0)
+            same = torch.equal(flipped, buffer)
+            buffer.copy_(buffer + 1 if same and buffer.dtype != torch.bool else flipped)
     changed = {n: b.clone() for n, b in net.named_buffers()}
-    if dist.get_rank():
-        keep = {n: b for n, b in net.named_buffers() if n.endswith("_order")}
-        for name, buffer in keep.items():
-            buffer.copy_(before[name])
-            changed[name] = before[name]
     wrapped(x, at=at)
     found = {n: not torch.equal(b, changed[n]) for n, b in net.named_buffers()}
     for name, buffer in net.named_buffers():
@@ -56,7 +53,7 @@ def main(rank: int, world: int, file: str, out: Path) -> None:
         case = make(kind)
         net, at = case.net.eval(), case.at
         x = torch.cat([case.x, 2 * case.x, case.x.flip(0), -case.x])
-        wrapped = DistributedDataParallel(net, find_unused_parameters=kind == "sharing")
+        wrapped = DistributedDataParallel(net, find_unused_parameters=bool(at))
         received = broadcast_in_a_forward(wrapped, case.x, at)
         train(net, wrapped, x, at, rank, world)
         result = {"state": net.state_dict(), "received": received}

@@ -137,6 +137,18 @@ def test_subspace_has_one_projection_for_all_dtypes():
     assert torch.equal(single.double().projection, double.projection)
 
 
+def test_a_subspace_of_another_seed_loads_the_state_dict(tmp_path):
+    model, x = nn.Sequential(nn.Linear(4, 3)), torch.randn(5, 4)
+    net, other = (wf.subspace(model, dim=3, seed=seed) for seed in (1, 2))
+    with torch.no_grad():
+        net.charts[0].psi.normal_()
+    torch.save(net.state_dict(), tmp_path / "net.pt")
+    other.load_state_dict(torch.load(tmp_path / "net.pt", weights_only=True))
+    assert torch.equal(other(x), net(x))
+    wf.save(other, tmp_path / "again")
+    assert torch.equal(wf.load(tmp_path / "again", model)(x), net(x))
+
+
 @pytest.mark.parametrize("device_first", [True, False])
 def test_meta_then_to_empty_draws_the_projection_again(device_first):
     model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten(), nn.Linear(48, 2))

@@ -50,4 +50,4 @@ def test_vmap_over_seeds_is_the_loop(cases, kind):
         for name, buffer in net.named_buffers():
             torch.testing.assert_close(buffers[name][index], buffer, rtol=1e-12, atol=1e-12)
     moved = [n for n in buffers if n.endswith("num_batches_tracked")]
-    assert any((buffers[n] == 1).all() for n in moved)
+    assert not moved or any((buffers[n] == 1).all() for n in moved)

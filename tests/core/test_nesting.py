@@ -84,7 +84,7 @@ def test_saved_and_copied(cases, case, verb, tmp_path):
 
 def test_constants_of_every_level_stay_at_home(cases, case):
     net = outer(cases, case, "subspace")
-    mine = {"charts.0.theta0", "charts.0.projection"}
+    mine = {f"charts.0.{n}" for n in ("theta0", "projection", "saved_seed")}
     inner = {f"model.{n}" for n in case.net._ddp_params_and_buffers_to_ignore}
     assert set(net._ddp_params_and_buffers_to_ignore) == mine | inner
 

@@ -14,7 +14,7 @@ class Subspace(Chart):
     """d coordinates in a random subspace of all chosen tensors together, starting at theta0.
 
     P is dense, D x d, Gaussian with unit columns over the whole of theta (one norm a column, not
-    one a tensor). It comes from the seed and is neither saved nor broadcast.
+    one a tensor). It comes from the seed; the seed is saved, P is neither saved nor broadcast.
 
     Args:
         theta0: Tensor name -> start value; their order fixes the layout of P.
@@ -23,7 +23,7 @@ class Subspace(Chart):
     """
 
     kind = "subspace"
-    constants = ("projection", "theta0")
+    constants = ("projection", "theta0", "saved_seed")
 
     def __init__(self, theta0: Mapping[str, Tensor], dim: int, seed: int) -> None:
         super().__init__()
@@ -34,6 +34,7 @@ class Subspace(Chart):
             raise ValueError(f"dim={dim} must be between 1 and the {flat.numel()} weights chosen")
         self.psi = nn.Parameter(flat.new_zeros(dim))
         self.register_buffer("theta0", flat)
+        self.register_buffer("saved_seed", torch.tensor(seed, device=flat.device))
         self.register_buffer("projection", flat.new_empty(flat.numel(), dim), persistent=False)
         if not flat.is_meta:
             self.regenerate()
@@ -42,7 +43,15 @@ class Subspace(Chart):
         """Draw P from the seed, in float32 values whatever its dtype: one P for all dtypes."""
         generator = torch.Generator().manual_seed(self.seed)
         p = torch.randn(self.projection.shape, generator=generator, dtype=torch.float64)
+        self.saved_seed.fill_(self.seed)
         self.projection.copy_((p / p.norm(dim=0)).float())
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        """Load as torch does, then draw the P that belongs to the loaded psi."""
+        super()._load_from_state_dict(*args)
+        if not self.saved_seed.is_meta and self.saved_seed.item() != self.seed:
+            self.seed = int(self.saved_seed)
+            self.regenerate()
 
     def forward(self, **at: Any) -> dict[str, Tensor]:
         """theta0 + P psi, cut into the tensors."""

@@ -37,8 +37,10 @@ wheel: setup ## Build the wheel, install it in an empty environment and use it t
 	build/empty/bin/python -m pip install build/wheel/*.whl
 	cd build && empty/bin/weightfold --help
 	cd build && empty/bin/python -W error -c "import torch, weightfold as wf; \
-	    net = wf.expand(torch.nn.Conv2d(3, 4, 5), rate=2, seed=0); x = torch.ones(1, 3, 9, 9); \
-	    torch.testing.assert_close(net.deploy()(x), net(x)); net.summary()"
+	    net = wf.expand(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 5)), rate=2, seed=0); \
+	    x = torch.ones(1, 3, 9, 9); torch.testing.assert_close(net.deploy()(x), net(x)); \
+	    net.summary()"
+	rm -rf build/empty
 
 bench: setup ## Time training steps: compact, folded on the fly, chain of layers
 	$(BIN)/weightfold bench expand

@@ -1,0 +1,115 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import weightfold as wf
+from weightfold.cli import main
+from weightfold.data import load
+from weightfold.lab.saved import deployed, load_run
+from weightfold.lab.variants import make_net
+from weightfold.nets import build
+from weightfold.train import accuracy
+
+SHAPE = (1, 8, 8)
+
+
+def train(stripes: Path, folder: Path, *options: str) -> int:
+    return main(
+        ["train", "--model", "digitnet", "--data", str(stripes), "--folder", str(folder),
+         "--epochs", "2", "--batch-size", "32", *options]
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(stripes, tmp_path_factory) -> Path:
+    """Folder of a finished run in expanded coordinates."""
+    folder = tmp_path_factory.mktemp("train") / "run"
+    assert train(stripes, folder, "--variant", "cl,rate=2", "--seed", "5") == 0
+    return folder
+
+
+def test_run_records_what_it_was_asked(run, stripes):
+    found = json.loads((run / "run.json").read_text())["configuration"]
+    assert found["about"] == {"model": "digitnet", "variant": "cl,rate=2", "data": str(stripes)}
+    assert (found["seed"], found["recipe"]["epochs"], found["recipe"]["lr"]) == (5, 2, 0.05)
+
+
+def test_repeating_prints_the_same_and_another_run_is_refused(run, stripes, capsys):
+    assert train(stripes, run, "--variant", "cl,rate=2", "--seed", "5") == 0
+    history = json.loads((run / "history.json").read_text())
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"test accuracy {history['last_accuracy']:.2%} after the last of 2 epochs" in out
+    assert train(stripes, run, "--variant", "cl,rate=4", "--seed", "5") == 2
+    assert "about.variant: 'cl,rate=2' there, 'cl,rate=4' now" in capsys.readouterr().err
+
+
+def test_teacher_is_the_run_named(run, stripes, tmp_path):
+    weight = ["--distillation.weight", "0.5"]
+    assert train(stripes, tmp_path / "pupil", "--teacher", str(run), *weight) == 0
+    pupil = json.loads((tmp_path / "pupil" / "run.json").read_text())["configuration"]
+    assert pupil["distillation"] == {"temperature": 4.0, "weight": 0.5}
+    assert pupil["teacher"]
+
+
+def test_load_run_gives_the_weights_of_the_last_epoch(run, stripes):
+    dataset = load(str(stripes))
+    net = load_run(run, dataset)
+    history = json.loads((run / "history.json").read_text())
+    assert accuracy(net, dataset.test, dataset) == pytest.approx(history["last_accuracy"])
+    state = load_file(run / "last.safetensors")
+    assert all(torch.equal(tensor, state[name]) for name, tensor in net.state_dict().items())
+
+
+@pytest.mark.parametrize("variant", ["compact", "acnet", "cl,rate=2"])
+def test_deployed_is_the_plain_network_and_the_same_function(variant):
+    net = make_net("digitnet", variant, seed=0, num_classes=4, image_shape=SHAPE).eval()
+    plain = deployed(net)
+    wanted = build("digitnet", num_classes=4, in_channels=1)
+    assert plain.state_dict().keys() == wanted.state_dict().keys()
+    x = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(plain(x), net(x), rtol=1e-4, atol=1e-5)
+
+
+def test_unfinished_and_foreign_runs_are_refused(run, stripes, tmp_path):
+    dataset = load(str(stripes))
+    record = json.loads((run / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="not finished"):
+        load_run(tmp_path, dataset)
+    del record["configuration"]["about"]["variant"]
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="does not say the run's variant"):
+        load_run(tmp_path, dataset)
+
+
+def test_export_files_compute_what_the_run_learned(run, tmp_path, capsys):
+    assert main(["export", str(run), "--folder", str(tmp_path), "--int8"]) == 0
+    files = ["float32.onnx", "int8-static.onnx", "model.onnx", "model.pt2"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == files
+    out = capsys.readouterr().out
+    history = json.loads((run / "history.json").read_text())
+    reached = f"{history['last_accuracy']:.2%}"
+    for name in ("torch", "model.onnx", "model.pt2", "float32.onnx"):
+        (line,) = (line for line in out.splitlines() if line.startswith(f"│ {name} "))
+        assert reached in line
+
+
+def test_export_of_a_saved_net(stripes, tmp_path, capsys):
+    net = make_net("digitnet", "cl,rate=2", seed=0, num_classes=4, image_shape=SHAPE)
+    wf.save(net, tmp_path / "saved")
+    arguments = ["export", str(tmp_path / "saved"), "--folder", str(tmp_path / "out")]
+    arguments += ["--formats", "torch"]
+    assert main(arguments) == 2
+    assert "give --model and --data" in capsys.readouterr().err
+    assert main([*arguments, "--model", "digitnet", "--data", str(stripes)]) == 0
+    program = torch.export.load(tmp_path / "out" / "model.pt2").module()
+    x = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(program(x), net.eval()(x), rtol=1e-4, atol=1e-5)
+
+
+def test_export_refuses_a_model_beside_a_run(run, tmp_path, capsys):
+    assert main(["export", str(run), "--folder", str(tmp_path), "--model", "digitnet"]) == 2
+    assert "leave --model out" in capsys.readouterr().err

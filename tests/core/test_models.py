@@ -374,3 +374,36 @@ def test_expansion_of_a_bias_the_model_lacks(cases):
     assert isinstance(chart, Expansion)
     with pytest.raises(KeyError, match=r"no tensor '0\.bias'"):
         Charted(model, [chart])
+
+
+class Functional(nn.Module):
+    """Reads a layer's tensors instead of calling the layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.lin = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return torch.sin(nn.functional.linear(x, self.lin.weight, self.lin.bias))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "part.lin.weight",
+        pytest.param(
+            "part.lin.bias",
+            marks=pytest.mark.xfail(
+                strict=True,
+                reason="an absent bias is legal for F.linear: recomputed without it, silently",
+            ),
+        ),
+    ],
+)
+def test_checkpointing_inside_where_tensors_are_read_is_loud(name):
+    model = Inside(Functional())
+    model.head = nn.Linear(4, 2)
+    net = Charted(model, [ones(model, name)])
+    out = net(torch.randn(3, 4))
+    with pytest.raises((RuntimeError, TypeError)):
+        out.sum().backward()

@@ -1,0 +1,1 @@
+"""Experiments: every module here has `EXPERIMENTS`, a tuple; `_name.py` is shared by some."""

@@ -76,7 +76,7 @@ class Expansion(Chart):
         return {"layers": self.specs}
 
     @classmethod
-    def build(cls, net: nn.Module, *, layers: dict[str, dict[str, Any]]) -> Self:
+    def build(cls, net: nn.Module, *, layers: dict[str, dict]) -> Self:  # type: ignore[override]
         """Chains for the layers of `net`, in torch's default initialisation."""
         tensors = dict(net.named_parameters(remove_duplicate=False))
         chains = {}

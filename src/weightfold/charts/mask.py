@@ -48,7 +48,7 @@ class Mask(Chart):
         return {"names": self.names}
 
     @classmethod
-    def build(cls, net: nn.Module, *, names: list[str]) -> Self:
+    def build(cls, net: nn.Module, *, names: list[str]) -> Self:  # type: ignore[override]
         """All-ones masks, to be loaded over."""
         tensors = dict(net.named_parameters(remove_duplicate=False))
         return cls({n: tensors[n] for n in names}, {n: torch.ones_like(tensors[n]) for n in names})

@@ -34,9 +34,9 @@ class MatrixLayer(nn.Linear):
         super().__init__(prod(in_shape), prod(out_shape), bias)
         self.in_shape, self.out_shape = tuple(in_shape), tuple(out_shape)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Flatten, multiply, shape."""
-        return super().forward(x.flatten(1)).unflatten(1, self.out_shape)
+        return super().forward(input.flatten(1)).unflatten(1, self.out_shape)
 
 
 class ConvolutionMatrix(Chart):
@@ -65,11 +65,15 @@ class ConvolutionMatrix(Chart):
             self.specs[path] = {"in_shape": shape, "bias": bias, **arguments}
             plant(self, path, convolution)
 
+    def convolution(self, path: str) -> nn.Conv2d:
+        """The convolution that writes the layer at `path`."""
+        return self.get_submodule(path)  # type: ignore[return-value]
+
     def forward(self, **at: Any) -> dict[str, Tensor]:
         """Phi psi: the convolution of every unit image; biases repeated over the pixels."""
         theta: dict[str, Tensor] = {}
         for path, spec in self.specs.items():
-            convolution, shape = self.get_submodule(path), spec["in_shape"]
+            shape, convolution = spec["in_shape"], self.convolution(path)
             units = torch.eye(prod(shape), dtype=convolution.weight.dtype)
             units = units.to(convolution.weight.device).view(-1, *shape)
             images = convolution._conv_forward(units, convolution.weight, None)
@@ -96,7 +100,7 @@ class ConvolutionMatrix(Chart):
     def fit(self, theta: Mapping[str, Tensor]) -> dict[str, float]:
         """Least squares: columns of Phi do not overlap, so psi = Phi^T theta / Phi^T Phi 1."""
         psi = dict(self.named_parameters())
-        image, pull = vjp(lambda psi: functional_call(self, psi, ()), psi)
+        image, pull = vjp(lambda psi: functional_call(self, psi, ()), psi)  # type: ignore[misc]
         (sums,) = pull({name: theta[name] for name in image})
         (counts,) = pull(functional_call(self, {n: torch.ones_like(p) for n, p in psi.items()}, ()))
         for name, parameter in psi.items():
@@ -108,7 +112,9 @@ class ConvolutionMatrix(Chart):
         return {"layers": self.specs, "execution": self.execution}
 
     @classmethod
-    def build(cls, net: nn.Module, *, layers: dict[str, dict[str, Any]], execution: str) -> Self:
+    def build(  # type: ignore[override]
+        cls, net: nn.Module, *, layers: dict[str, dict[str, Any]], execution: str
+    ) -> Self:
         """Convolutions in torch's default initialisation."""
         tensors = dict(net.named_parameters())
         convolutions = {

@@ -56,7 +56,7 @@ class Sharing(Chart):
 
     def forward(self, *, domain: str | None = None, **at: Any) -> dict[str, Tensor]:
         """The weights of one domain."""
-        if domain not in self.domains:
+        if domain is None or domain not in self.domains:
             raise KeyError(f"at['domain']={domain!r}; the domains are {list(self.domains)}")
         mine = self.domains[domain]
         theta: dict[str, Tensor] = {}

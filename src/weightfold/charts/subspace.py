@@ -46,7 +46,7 @@ class Subspace(Chart):
         self.saved_seed.fill_(self.seed)
         self.projection.copy_((p / p.norm(dim=0)).float())
 
-    def _load_from_state_dict(self, *args: Any) -> None:
+    def _load_from_state_dict(self, *args: Any) -> None:  # type: ignore[override]
         """Load as torch does, then draw the P that belongs to the loaded psi."""
         super()._load_from_state_dict(*args)
         if not self.saved_seed.is_meta and self.saved_seed.item() != self.seed:
@@ -71,7 +71,9 @@ class Subspace(Chart):
         return {"names": list(self.shapes), "dim": self.projection.shape[1], "seed": self.seed}
 
     @classmethod
-    def build(cls, net: nn.Module, *, names: list[str], dim: int, seed: int) -> Self:
+    def build(  # type: ignore[override]
+        cls, net: nn.Module, *, names: list[str], dim: int, seed: int
+    ) -> Self:
         """A subspace around the net's present weights."""
         tensors = dict(net.named_parameters(remove_duplicate=False))
         return cls({name: tensors[name] for name in names}, dim, seed)

@@ -109,7 +109,7 @@ class Charted(nn.Module):
         tensors: dict[str, Tensor] = {}
         with full_precision(self.charts):
             for chart in self.charts:
-                for name, tensor in chart.operands(**at).items():
+                for name, tensor in chart.operands(**at).items():  # type: ignore[operator]
                     for place in self._places.get(self._canonical.get(name, name), (name,)):
                         tensors[place] = tensor
         return tensors
@@ -149,7 +149,7 @@ class Charted(nn.Module):
         """One valid value of `at` for all charts of all levels."""
         found = self.model.somewhere() if isinstance(self.model, Charted) else {}
         for chart in self.charts:
-            found |= chart.somewhere()
+            found |= chart.somewhere()  # type: ignore[operator]
         return found
 
     def theta(self, at: Mapping[str, Any] = NOWHERE) -> dict[str, Tensor]:
@@ -168,7 +168,8 @@ class Charted(nn.Module):
         if not self._below:
             return theta
         places = {f"net.{p}": t for n, t in theta.items() for p in self._places[n]}
-        inner = functional_call(_Theta(self.model), places, (at,), tie_weights=False)
+        below = _Theta(self.model)  # type: ignore[arg-type]
+        inner = functional_call(below, places, (at,), tie_weights=False)
         plain = {short_name(self.model, n): t for n, t in theta.items() if is_plain(self.model, n)}
         return {**plain, **inner}
 
@@ -219,7 +220,7 @@ class Charted(nn.Module):
         slots = Slots.of(model)
         theta = {name: slots.tensors[c].detach() for name, c in slots.canonical.items()}
         for chart in self.charts:
-            residuals |= chart.fit(theta)
+            residuals |= chart.fit(theta)  # type: ignore[operator]
         self.model.load_state_dict(model.state_dict(), strict=False)
         return residuals
 

@@ -82,7 +82,7 @@ def verify(
         plain.get_submodule(path).register_forward_hook(hook)
 
     for chart in net.charts:
-        for path, (executor, tensors) in chart.alternatives().items():
+        for path, (executor, tensors) in chart.alternatives().items():  # type: ignore[operator]
             compare(path, executor, tensors)
     below = {"at": at} if isinstance(plain, Charted) else {}
     output = plain(*args, **kwargs, **below)
@@ -119,7 +119,7 @@ def print_summary(net: Charted) -> None:
     level: nn.Module = net
     while isinstance(level, Charted):
         for chart in level.charts:
-            rows = chart.describe()
+            rows = chart.describe()  # type: ignore[operator]
             psi = sum(p.numel() for p in chart.parameters())
             columns = list(dict.fromkeys(key for row in rows for key in row))
             table = Table(

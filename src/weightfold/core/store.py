@@ -16,6 +16,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 import weightfold
+from weightfold.core.chart import Chart
 from weightfold.core.charted import Charted, check_state
 
 FORMAT = 1
@@ -87,7 +88,8 @@ def levels(net: nn.Module) -> list[list[dict[str, Any]]]:
     """Charts of each level, innermost first: {"kind", "config"} each."""
     found = []
     while isinstance(net, Charted):
-        found.append([{"kind": chart.kind, "config": chart.config()} for chart in net.charts])
+        charts: list[Chart] = list(net.charts)  # type: ignore[arg-type]
+        found.append([{"kind": chart.kind, "config": chart.config()} for chart in charts])
         net = net.model
     return found[::-1]
 

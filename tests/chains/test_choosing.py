@@ -324,6 +324,14 @@ def test_subspace_over_expand(execution):
     torch.testing.assert_close(both(x), both.deploy()(x), rtol=1e-12, atol=1e-12)
 
 
+def test_expand_over_a_subspace_of_the_weights_is_refused():
+    model, _ = plain_double()
+    net = wf.subspace(model, dim=3, where="0.weight")
+    assert layers(wf.expand(net)) == ["model.2"]
+    with pytest.raises(ValueError, match="layer '0' is computed by a chart already"):
+        wf.expand(net, where="0")
+
+
 def test_expanding_again():
     """Layers already expanded are left alone; naming one is an error."""
     model, x = plain_double()

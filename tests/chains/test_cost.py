@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import weightfold as wf
 from weightfold.chains.algebra import orders
-from weightfold.chains.cost import chain_cost, input_shapes
+from weightfold.chains.cost import LayerCost, chain_cost, input_shapes
 from weightfold.nets import build
 
 
@@ -162,6 +162,22 @@ def test_macs_of_table_6(conv, rate, counted, printed):
     plain = (sum(c.plain for c in costs.values()) + ELEMENTS + AROUND) / 1e6
     assert abs(plain - 6.08) <= 0.005
     assert 0.02 <= 6.12 - plain <= 0.045
+
+
+@pytest.mark.parametrize(
+    ("conv", "rate", "ratio"),
+    [("cl", 2, 1.04), ("cl", 4, 1.11), ("cl", 8, 1.38), ("ck", 4, 1.30), ("ck", 8, 1.85)],
+)
+def test_forward_of_a_batch_of_128_folded_against_compact(conv, rate, ratio):
+    """Worked out by hand for the best order when the method was planned."""
+    costs, _ = smallnet_b_costs(128, conv=conv, rate=rate)
+    plain = sum(c.plain for c in costs.values()) + 128 * (ELEMENTS + AROUND)
+    assert abs((plain + sum(c.fold for c in costs.values())) / plain - ratio) <= 0.006
+
+
+def test_cheaper_counts_the_layer_and_the_fold():
+    assert LayerCost(plain=100, chain=109, orders={"a": 10, "b": 30}).cheaper == "chain"
+    assert LayerCost(plain=100, chain=111, orders={"a": 10, "b": 30}).cheaper == "fold"
 
 
 def test_auto_folds_the_small_net_at_batch_128():

@@ -119,13 +119,12 @@ class Export:
             program = export.to_exported_program(net, example, path)
             runners["model.pt2"] = export.program_runner(path)
             notes["model.pt2"] = _notes(program.bytes, program.max_relative_difference)
-        times = export.alternate({name: partial(run, example) for name, run in runners.items()})
         return [
             [
                 name,
                 *notes[name],
                 f"{export.accuracy(run, _test(dataset)):.2%}",
-                _milliseconds(times[name]),
+                *_milliseconds(export.latency(partial(run, example))),
             ]
             for name, run in runners.items()
         ]
@@ -149,7 +148,7 @@ class Export:
                 f"{variant.bytes:,}",
                 "",
                 f"{variant.accuracy:.2%}",
-                _milliseconds(variant.latency),
+                *_milliseconds(variant.latency),
             ]
             for variant in (report.float32, report.static, report.aware)
             if variant is not None
@@ -160,8 +159,8 @@ def _notes(size: int, differences: dict[int, float]) -> list[str]:
     return [f"{size:,}", f"{max(differences.values()):.1e}"]
 
 
-def _milliseconds(latency: "Latency") -> str:
-    return f"{latency.median_ms:.3f} ({latency.p10_ms:.3f} to {latency.p90_ms:.3f})"
+def _milliseconds(latency: "Latency") -> list[str]:
+    return [f"{latency.median_ms:.3f}", f"{latency.p10_ms:.3f} to {latency.p90_ms:.3f}"]
 
 
 def _test(dataset: "Dataset") -> "Iterator[tuple[Tensor, Tensor]]":
@@ -192,8 +191,11 @@ def _print(rows: list[list[str]], threads: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    latency = f"ms, one image, {threads} thread{'s' * (threads > 1)} (10% to 90%)"
-    table = Table("file", "bytes", "difference to torch", "test accuracy", latency)
+    title = f"latency: median of one image on {threads} thread{'s' * (threads > 1)}"
+    columns = ("bytes", "from torch", "test accuracy", "ms", "10% to 90%")
+    table = Table("file", title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
     Console().print(table)

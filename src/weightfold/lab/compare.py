@@ -1,7 +1,9 @@
 """Compare ways to train one network over seeds: compact against expansions."""
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -85,7 +87,8 @@ def compare(
         )
     dataset = load(data, data_root)
     nets = {v: build(Cell(model, v, data, recipe, seeds[0]), dataset) for v in variants}
-    started, times = _begin(folder, configuration, goes_on, nets, dataset, recipe)
+    with _threads_of(jobs):
+        started, times = _begin(folder, configuration, goes_on, nets, dataset, recipe)
     epochs = _epochs(recipe.epochs, times, match)
     cells = {
         (variant, seed): Cell(model, variant, data, stretched(recipe, epochs[variant]), seed)
@@ -142,6 +145,18 @@ def step_seconds(
 def _device() -> torch.device:
     """Where `fit` trains with device="auto"."""
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+
+
+@contextmanager
+def _threads_of(jobs: int) -> Iterator[None]:
+    """As many threads of torch as each of `run_cells`' processes has."""
+    before = torch.get_num_threads()
+    if jobs > 1:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def stretched(recipe: Recipe, epochs: int) -> Recipe:

@@ -87,7 +87,10 @@ def all_of(*checks: Check) -> Check:
     def check(results: Results) -> Verdict:
         verdicts = [one(results) for one in checks]
         worst = min(verdicts, key=lambda verdict: _ORDER.index(verdict.holds)).holds
-        return Verdict(worst, "\n".join(verdict.numbers for verdict in verdicts))
+        run = [verdict.numbers for verdict in verdicts if verdict.holds != "not run"]
+        left_out = len(verdicts) - len(run)
+        rest = [f"{left_out} of {len(verdicts)} comparisons not run"] if left_out else []
+        return Verdict(worst, "\n".join([*run, *rest]))
 
     return check
 

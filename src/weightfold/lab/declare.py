@@ -45,6 +45,7 @@ class Measure:
         title: With its unit.
         of: Gives it; None if the run has not got as far.
         digits: Shown after the decimal point.
+        counted: It follows from the network alone, is known untrained and has no spread.
         relative_to: Label of the line by whose value, of the same seed, it is divided; "" for none.
     """
 
@@ -52,6 +53,7 @@ class Measure:
     title: str
     of: "Callable[[Outcome], float | None]"
     digits: int = 2
+    counted: bool = False
     relative_to: str = ""
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from weightfold.lab.claims import Verdict
-from weightfold.lab.declare import Measure, Number
+from weightfold.lab.declare import Number
 from weightfold.lab.figures import Dot, dot_plot, learning_curves
 from weightfold.lab.files import write_csv
 from weightfold.lab.outcomes import Results
@@ -42,13 +42,16 @@ def write_results(results: Results, folder: Path, *, asked: Mapping[str, Any]) -
     curves = _draw_curves(results, folder / "curves.png")
     page = folder / "index.html"
     title = f"{experiment.name}: {experiment.title}"
+    run = [line.label for line in experiment.lines if line.label in results.outcomes]
+    rest = [line.label for line in experiment.lines if line.label not in results.outcomes]
     sections = [
-        Section("Results", _introduction(results), _table(results), figure),
+        Section("Results", _introduction(results), _table(results, run), figure),
         *([Section("Claims", _CLAIMS, _claims(verdicts))] if verdicts else []),
         *([Section("Learning curves", "", None, curves)] if curves else []),
         Section(
             "How this differs from the paper", results.experiment.presets[results.preset].differs
         ),
+        *([Section("Lines not in this preset", "", _table(results, rest))] if rest else []),
         *_absent(results),
         Section("Settings", "", _settings(results)),
         *_machines(results),
@@ -67,7 +70,7 @@ _CLAIMS = (
 def _introduction(results: Results) -> str:
     experiment, column = results.experiment, results.column
     compared = (
-        "Ours: mean ± sample standard deviation over seeds (n). Published: the paper's mean ± "
+        "Ours: mean ± sample standard deviation over seeds. Published: the paper's mean ± "
         "standard deviation. Difference: ours minus published, of the means."
     )
     data = {outcome.cell.data for line in results.outcomes.values() for outcome in line}
@@ -129,37 +132,32 @@ def _as_json(
     }
 
 
-def _with_published(results: Results) -> list[tuple[Measure, bool]]:
-    """The measures that have values or published numbers; and whether they have the latter."""
-    labels = [line.label for line in results.experiment.lines]
-    shown = []
+def _table(results: Results, labels: list[str]) -> Table:
+    """Ours, published and difference, for every measure that any of the lines has."""
+    columns, rows = ["", "runs"], [[label, _runs(results, label)] for label in labels]
     for measure in results.experiment.measures:
-        printed = any(results.published(label, measure.key) for label in labels)
-        if printed or any(results.summary(label, measure.key) for label in labels):
-            shown.append((measure, printed))
-    return shown
-
-
-def _table(results: Results) -> Table:
-    shown = _with_published(results)
-    columns = ["", "n"]
-    for measure, printed in shown:
-        columns += [measure.title, *(["published", "difference"] if printed else [])]
-    rows = []
-    for line in results.experiment.lines:
-        runs = results.outcomes.get(line.label)
-        done = sum(outcome.history is not None for outcome in runs or ())
-        row = [line.label, "not in this preset" if runs is None else f"{done}/{len(runs)}"]
-        for measure, printed in shown:
-            ours = results.summary(line.label, measure.key)
-            published = results.published(line.label, measure.key)
-            row.append(_show((ours.mean, ours.std) if ours else None, measure.digits))
-            if printed:
-                both = ours is not None and published is not None
-                row.append(_show(published, measure.digits))
-                row.append(f"{ours.mean - published[0]:+.{measure.digits}f}" if both else "")
-        rows.append(row)
+        digits = measure.digits
+        ours = [results.summary(label, measure.key) for label in labels]
+        printed = [results.published(label, measure.key) for label in labels]
+        if any(ours):
+            columns.append(measure.title)
+            for row, one in zip(rows, ours, strict=True):
+                row.append(_show((one.mean, one.std) if one else None, digits))
+        if any(printed):
+            columns.append("published" if any(ours) else f"{measure.title}, published")
+            for row, number in zip(rows, printed, strict=True):
+                row.append(_show(number, digits))
+        if any(ours) and any(printed):
+            columns.append("difference")
+            for row, one, number in zip(rows, ours, printed, strict=True):
+                row.append(f"{one.mean - number[0]:+z.{digits}f}" if one and number else "")
     return Table(columns, rows)
+
+
+def _runs(results: Results, label: str) -> str:
+    """Finished of all."""
+    outcomes = results.outcomes.get(label, ())
+    return f"{sum(outcome.history is not None for outcome in outcomes)}/{len(outcomes)}"
 
 
 def _show(number: Number | None, digits: int) -> str:
@@ -178,7 +176,7 @@ def _draw_figure(results: Results, path: Path) -> Path:
     measure = results.experiment.measures[0]
     dots = [
         Dot(line.label, ours, printed)
-        for line in results.experiment.lines
+        for line in results.experiment.lines_of(results.preset)
         for ours in [results.summary(line.label, measure.key)]
         for printed in [results.published(line.label, measure.key)]
         if ours or printed

@@ -23,16 +23,16 @@ def _final_train_error(history: "History") -> float | None:
 
 
 def _parameters(outcome: "Outcome") -> float:
-    count = outcome.parameters
-    if count is None:
-        cell, column = outcome.cell, outcome.column
-        count = _counts(cell.model, cell.variant, column.classes, column.image_shape)[0]
-    return count / 1e3
+    return _counts_of(outcome)[0] / 1e3
 
 
 def _multiply_adds(outcome: "Outcome") -> float:
+    return _counts_of(outcome)[1] / 1e6
+
+
+def _counts_of(outcome: "Outcome") -> tuple[int, int]:
     cell, column = outcome.cell, outcome.column
-    return _counts(cell.model, cell.variant, column.classes, column.image_shape)[1] / 1e6
+    return _counts(cell.model, cell.variant, column.classes, column.image_shape)
 
 
 @cache
@@ -114,8 +114,10 @@ TRAIN_ERROR = Measure(
 FINAL_TRAIN_ERROR = Measure(
     "final_train_error", "training error, last epoch, unaugmented (%)", _of(_final_train_error)
 )
-PARAMETERS = Measure("parameters", "parameters while training (K)", _parameters)
-MULTIPLY_ADDS = Measure("multiply_adds", "multiply-adds as a chain (M)", _multiply_adds)
+PARAMETERS = Measure("parameters", "parameters while training (K)", _parameters, counted=True)
+MULTIPLY_ADDS = Measure(
+    "multiply_adds", "multiply-adds as a chain (M)", _multiply_adds, counted=True
+)
 
 
 def step_time(relative_to: str) -> Measure:

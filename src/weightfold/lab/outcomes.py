@@ -24,14 +24,12 @@ class Outcome:
         column: The data set of the table it stands in.
         history: Its epochs; None while it is not finished.
         sessions: When, with which versions and where it ran.
-        parameters: While training, as its run recorded; None before it began.
     """
 
     cell: Cell
     column: Column
     history: "History | None"
     sessions: tuple[dict[str, Any], ...] = ()
-    parameters: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,8 +62,12 @@ class Results:
         return next(line for line in self.experiment.lines if line.label == label)
 
     def values(self, label: str, key: str) -> dict[int, float]:
-        """Seed -> a measure of a line, for the seeds that have it."""
+        """Seed -> a measure of a line, for the seeds that have it; for one seed if counted."""
         measure = self.measure(key)
+        if measure.counted:
+            cell = self.experiment.cells("paper", seeds=1)[label][0]
+            value = measure.of(Outcome(cell, self.column, None))
+            return {} if value is None else {cell.seed: value}
         found = {o.cell.seed: measure.of(o) for o in self.outcomes.get(label, ())}
         values = {seed: value for seed, value in found.items() if value is not None}
         if not measure.relative_to:
@@ -116,4 +118,4 @@ def _read(cell: Cell, column: Column, folder: Path) -> Outcome:
     if history is None:
         return Outcome(cell, column, None)
     run = json.loads((folder / checkpoint.RUN).read_text(encoding="utf-8"))
-    return Outcome(cell, column, history, tuple(run["sessions"]), run["parameters"]["training"])
+    return Outcome(cell, column, history, tuple(run["sessions"]))

@@ -172,7 +172,8 @@ TABLE3 = Experiment(
             "random, where the authors crop at random sizes; expect lower accuracies. All 3 x 3 "
             "convolutions are expanded, also those inside MobileNetV2's residual blocks, which the "
             "paper leaves. The ResNet-152 teacher is trained by the MobileNets' recipe, the "
-            "paper's has 78.32%; distillation is at temperature 4 and weight 0.9, the paper tuned both.",
+            "paper's has 78.32%; distillation is at temperature 4 and weight 0.9, the paper tuned "
+            "both.",
         ),
     },
     claims=(

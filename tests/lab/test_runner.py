@@ -49,27 +49,27 @@ def test_finished_cells_are_not_trained_again(tiny_cell, tmp_path, monkeypatch):
 
 
 def test_workers_train_what_this_process_trains(tiny_cell, tmp_path):
-    cells = [tiny_cell(seed=0), tiny_cell("cl,rate=2", seed=0), tiny_cell(seed=1)]
-    here = run_cells(cells, tmp_path / "here", progress=False)
-    there = run_cells(cells, tmp_path / "there", jobs=2, progress=True)
-    for cell in cells:
-        for a, b in zip(figures(here[cell]), figures(there[cell]), strict=True):
-            assert b.train_loss == pytest.approx(a.train_loss, rel=1e-3)
-            assert b.test_accuracy == pytest.approx(a.test_accuracy, abs=0.03)
-
-
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_a_failing_cell_is_named_and_the_others_go_on(tiny_cell, tmp_path, jobs):
-    cells = [tiny_cell(lr=1e30), tiny_cell()]
-    student = tiny_cell(teacher=cells[0], distillation=Distillation())
-    with pytest.raises(CellsFailed) as caught:
-        run_cells([*cells, student], tmp_path, jobs=jobs, progress=False)
-    assert set(caught.value.failed) == {cells[0], student}
-    assert caught.value.finished == {cells[1]: finished(tmp_path / cells[1].folder)}
-    message = str(caught.value)
-    assert "2 of 3 cells failed" in message
-    assert f"{cells[0].folder}: NonFiniteLoss: the loss is" in message
-    assert f"{student.folder}: RuntimeError: its teacher {cells[0].folder} failed" in message
+    bad, good, expanded = tiny_cell(lr=1e30), tiny_cell(), tiny_cell("cl,rate=2", seed=1)
+    student = tiny_cell(teacher=bad, distillation=Distillation())
+    caught = []
+    for jobs in (1, 2):
+        with pytest.raises(CellsFailed) as error:
+            run_cells(
+                [bad, good, student, expanded], tmp_path / str(jobs), jobs=jobs, progress=jobs > 1
+            )
+        caught.append(error.value)
+    for error in caught:
+        assert set(error.failed) == {bad, student}
+        assert set(error.finished) == {good, expanded}
+        message = str(error)
+        assert "2 of 4 cells failed" in message
+        assert f"{bad.folder}: NonFiniteLoss: the loss is" in message
+        assert f"{student.folder}: RuntimeError: its teacher {bad.folder} failed" in message
+    for cell in (good, expanded):
+        pairs = zip(*(figures(error.finished[cell]) for error in caught), strict=True)
+        for here, there in pairs:
+            assert there.train_loss == pytest.approx(here.train_loss, rel=1e-3)
+            assert there.test_accuracy == pytest.approx(here.test_accuracy, abs=0.03)
 
 
 def test_a_teacher_is_trained_once_before_its_students(tiny_cell, tmp_path, monkeypatch):

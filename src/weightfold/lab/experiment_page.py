@@ -134,7 +134,11 @@ def _as_json(
 
 def _table(results: Results, labels: list[str]) -> Table:
     """Ours, published and difference, for every measure that any of the lines has."""
-    columns, rows = ["", "runs"], [[label, _runs(results, label)] for label in labels]
+    columns, rows = [""], [[label] for label in labels]
+    if results.outcomes.keys() & labels:
+        columns.append("runs")
+        for row in rows:
+            row.append(_runs(results, row[0]))
     for measure in results.experiment.measures:
         digits = measure.digits
         ours = [results.summary(label, measure.key) for label in labels]
@@ -156,7 +160,7 @@ def _table(results: Results, labels: list[str]) -> Table:
 
 def _runs(results: Results, label: str) -> str:
     """Finished of all."""
-    outcomes = results.outcomes.get(label, ())
+    outcomes = results.outcomes[label]
     return f"{sum(outcome.history is not None for outcome in outcomes)}/{len(outcomes)}"
 
 

@@ -84,7 +84,7 @@ def test_multiply_adds_are_those_printed_but_for_relu_and_pooling(tmp_path):
     for label in printed:
         (ours,) = results.values(label, "multiply_adds").values()
         wanted, _ = results.published(label, "multiply_adds")
-        assert ours + relu_and_pooling == pytest.approx(wanted, abs=0.0055), label
+        assert ours + relu_and_pooling == pytest.approx(wanted, abs=0.01), label  # rounded or cut
 
 
 def test_multiply_adds_do_not_depend_on_how_the_net_runs():

@@ -54,7 +54,7 @@ def above(a: str, b: str, measure: str) -> Check:
         if not seeds:
             return Verdict("not run", f"({a}) - ({b}): not run")
         difference = paired([ours[s] for s in seeds], [others[s] for s in seeds])
-        text = f"({a}) - ({b}): {describe(difference)}"
+        text = f"{results.measure(measure).title}: ({a}) - ({b}) {describe(difference)}"
         printed = results.published(a, measure), results.published(b, measure)
         if printed[0] and printed[1]:
             text += f"; paper {printed[0][0] - printed[1][0]:+.2f}"
@@ -76,7 +76,10 @@ def at_most(label: str, measure: str, limit: float) -> Check:
         if not values:
             return Verdict("not run", f"{label}: not run")
         room = paired([limit] * len(values), values)
-        return Verdict(_judge(room), f"{limit:g} - ({label}): {describe(room)}")
+        return Verdict(
+            _judge(room),
+            f"{results.measure(measure).title}: {limit:g} - ({label}) {describe(room)}",
+        )
 
     return check
 

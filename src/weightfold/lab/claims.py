@@ -37,12 +37,10 @@ class Claim:
     Attributes:
         text: In our words.
         check: Judges it.
-        columns: Data sets it speaks of; empty: all.
     """
 
     text: str
     check: Check
-    columns: tuple[str, ...] = ()
 
 
 def above(a: str, b: str, measure: str) -> Check:

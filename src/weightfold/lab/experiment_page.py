@@ -30,11 +30,7 @@ def write_results(results: Results, folder: Path, *, asked: Mapping[str, Any]) -
     """
     folder.mkdir(parents=True, exist_ok=True)
     experiment = results.experiment
-    verdicts = {
-        claim.text: claim.check(results)
-        for claim in experiment.claims
-        if not claim.columns or results.column.name in claim.columns
-    }
+    verdicts = {claim.text: claim.check(results) for claim in experiment.claims}
     records = list(_records(results))
     write_csv(folder / "results.csv", records)
     write_json(folder / "results.json", _as_json(results, records, verdicts, asked))

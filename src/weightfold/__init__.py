@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from weightfold.chains.chain import Chain as Chain
+    from weightfold.chains.twin import linear_from_twin as linear_from_twin
+    from weightfold.chains.twin import nonlinear_twin as nonlinear_twin
+    from weightfold.chains.verb import expand as expand
     from weightfold.core.chart import Chart as Chart
     from weightfold.core.charted import Charted as Charted
     from weightfold.core.store import load as load
     from weightfold.core.store import save as save
     from weightfold.core.verbs import mask as mask
     from weightfold.core.verbs import subspace as subspace
-    from weightfold.chains.chain import Chain as Chain
-    from weightfold.chains.twin import linear_from_twin as linear_from_twin
-    from weightfold.chains.twin import nonlinear_twin as nonlinear_twin
-    from weightfold.chains.verb import expand as expand
 
 _HOMES = {
     "Chain": "chains.chain",

@@ -350,7 +350,6 @@ def test_expanding_again():
         wf.expand(folds, where=nn.Conv2d)
 
 
-@pytest.mark.xfail(strict=True, reason="Expansion.build asks the layer below for its bias")
 @pytest.mark.parametrize("names", [["0.weight"], ["0.weight", "0.bias"]])
 def test_expand_over_mask_comes_back_from_disk(names, tmp_path):
     model, x = plain_double()

@@ -66,9 +66,7 @@ def _compose_kernels(second: Tensor, first: Tensor, groups: int, kernel: list[in
     k2 = second.shape[2:]
     transposed = second.reshape(groups, out, mid, *k2).transpose(1, 2)
     run = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[len(k2) - 1]
-    full = run(
-        first.transpose(0, 1), transposed.reshape(groups * mid, out, *k2), groups=groups
-    )
+    full = run(first.transpose(0, 1), transposed.reshape(groups * mid, out, *k2), groups=groups)
     return full.transpose(0, 1).reshape(groups * out, first.shape[1], *kernel)
 
 
@@ -108,7 +106,6 @@ def fold_weights(weights: Sequence[Tensor], groups: int = 1) -> Tensor:
         weights: First layer first, each (out, in / groups, *kernel).
         groups: Groups of every layer.
     """
-
 
     def run(order: Order) -> Tensor:
         if isinstance(order, int):

@@ -1,9 +1,10 @@
 """A linear layer as a chain of linear layers (ExpandNets, Guo et al. 2020, section 3)."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from math import ceil, prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +14,10 @@ from weightfold.chains.algebra import channels_last, fold_layers
 from weightfold.core.slots import Slots, VacantCall, fill, vacate
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+LAYERS = (*CONVOLUTIONS, nn.Linear)
 
 
-def geometry(layer: nn.Module) -> tuple[int, int, int, tuple[int, ...]]:
+def geometry(layer: Any) -> tuple[int, int, int, tuple[int, ...]]:
     """(in features, out features, groups, kernel) of a convolution or Linear."""
     if isinstance(layer, nn.Linear):
         return layer.in_features, layer.out_features, 1, ()
@@ -32,16 +34,19 @@ class Chain(nn.Sequential):
         nonlinear: Put a ReLU after every factor but the last: the nonlinear twin, which does not
             fold.
 
+    Attributes:
+        exact: Whether the chain computes all that the plain layer does: that one is no subclass
+            with a forward of its own, and keeps no bias outside the chain.
+
     Raises:
         ValueError: A factor after the first pads, or one before the last kernel strides: the chain
             would be no single layer.
     """
 
-    def __init__(
-        self, factors: Sequence[nn.Module], plain: nn.Module, nonlinear: bool = False
-    ) -> None:
+    def __init__(self, factors: Sequence[Any], plain: Any, nonlinear: bool = False) -> None:
         super().__init__(*factors)
         self.nonlinear = nonlinear
+        self.exact = type(plain) in LAYERS and (plain.bias is None) == (factors[0].bias is None)
         self._plain = (vacate(plain, [n for n, _ in plain.named_parameters(recurse=False)]),)
         self.pad: tuple[int, ...] | None = None
         if not isinstance(plain, CONVOLUTIONS):
@@ -63,43 +68,54 @@ class Chain(nn.Sequential):
             self.pad = tuple(plain._reversed_padding_repeated_twice)
 
     @property
-    def plain(self) -> nn.Module:
+    def plain(self) -> Any:
         """The layer this folds to; without weights of its own."""
         return self._plain[0]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Run the factors one by one; x as the plain layer's input."""
+    @property
+    def factors(self) -> list[Any]:
+        """The factors, first layer first."""
+        return list(self)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Run the factors one by one; the input is the plain layer's."""
         if self.pad is not None:
             mode = {"zeros": "constant"}.get(self.plain.padding_mode, self.plain.padding_mode)
-            x = F.pad(x, self.pad, mode=mode)
+            input = F.pad(input, self.pad, mode=mode)
         for index, factor in enumerate(self):
-            x = F.relu(factor(x)) if self.nonlinear and index < len(self) - 1 else factor(x)
-        return x
+            input = factor(input)
+            if self.nonlinear and index < len(self) - 1:
+                input = F.relu(input)
+        return input
 
     def fold(self) -> tuple[Tensor, Tensor | None]:
         """Weight (out, in / groups, *kernel) and bias (out,) of the product."""
-        weights, biases = [f.weight for f in self], [f.bias for f in self]
+        weights, biases = [f.weight for f in self.factors], [f.bias for f in self.factors]
         weight, bias = fold_layers(weights, biases, geometry(self.plain)[2])
         return weight.contiguous(), bias
 
     def lay_out(self) -> None:
         """Store kernels next to factors of kernel 1 as `fold` reads them; values stay."""
-        if any(prod(factor.weight.shape[2:]) == 1 for factor in self):
-            for factor in self:
+        if any(prod(factor.weight.shape[2:]) == 1 for factor in self.factors):
+            for factor in self.factors:
                 factor.weight.data = channels_last(factor.weight.data)
 
     def fuse(self) -> nn.Module:
         """The plain layer with folded weights, for tools that fuse modules (timm).
+
+        The executor of a Charted net, which has no weights of its own, returns itself.
 
         Raises:
             RuntimeError: The chain has nonlinearities and is no single layer.
         """
         if self.nonlinear:
             raise RuntimeError("a nonlinear chain is no single layer; load it into its linear twin")
+        if self.factors[0].weight is None:
+            return self
         layer = copy.deepcopy(self.plain)
         with torch.no_grad():
             tensors = dict(zip(("weight", "bias"), self.fold(), strict=True))
-        trainable = self[0].weight.requires_grad
+        trainable = self.factors[0].weight.requires_grad
         folded = {n: nn.Parameter(t, trainable) for n, t in tensors.items() if t is not None}
         fill(layer, {n: (n,) for n in folded}, folded)
         return layer.train(self.training)
@@ -147,9 +163,18 @@ def widths(layer: nn.Module, rate: float, factors: int, first: str = "rm") -> tu
     return (m, *wide, n)
 
 
-def make_chain(
-    layer: nn.Module, channels: Sequence[int], kinds: str, bias: bool | None = None
-) -> Chain:
+def chains_bias(tensors: Mapping[str, Tensor], path: str) -> bool:
+    """Whether the factors of layer `path` have biases; one frozen apart stays where it is.
+
+    Args:
+        tensors: Name -> parameter of the net.
+        path: `path`.weight is the layer's weight.
+    """
+    bias = tensors.get(f"{path}.bias")
+    return bias is not None and bias.requires_grad == tensors[f"{path}.weight"].requires_grad
+
+
+def make_chain(layer: Any, channels: Sequence[int], kinds: str, bias: bool | None = None) -> Chain:
     """A chain for `layer` with torch's default initialisation, device and dtype.
 
     Args:
@@ -164,7 +189,7 @@ def make_chain(
         return Chain([nn.Linear(a, b, bias) for a, b in pairs], layer)
     sizes = kernels(kinds, layer.kernel_size)
     strided = 1 if len(sizes) == 3 and sizes[0] == (1,) * len(sizes[0]) else len(sizes) - 1
-    convolution = next(c for c in CONVOLUTIONS if isinstance(layer, c))
+    convolution: Any = next(c for c in CONVOLUTIONS if isinstance(layer, c))
     factors = []
     for index, ((a, b), size) in enumerate(zip(pairs, sizes, strict=True)):
         pads = index == 0 and not isinstance(layer.padding, str)
@@ -184,7 +209,7 @@ def make_chain(
     return Chain(factors, layer)
 
 
-def obstacle(net: nn.Module, path: str, layer: nn.Module) -> str | None:
+def obstacle(net: nn.Module, path: str, layer: Any) -> str | None:
     """Why a chain of modules cannot run in place of a layer of `net`, if it cannot.
 
     Args:
@@ -199,12 +224,14 @@ def obstacle(net: nn.Module, path: str, layer: nn.Module) -> str | None:
         *layer._backward_hooks.values(),
     ]
     slots = Slots.of(net)
-    if type(layer) not in (*CONVOLUTIONS, nn.Linear):
+    if type(layer) not in LAYERS:
         return f"{type(layer).__name__} may do more than its base class"
     if any(isinstance(hook, VacantCall) for hook in hooks):
         return "its weight or bias is computed by another chart"
     if hooks:
         return "it has hooks, which a chain in its place would not call"
+    if layer.bias is not None and layer.bias.requires_grad != layer.weight.requires_grad:
+        return "its bias is frozen, its weight is not, or the other way round"
     if len(slots.places[slots.canonical[f"{path}.weight"]]) > 1:
         return "its weight is tied to another layer's"
     return None

@@ -83,8 +83,8 @@ def chain_cost(chain: Chain, shape: tuple[int, ...]) -> LayerCost:
         shape: (N, C, *size) or (N, ..., features).
     """
     ghost = copy.deepcopy(chain).to("meta")
-    x = torch.empty(shape, device="meta", dtype=chain[0].weight.dtype)
-    factors = tuple(tuple(f.weight.shape) for f in chain)
+    x = torch.empty(shape, device="meta", dtype=chain.factors[0].weight.dtype)
+    factors = tuple(tuple(f.weight.shape) for f in chain.factors)
     return LayerCost(
         plain=_macs(ghost.fuse(), x),
         chain=_macs(ghost, x),

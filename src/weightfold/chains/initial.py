@@ -20,14 +20,19 @@ def match_variance(chain: Chain, weight: Tensor, bias: Tensor | None) -> None:
         chain: Changed in place.
         weight: (out, in / groups, *kernel) of the plain layer.
         bias: (out,) or None.
+
+    Raises:
+        ValueError: The plain layer's weights do not vary, so that there is no std to match.
     """
-    scale = (weight.std() / chain.fold()[0].std()) ** (1 / len(chain))
-    for factor in chain:
+    scale = (weight.std(correction=0) / chain.fold()[0].std(correction=0)) ** (1 / len(chain))
+    if not (scale.isfinite() and scale > 0):
+        raise ValueError('init="variance" needs weights with a spread; use "paper" for this layer')
+    for factor in chain.factors:
         factor.weight.mul_(scale)
         if factor.bias is not None:
             factor.bias.zero_()
     if bias is not None:
-        chain[-1].bias.copy_(bias)
+        chain.factors[-1].bias.copy_(bias)
 
 
 def fit_chain(chain: Chain, weight: Tensor, bias: Tensor | None) -> None:
@@ -35,8 +40,9 @@ def fit_chain(chain: Chain, weight: Tensor, bias: Tensor | None) -> None:
 
     With at most one kernel larger than 1 (CL, FC): the other factors become semi-orthogonal at
     their own scale, and the remaining one takes the minimum-norm correction, exact wherever no
-    inner width is below min(in, out). With several (CK): least squares over all factors by L-BFGS
-    from where they are. The last bias absorbs what the other biases give.
+    inner width is below min(in, out). Where that is not exact, and with several kernels (CK):
+    least squares over all factors by L-BFGS, which takes seconds to a minute for large layers. The
+    last bias absorbs what the other biases give.
 
     Args:
         chain: Changed in place.
@@ -44,23 +50,22 @@ def fit_chain(chain: Chain, weight: Tensor, bias: Tensor | None) -> None:
         bias: (out,) or None.
     """
     groups = geometry(chain.plain)[2]
-    weights = [factor.weight.detach().double() for factor in chain]
+    weights = [factor.weight.detach().double() for factor in chain.factors]
     target = weight.detach().double()
-    kernels = [i for i, w in enumerate(weights) if prod(w.shape[2:]) > 1]
-    if len(kernels) > 1:
-        weights = _descend(weights, target, groups)
-    else:
+    scale = torch.maximum(target.norm(), fold_weights(weights, groups).norm())
+    if sum(prod(w.shape[2:]) > 1 for w in weights) < 2:
         weights = _solve(weights, target, groups)
+    if (fold_weights(weights, groups) - target).norm() > 1e-10 * scale:
+        weights = _descend(weights, target, groups)
     with torch.no_grad():
-        for factor, w in zip(chain, weights, strict=True):
+        for factor, w in zip(chain.factors, weights, strict=True):
             factor.weight.copy_(w)
-        if bias is not None:
-            chain[-1].bias.add_(bias - chain.fold()[1])
+        folded = chain.fold()[1]
+        if bias is not None and folded is not None:
+            chain.factors[-1].bias.add_(bias - folded)
 
 
-def _solve(
-    weights: list[Tensor], target: Tensor, groups: int, middle: int = 1
-) -> list[Tensor]:
+def _solve(weights: list[Tensor], target: Tensor, groups: int, middle: int = 1) -> list[Tensor]:
     """Correct one factor by pinv(above) (target - product) pinv(below), tap by tap.
 
     The second factor is the one from r m to r n channels, whatever the length of the chain.
@@ -82,14 +87,18 @@ def _descend(weights: list[Tensor], target: Tensor, groups: int, steps: int = 10
     """Least squares over all factors by L-BFGS."""
     weights = [w.clone().requires_grad_() for w in weights]
     optimizer = torch.optim.LBFGS(
-        weights, max_iter=steps, history_size=20, line_search_fn="strong_wolfe",
-        tolerance_grad=1e-14, tolerance_change=1e-20,
+        weights,
+        max_iter=steps,
+        history_size=20,
+        line_search_fn="strong_wolfe",
+        tolerance_grad=1e-14,
+        tolerance_change=1e-20,
     )
 
     def loss() -> Tensor:
         optimizer.zero_grad()
         value = (fold_weights(weights, groups) - target).square().sum() / target.square().sum()
-        value.backward()
+        torch.autograd.backward(value)
         return value
 
     with torch.enable_grad():

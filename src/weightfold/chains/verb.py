@@ -7,7 +7,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from weightfold.chains.chain import CONVOLUTIONS, Chain, kernels, make_chain, obstacle, widths
+from weightfold.chains.chain import (
+    CONVOLUTIONS,
+    Chain,
+    chains_bias,
+    kernels,
+    make_chain,
+    obstacle,
+    widths,
+)
 from weightfold.chains.cost import LayerCost, chain_cost, input_shapes
 from weightfold.chains.initial import fit_chain, match_variance
 from weightfold.charts.expansion import Expansion
@@ -79,14 +87,16 @@ def expand(
         if seed is not None:
             torch.default_generator.manual_seed(seed)
         for path, layer in chosen.items():
-            weight, bias = tensors[f"{path}.weight"], tensors.get(f"{path}.bias")
+            weight = tensors[f"{path}.weight"]
+            bias = tensors[f"{path}.bias"] if chains_bias(tensors, path) else None
             with _naming(path):
                 kind, length = _factors(layer, conv, linear_depth)
                 channels = widths(layer, rate, length, first if layer is opening else "rm")
                 chain = make_chain(layer, channels, kind, bias is not None)
             chain.to(weight.device, weight.dtype)
-            if init != "paper":
-                (match_variance if init == "variance" else fit_chain)(chain, weight, bias)
+            with _naming(path):
+                if init != "paper":
+                    (match_variance if init == "variance" else fit_chain)(chain, weight, bias)
             chains[path] = chain.requires_grad_(weight.requires_grad)
             cost = chain_cost(chain, shapes[path]) if path in shapes else None
             layers[path] = {
@@ -201,7 +211,7 @@ def _reason(net: nn.Module, layer: nn.Module, name: str) -> str:
     )
 
 
-def _factors(layer: nn.Module, conv: str | None, linear_depth: int) -> tuple[str, int]:
+def _factors(layer: Any, conv: str | None, linear_depth: int) -> tuple[str, int]:
     """Kind of the chain and number of its factors."""
     if isinstance(layer, nn.Linear):
         return "fc", linear_depth

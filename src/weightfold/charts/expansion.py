@@ -6,7 +6,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from weightfold.chains.chain import Chain, make_chain
+from weightfold.chains.chain import Chain, chains_bias, make_chain
 from weightfold.chains.initial import fit_chain
 from weightfold.core.chart import Chart, Example
 from weightfold.core.select import plain_layer
@@ -62,8 +62,9 @@ class Expansion(Chart):
         }
 
     def alternatives(self) -> dict[str, tuple[nn.Module, dict[str, Tensor]]]:
-        """Every layer's chain."""
-        return {p: (self.chain(p), dict(self.chain(p).named_parameters())) for p in self.specs}
+        """Every layer's chain, where that is all the layer does."""
+        chains = {path: self.chain(path) for path in self.specs}
+        return {p: (c, dict(c.named_parameters())) for p, c in chains.items() if c.exact}
 
     def fit(self, theta: Mapping[str, Tensor]) -> dict[str, float]:
         """Least change of one factor per layer; exact for CL and FC at rate >= 1."""
@@ -82,8 +83,8 @@ class Expansion(Chart):
         chains = {}
         for path, spec in layers.items():
             like = tensors[f"{path}.weight"]
-            layer = plain_layer(net, path)
-            chain = make_chain(layer, spec["channels"], spec["kind"])
+            bias = chains_bias(tensors, path)
+            chain = make_chain(plain_layer(net, path), spec["channels"], spec["kind"], bias)
             chains[path] = chain.to(like.device, like.dtype).requires_grad_(like.requires_grad)
         return cls(chains, layers)
 

@@ -10,7 +10,15 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from weightfold.core.chart import Chart
-from weightfold.core.slots import Slots, check_chartable, fill, replace_module, split_name, vacate
+from weightfold.core.slots import (
+    Slots,
+    VacantCall,
+    check_chartable,
+    fill,
+    replace_module,
+    split_name,
+    vacate,
+)
 
 NOWHERE: Mapping[str, Any] = {}
 
@@ -201,7 +209,12 @@ class Charted(nn.Module):
         model = self.lower(at)
         return model.deploy(at) if isinstance(model, Charted) else model
 
-    fuse = deploy
+    def fuse(self) -> nn.Module:
+        """`deploy()`, for tools that fuse modules (timm); a level under another returns itself."""
+        hooks = [h for m in self.charts.modules() for h in m._forward_pre_hooks.values()]
+        if any(isinstance(hook, VacantCall) for hook in hooks):
+            return self
+        return self.deploy(self.somewhere())
 
     def fit(self, state: Mapping[str, Tensor]) -> dict[str, float]:
         """Load the state_dict of a plain model: psi so that T(psi) is nearest, the rest as it is.

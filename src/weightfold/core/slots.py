@@ -96,25 +96,33 @@ _EMPTY = object()
 
 
 class VacantCall:
-    """Forward pre-hook of a layer whose tensors a chart computes: refuses calls outside forward."""
+    """Forward pre-hook of a module in which a chart computes tensors: refuses other calls.
 
-    def __init__(self, attributes: tuple[str, ...]) -> None:
-        self.attributes = attributes
+    Attributes:
+        name: Name, within the module, of a tensor that is absent outside `Charted.forward`.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def applies(self, module: nn.Module) -> bool:
+        """Whether the tensor is absent now; one whose layer an executor replaced never is."""
+        path, attribute = split_name(self.name)
+        return getattr(module.get_submodule(path), attribute, module) is None
 
     def __call__(self, module: nn.Module, args: tuple) -> None:
         """Raise if a computed tensor is absent, which only a call from elsewhere can meet.
 
         Raises:
-            RuntimeError: The layer ran outside `Charted.forward`.
+            RuntimeError: The module ran outside `Charted.forward`.
         """
-        for attribute in self.attributes:
-            if getattr(module, attribute) is None:
-                raise RuntimeError(
-                    f"{type(module).__name__}.{attribute} is computed by a chart and exists only "
-                    "inside Charted.forward, but the layer was called outside it. Activation "
-                    "checkpointing inside the model does that in backward: checkpoint the charted "
-                    "net as a whole instead, torch.utils.checkpoint.checkpoint(net, x)"
-                )
+        if self.applies(module):
+            raise RuntimeError(
+                f"{type(module).__name__}.{self.name} is computed by a chart and exists only "
+                "inside Charted.forward, but the module was called outside it. Activation "
+                "checkpointing inside the model does that in backward: checkpoint the charted net "
+                "as a whole instead, torch.utils.checkpoint.checkpoint(net, x)"
+            )
 
 
 def vacate(model: nn.Module, places: Iterable[str]) -> nn.Module:
@@ -128,17 +136,23 @@ def vacate(model: nn.Module, places: Iterable[str]) -> nn.Module:
     originals = [model.get_submodule(split_name(p)[0]) for p in places]
     tensors = [getattr(m, split_name(p)[1]) for m, p in zip(originals, places, strict=True)]
     skeleton = copy.deepcopy(model, {id(t): _EMPTY for t in tensors})
-    emptied: dict[nn.Module, list[str]] = {}
+    guarded: dict[str, str] = {}
     for place in places:
         path, attribute = split_name(place)
         module = skeleton.get_submodule(path)
-        (module._parameters if attribute in module._parameters else module._buffers)[attribute] = (
-            None
-        )
-        emptied.setdefault(module, []).append(attribute)
-    for module, attributes in emptied.items():
-        module.register_forward_pre_hook(VacantCall(tuple(attributes)))
+        known = module._parameters if attribute in module._parameters else module._buffers
+        known[attribute] = None
+        for prefix in _prefixes(path):
+            guarded.setdefault(prefix, place[len(prefix) + 1 :] if prefix else place)
+    for prefix, name in guarded.items():
+        skeleton.get_submodule(prefix).register_forward_pre_hook(VacantCall(name))
     return skeleton
+
+
+def _prefixes(path: str) -> list[str]:
+    """'a.b' -> ['a', 'a.b'], the modules that hold it below the root; a root's own: ['']."""
+    parts = path.split(".")
+    return [".".join(parts[: i + 1]) for i in range(len(parts))]
 
 
 def fill(skeleton: nn.Module, places: Mapping[str, tuple[str, ...]], tensors: Mapping) -> None:
@@ -149,15 +163,17 @@ def fill(skeleton: nn.Module, places: Mapping[str, tuple[str, ...]], tensors: Ma
         places: Name -> places, as in `Slots`.
         tensors: Name -> Parameter or buffer.
     """
-    for name, tensor in tensors.items():
-        for place in places[name]:
-            path, attribute = split_name(place)
-            module = skeleton.get_submodule(path)
-            known = module._parameters if attribute in module._parameters else module._buffers
-            known[attribute] = tensor
-            hooks = module._forward_pre_hooks
-            for key in [k for k, hook in hooks.items() if isinstance(hook, VacantCall)]:
-                del hooks[key]
+    filled = [(place, tensor) for name, tensor in tensors.items() for place in places[name]]
+    for place, tensor in filled:
+        path, attribute = split_name(place)
+        module = skeleton.get_submodule(path)
+        known = module._parameters if attribute in module._parameters else module._buffers
+        known[attribute] = tensor
+    for prefix in {p for place, _ in filled for p in _prefixes(split_name(place)[0])}:
+        module = skeleton.get_submodule(prefix)
+        for key, hook in list(module._forward_pre_hooks.items()):
+            if isinstance(hook, VacantCall) and not hook.applies(module):
+                del module._forward_pre_hooks[key]
 
 
 def replace_module(model: nn.Module, path: str, new: nn.Module) -> nn.Module:

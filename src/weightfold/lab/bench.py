@@ -1,4 +1,4 @@
-"""`weightfold bench expand`: what folding on the fly costs, as ratios of steps timed alternately."""
+"""`weightfold bench expand`: what folding on the fly costs, in ratios of alternating steps."""
 
 import gc
 import multiprocessing
@@ -116,14 +116,30 @@ def bench_expand(
 def as_table(results: list[Result]) -> Table:
     """Estimate, measured, target and chain side by side."""
     table = Table(
-        "network", "variant", "estimate", "measured", "at most", "with SGD", "chain estimate",
-        "chain", "memory", "compact ms", title="step time / compact step time",
+        "network",
+        "variant",
+        "estimate",
+        "measured",
+        "at most",
+        "with SGD",
+        "chain estimate",
+        "chain",
+        "memory",
+        "compact ms",
+        title="step time / compact step time",
     )
     for r in results:
         table.add_row(
-            r.case.model, r.case.variant, f"{r.estimate:.2f}", f"{r.charted:.2f}",
-            f"{r.case.target:.2f}", f"{r.with_optimizer:.2f}", f"{r.chain_estimate:.2f}",
-            "" if r.chain is None else f"{r.chain:.1f}", f"{r.memory:.2f}", f"{r.compact_ms:.0f}",
+            r.case.model,
+            r.case.variant,
+            f"{r.estimate:.2f}",
+            f"{r.charted:.2f}",
+            f"{r.case.target:.2f}",
+            f"{r.with_optimizer:.2f}",
+            f"{r.chain_estimate:.2f}",
+            "" if r.chain is None else f"{r.chain:.1f}",
+            f"{r.memory:.2f}",
+            f"{r.compact_ms:.0f}",
         )
     return table
 

@@ -17,7 +17,13 @@ EXPANSIONS: dict[str, dict[str, Any]] = {
     "ck+fc": {"conv": "ck", "linear": "fc"},
 }
 
-OPTIONS: dict[str, type] = {"rate": float, "first": str, "init": str, "execution": str, "start": str}
+OPTIONS: dict[str, type] = {
+    "rate": float,
+    "first": str,
+    "init": str,
+    "execution": str,
+    "start": str,
+}
 
 
 def make_net(

@@ -254,7 +254,7 @@ def _empty_like(
     bias: bool = False,
 ) -> nn.Conv2d:
     """A convolution of other kernel and padding, its values not yet set."""
-    empty = skip_init(
+    empty: Any = skip_init(
         nn.Conv2d,
         convolution.in_channels,
         convolution.out_channels,

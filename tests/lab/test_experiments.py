@@ -9,7 +9,7 @@ from weightfold.lab.experiment import experiment, experiments, print_experiments
 from weightfold.lab.measures import BEST_ACCURACY, multiply_adds
 from weightfold.lab.outcomes import read_results
 from weightfold.lab.variants import make_net
-from weightfold.nets.spec import parse_spec
+from weightfold.spec import parse_spec
 from weightfold.train import RECIPES, Recipe
 
 TABLES = [f"guo2020-table{number}" for number in (1, 2, 3, 6, 7, 8, 9)]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from weightfold.nets import available, build, network, parse_spec
-from weightfold.nets.spec import read_value
+from weightfold.spec import read_value
 
 USERS_MODULE = """
 from typing import TYPE_CHECKING

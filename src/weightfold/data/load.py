@@ -11,7 +11,7 @@ from weightfold.data.corruption import corrupt_labels
 from weightfold.data.dataset import Dataset, ImageSet
 from weightfold.data.files import ImageFiles, square
 from weightfold.data.registry import readers
-from weightfold.nets.spec import parse_spec, read_options
+from weightfold.spec import parse_spec, read_options
 
 _COMMON = {"rgb": bool, "size": int, "corrupt": float, "limit": int, "seed": int}
 

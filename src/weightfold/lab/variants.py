@@ -7,7 +7,7 @@ from torch import nn
 
 from weightfold.chains.verb import expand
 from weightfold.nets import asymmetric, build
-from weightfold.nets.spec import parse_spec, read_options
+from weightfold.spec import parse_spec, read_options
 
 EXPANSIONS: dict[str, dict[str, Any]] = {
     "cl": {"conv": "cl"},

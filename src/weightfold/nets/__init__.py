@@ -6,4 +6,4 @@ from weightfold.nets.asymmetric import asymmetric_deploy as asymmetric_deploy
 from weightfold.nets.registry import available as available
 from weightfold.nets.registry import build as build
 from weightfold.nets.registry import network as network
-from weightfold.nets.spec import parse_spec as parse_spec
+from weightfold.spec import parse_spec as parse_spec

@@ -15,7 +15,7 @@ from torch import nn
 
 import weightfold.nets
 from weightfold.nets import zoo
-from weightfold.nets.spec import parse_spec, read_options
+from weightfold.spec import parse_spec, read_options
 
 _NETWORKS: dict[str, Callable[..., nn.Module]] = {}
 Factory = TypeVar("Factory", bound=Callable[..., nn.Module])

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from weightfold.nets.small_image import FAMILIES, replace_stem, small_image
-from weightfold.nets.spec import read_options, read_value
+from weightfold.spec import read_options, read_value
 
 _SCALARS = (int, float, bool, str)
 _DOWNLOADS = ("weights", "progress", "checkpoint_path", "cache_dir")

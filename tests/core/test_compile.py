@@ -9,7 +9,6 @@ from torch._dynamo.backends.debugging import aot_eager
 import weightfold as wf
 
 # Dynamo warns that it traces through the memo of the contraction orders, a pure function of shapes.
-pytestmark = pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
 
 
 @pytest.fixture(autouse=True)

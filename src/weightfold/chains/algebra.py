@@ -99,12 +99,13 @@ def orders(shapes: tuple[Shape, ...], start: int = 0) -> tuple[tuple[int, Order,
     return tuple(sorted(found, key=lambda order: order[0]))
 
 
-def fold_weights(weights: Sequence[Tensor], groups: int = 1) -> Tensor:
-    """Weight of a chain of layers, composed in the cheapest order.
+def fold_weights(weights: Sequence[Tensor], groups: int = 1, order: Order | None = None) -> Tensor:
+    """Weight of a chain of layers.
 
     Args:
         weights: First layer first, each (out, in / groups, *kernel).
         groups: Groups of every layer.
+        order: In which to compose, as `orders` writes it; None: the cheapest.
     """
 
     def run(order: Order) -> Tensor:
@@ -112,7 +113,12 @@ def fold_weights(weights: Sequence[Tensor], groups: int = 1) -> Tensor:
             return weights[order]
         return compose(run(order[1]), run(order[0]), groups)
 
-    return run(orders(tuple(tuple(w.shape) for w in weights))[0][1])
+    return run(cheapest_order(weights) if order is None else order)
+
+
+def cheapest_order(weights: Sequence[Tensor]) -> Order:
+    """The order of fewest multiply-adds in which to compose these weights."""
+    return orders(tuple(tuple(w.shape) for w in weights))[0][1]
 
 
 def fold_biases(
@@ -141,7 +147,10 @@ def fold_biases(
 
 
 def fold_layers(
-    weights: Sequence[Tensor], biases: Sequence[Tensor | None], groups: int = 1
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor | None],
+    groups: int = 1,
+    order: Order | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Weight and bias of a chain; `fold_weights` and `fold_biases` in one pass.
 
@@ -150,11 +159,11 @@ def fold_layers(
     """
     first, bias = weights[0], biases[0]
     if bias is None:
-        return fold_weights(weights, groups), fold_biases(weights, biases, groups)
+        return fold_weights(weights, groups, order), fold_biases(weights, biases, groups)
     inputs = first.shape[1]
     column = first.new_zeros(first.shape[0], 1, *first.shape[2:])
     column = torch.cat([bias[:, None], column.flatten(1)[:, 1:]], 1).view_as(column)
-    product = fold_weights([torch.cat([first, column], 1), *weights[1:]], groups)
+    product = fold_weights([torch.cat([first, column], 1), *weights[1:]], groups, order)
     rest = fold_biases(weights, [None, *biases[1:]], groups)
     total = product[:, inputs:].flatten(1).sum(1)
     return product[:, :inputs].contiguous(), total if rest is None else total + rest

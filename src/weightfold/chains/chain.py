@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from weightfold.chains.algebra import channels_last, fold_layers
+from weightfold.chains.algebra import channels_last, cheapest_order, fold_layers
 from weightfold.core.slots import Slots, VacantCall, fill, vacate
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -46,6 +46,7 @@ class Chain(nn.Sequential):
     def __init__(self, factors: Sequence[Any], plain: Any, nonlinear: bool = False) -> None:
         super().__init__(*factors)
         self.nonlinear = nonlinear
+        self._order = cheapest_order([factor.weight for factor in factors])
         self.exact = type(plain) in LAYERS and (plain.bias is None) == (factors[0].bias is None)
         self._plain = (vacate(plain, [n for n, _ in plain.named_parameters(recurse=False)]),)
         self.pad: tuple[int, ...] | None = None
@@ -91,7 +92,7 @@ class Chain(nn.Sequential):
     def fold(self) -> tuple[Tensor, Tensor | None]:
         """Weight (out, in / groups, *kernel) and bias (out,) of the product."""
         weights, biases = [f.weight for f in self.factors], [f.bias for f in self.factors]
-        weight, bias = fold_layers(weights, biases, geometry(self.plain)[2])
+        weight, bias = fold_layers(weights, biases, geometry(self.plain)[2], self._order)
         return weight.contiguous(), bias
 
     def lay_out(self) -> None:

@@ -8,8 +8,6 @@ from torch._dynamo.backends.debugging import aot_eager
 
 import weightfold as wf
 
-# Dynamo warns that it traces through the memo of the contraction orders, a pure function of shapes.
-
 
 @pytest.fixture(autouse=True)
 def fresh_compiler():

@@ -87,10 +87,13 @@ def test_unfinished_and_foreign_runs_are_refused(run, stripes, tmp_path):
 
 def test_export_files_compute_what_the_run_learned(run, tmp_path, capsys):
     assert main(["export", str(run), "--folder", str(tmp_path), "--int8"]) == 0
-    files = ["float32.onnx", "int8-static.onnx", "model.onnx", "model.pt2"]
+    files = ["export.json", "float32.onnx", "int8-static.onnx", "model.onnx", "model.pt2"]
     assert sorted(path.name for path in tmp_path.iterdir()) == files
     out = capsys.readouterr().out
     history = json.loads((run / "history.json").read_text())
+    record = {row["file"]: row for row in json.loads((tmp_path / files[0]).read_text())["files"]}
+    assert record["model.onnx"]["test_accuracy"] == history["last_accuracy"]
+    assert record["model.onnx"]["bytes"] == (tmp_path / "model.onnx").stat().st_size
     reached = f"{history['last_accuracy']:.2%}"
     for name in ("torch", "model.onnx", "model.pt2", "float32.onnx"):
         (line,) = (line for line in out.splitlines() if line.startswith(f"│ {name} "))

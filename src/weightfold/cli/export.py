@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from weightfold.export import Latency
 
 CALIBRATION_IMAGES = 512
+
+Row = dict[str, Any]
+"""A file: its name, bytes, relative difference from torch, test accuracy and latencies."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Export:
     int8_steps: int = 200
     """Training steps of --int8-aware."""
 
-    int8_lr: float = 1e-3
+    int8_lr: float = 1e-4
     """Learning rate of --int8-aware."""
 
     weights: Literal["last", "best"] = "last"
@@ -65,12 +68,17 @@ class Export:
         """Write the files and print a table of them."""
         import torch
 
+        from weightfold.train import session
+        from weightfold.train.checkpoint import write_json
+
         torch.set_num_threads(self.threads)
         net, dataset = self._deployed()
         self.folder.mkdir(parents=True, exist_ok=True)
-        rows = self._plain_files(net, dataset) if self.formats else []
+        rows: list[Row] = self._plain_files(net, dataset) if self.formats else []
         if self.int8 or self.int8_aware:
             rows += self._int8_files(net, dataset)
+        record = {"source": self.source.name, "threads": self.threads, "files": rows}
+        write_json(self.folder / "export.json", record | {"session": session()})
         _print(rows, self.threads)
 
     def _deployed(self) -> "tuple[nn.Module, Dataset]":
@@ -99,7 +107,7 @@ class Export:
         dataset = load(self.data or configuration(self.source)["about"]["data"], self.data_root)
         return deployed(load_run(self.source, dataset, self.weights)), dataset
 
-    def _plain_files(self, net: "nn.Module", dataset: "Dataset") -> list[list[str]]:
+    def _plain_files(self, net: "nn.Module", dataset: "Dataset") -> list[Row]:
         """Rows of the float32 files and of the network in torch."""
         from functools import partial
 
@@ -108,28 +116,27 @@ class Export:
         from weightfold import export
 
         example = torch.zeros(1, *dataset.train.image_shape)
-        runners, notes = {"torch": export.torch_runner(net)}, {"torch": ["", ""]}
+        runners, reports = {"torch": export.torch_runner(net)}, {}
         if "onnx" in self.formats:
             path = self.folder / "model.onnx"
-            onnx = export.to_onnx(net, example, path)
-            runners["model.onnx"] = export.onnx_runner(path)
-            notes["model.onnx"] = _notes(onnx.bytes, onnx.max_relative_difference)
+            reports[path.name] = export.to_onnx(net, example, path)
+            runners[path.name] = export.onnx_runner(path)
         if "torch" in self.formats:
             path = self.folder / "model.pt2"
-            program = export.to_exported_program(net, example, path)
-            runners["model.pt2"] = export.program_runner(path)
-            notes["model.pt2"] = _notes(program.bytes, program.max_relative_difference)
-        return [
-            [
-                name,
-                *notes[name],
-                f"{export.accuracy(run, _test(dataset)):.2%}",
-                *_milliseconds(export.latency(partial(run, example))),
-            ]
-            for name, run in runners.items()
-        ]
+            reports[path.name] = export.to_exported_program(net, example, path)
+            runners[path.name] = export.program_runner(path)
+        rows = []
+        for name, run in runners.items():
+            row = _row(
+                name, export.accuracy(run, _test(dataset)), export.latency(partial(run, example))
+            )
+            if name in reports:
+                row["bytes"] = reports[name].bytes
+                row["from_torch"] = max(reports[name].max_relative_difference.values())
+            rows.append(row)
+        return rows
 
-    def _int8_files(self, net: "nn.Module", dataset: "Dataset") -> list[list[str]]:
+    def _int8_files(self, net: "nn.Module", dataset: "Dataset") -> list[Row]:
         """Rows of the INT8 files and of the float32 file that they were timed with."""
         from weightfold.export import int8_report
 
@@ -142,25 +149,20 @@ class Export:
             steps=self.int8_steps,
             lr=self.int8_lr,
         )
+        variants = [v for v in (report.float32, report.static, report.aware) if v is not None]
         return [
-            [
-                Path(variant.path).name,
-                f"{variant.bytes:,}",
-                "",
-                f"{variant.accuracy:.2%}",
-                *_milliseconds(variant.latency),
-            ]
-            for variant in (report.float32, report.static, report.aware)
-            if variant is not None
+            _row(Path(v.path).name, v.accuracy, v.latency) | {"bytes": v.bytes} for v in variants
         ]
 
 
-def _notes(size: int, differences: dict[int, float]) -> list[str]:
-    return [f"{size:,}", f"{max(differences.values()):.1e}"]
-
-
-def _milliseconds(latency: "Latency") -> list[str]:
-    return [f"{latency.median_ms:.3f}", f"{latency.p10_ms:.3f} to {latency.p90_ms:.3f}"]
+def _row(name: str, accuracy: float, latency: "Latency") -> Row:
+    return {
+        "file": name,
+        "test_accuracy": accuracy,
+        "median_ms": latency.median_ms,
+        "p10_ms": latency.p10_ms,
+        "p90_ms": latency.p90_ms,
+    }
 
 
 def _test(dataset: "Dataset") -> "Iterator[tuple[Tensor, Tensor]]":
@@ -187,7 +189,7 @@ def _training(dataset: "Dataset", batch_size: int) -> "Iterator[tuple[Tensor, Te
         yield from batches.epoch(epoch)
 
 
-def _print(rows: list[list[str]], threads: int) -> None:
+def _print(rows: list[Row], threads: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -197,5 +199,12 @@ def _print(rows: list[list[str]], threads: int) -> None:
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(
+            row["file"],
+            f"{row['bytes']:,}" if "bytes" in row else "",
+            f"{row['from_torch']:.1e}" if "from_torch" in row else "",
+            f"{row['test_accuracy']:.2%}",
+            f"{row['median_ms']:.3f}",
+            f"{row['p10_ms']:.3f} to {row['p90_ms']:.3f}",
+        )
     Console().print(table)

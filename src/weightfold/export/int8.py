@@ -63,7 +63,7 @@ def int8_report(
     *,
     training_batches: Iterable[tuple[Tensor, Tensor]] | None = None,
     steps: int = 200,
-    lr: float = 1e-3,
+    lr: float = 1e-4,
     repeats: int = 50,
 ) -> Int8Report:
     """Quantize a network after and, if it gets batches, in training; measure all of them.

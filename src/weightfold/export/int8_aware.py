@@ -47,7 +47,7 @@ def quantize_aware(
     batches: Iterable[tuple[Tensor, Tensor]],
     *,
     steps: int,
-    lr: float = 1e-3,
+    lr: float = 1e-4,
     momentum: float = 0.9,
     loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
 ) -> QuantizedNet:

@@ -31,9 +31,11 @@ def compose(second: Tensor, first: Tensor, groups: int = 1) -> Tensor:
     out, mid, inner = second.shape[0] // groups, second.shape[1], first.shape[1]
     kernel = [a + b - 1 for a, b in zip(second.shape[2:], first.shape[2:], strict=True)]
     if prod(second.shape[2:]) == 1:
-        left = second.reshape(groups, out, mid)
-        right = _taps_before_channels(first).reshape(groups, mid, -1)
-        product = left[0] @ right[0] if groups == 1 else left @ right
+        left, right = second.flatten(1), _taps_before_channels(first)
+        if groups == 1:
+            product = left @ right.flatten(1)
+        else:
+            product = left.view(groups, out, mid) @ right.reshape(groups, mid, -1)
         return product.view(groups * out, *kernel, inner).movedim(-1, 1)
     if prod(first.shape[2:]) > 1:
         return _compose_kernels(second, first, groups, kernel)
@@ -137,9 +139,12 @@ def fold_biases(
     total: Tensor | None = biases[0]
     for weight, bias in zip(weights[1:], biases[1:], strict=True):
         if total is not None:
-            taps = weight.flatten(2).sum(-1) if weight.dim() > 2 else weight
-            blocks = taps.reshape(groups, -1, taps.shape[1])
-            total = torch.matmul(blocks, total.reshape(groups, -1, 1)).flatten()
+            taps = weight.flatten(1) if prod(weight.shape[2:]) == 1 else weight.flatten(2).sum(-1)
+            if groups == 1:
+                total = taps @ total
+            else:
+                blocks = taps.view(groups, -1, taps.shape[1])
+                total = (blocks @ total.view(groups, -1, 1)).flatten()
             total = total if bias is None else total + bias
         else:
             total = bias
@@ -154,15 +159,14 @@ def fold_layers(
 ) -> tuple[Tensor, Tensor | None]:
     """Weight and bias of a chain; `fold_weights` and `fold_biases` in one pass.
 
-    The first bias rides along as one more input channel, at the centre of a kernel of 1 on an image
-    of ones, so that large middle weights are read once.
+    Through a first layer of kernel 1 its bias rides along as one more input channel, so that large
+    middle weights are read once.
     """
     first, bias = weights[0], biases[0]
-    if bias is None:
+    if bias is None or prod(first.shape[2:]) > 1:
         return fold_weights(weights, groups, order), fold_biases(weights, biases, groups)
     inputs = first.shape[1]
-    column = first.new_zeros(first.shape[0], 1, *first.shape[2:])
-    column = torch.cat([bias[:, None], column.flatten(1)[:, 1:]], 1).view_as(column)
+    column = bias.view(-1, *[1] * (first.dim() - 1))
     product = fold_weights([torch.cat([first, column], 1), *weights[1:]], groups, order)
     rest = fold_biases(weights, [None, *biases[1:]], groups)
     total = product[:, inputs:].flatten(1).sum(1)

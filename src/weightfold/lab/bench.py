@@ -2,10 +2,11 @@
 
 import gc
 import multiprocessing
-import resource
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from statistics import median
 
@@ -25,6 +26,11 @@ from weightfold.train.checkpoint import write_json
 from weightfold.train.record import session
 
 BATCH = (128, 3, 32, 32)
+STATUS = Path("/proc/self/status")
+"""Where Linux tells a process's peak memory; elsewhere it is not measured."""
+
+MEMORY_RUNS = 3
+
 CHAIN_SHARE = 4
 """The chain is timed in one of so many rounds: it is slow, and its ratio large."""
 
@@ -65,7 +71,8 @@ class Result:
         with_optimizer: The same with SGD's step, momentum 0.9.
         chain_estimate: As `estimate`, for the factors run one after another.
         chain: Forward and backward of the chain; None if not timed.
-        memory: Peak memory over that of the compact network plus psi, its gradient and momentum.
+        memory: Peak memory over that of the compact network plus psi, its gradient and momentum;
+            None where the system does not tell.
         compact_ms: Median milliseconds of the compact step, for scale.
     """
 
@@ -75,7 +82,7 @@ class Result:
     with_optimizer: float
     chain_estimate: float
     chain: float | None
-    memory: float
+    memory: float | None
     compact_ms: float
 
 
@@ -138,7 +145,7 @@ def as_table(results: list[Result]) -> Table:
             f"{r.with_optimizer:.2f}",
             f"{r.chain_estimate:.2f}",
             "" if r.chain is None else f"{r.chain:.1f}",
-            f"{r.memory:.2f}",
+            "" if r.memory is None else f"{r.memory:.2f}",
             f"{r.compact_ms:.0f}",
         )
     return table
@@ -174,8 +181,8 @@ def _measure(case: Case, repeats: int, chain: bool) -> Result:
     for step in (*steppers.values(), *slow.values()):
         step()
     for index in range(repeats):
-        due = slow if index % CHAIN_SHARE == 0 else {}
-        for name, step in (*steppers.items(), *due.items()):
+        due = [*steppers.items(), *(slow.items() if index % CHAIN_SHARE == 0 else ())]
+        for name, step in due[:: 1 if index % 2 else -1]:
             times[name].append(step())
     middle = {
         name: [median(column) for column in zip(*rows, strict=True)] for name, rows in times.items()
@@ -220,22 +227,36 @@ def _plain_macs(plain: nn.Module) -> int:
     return counter.get_total_flops() // 2
 
 
-def _memory(case: Case) -> float:
+def _memory(case: Case) -> float | None:
     """Peak of the charted net over peak of the compact one plus psi, gradient and momentum."""
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1, maxtasksperchild=1) as pool:
-        compact, weights = pool.apply(_peak, (case.model, "compact"))
-        charted, psi = pool.apply(_peak, (case.model, case.variant))
+    if not STATUS.exists():
+        return None
+    compact, weights = _median_peak(case.model, "compact")
+    charted, psi = _median_peak(case.model, case.variant)
     return charted / (compact + 3 * (psi - weights))
+
+
+@cache
+def _median_peak(model: str, variant: str) -> tuple[float, float]:
+    """`_peak` in processes of its own; it varies by some 10 MB from one to the next."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as pool:
+        peaks = [pool.submit(_peak, model, variant).result() for _ in range(MEMORY_RUNS)]
+    return median(peak for peak, _ in peaks), peaks[0][1]
 
 
 def _peak(model: str, variant: str) -> tuple[int, int]:
     """Bytes at the peak of three steps above those before the net was built, and of parameters."""
     torch.set_num_threads(1)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    before = _status("VmRSS")
     net = _net(model, variant)
     step = _stepper(net)
     for _ in range(3):
         step()
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return after - before, sum(p.numel() * p.element_size() for p in net.parameters())
+    return _status("VmHWM") - before, sum(p.numel() * p.element_size() for p in net.parameters())
+
+
+def _status(field: str) -> int:
+    """A field of this process's status, in bytes."""
+    lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
+    return int(lines[field].split()[0]) * 1024

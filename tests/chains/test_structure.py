@@ -165,3 +165,11 @@ def test_least_rate_named_in_the_error_is_enough(m, n, groups, first):
     with pytest.raises(ValueError, match="use rate >="):
         chain_of(layer, rate=0.99 * least, first=first)
     assert math.isclose(least, max(groups / n, 0 if first == "m" else groups / m), rel_tol=1e-2)
+
+
+def test_folded_depthwise_kernels_keep_the_memory_format():
+    model = nn.Sequential(nn.Conv2d(8, 8, 3, groups=8), nn.ReLU())
+    net = wf.expand(model, rate=2, seed=0)
+    weight = net.theta()["0.weight"]
+    assert weight.stride() == model.get_parameter("0.weight").stride()
+    assert net(torch.randn(2, 8, 5, 5)).is_contiguous()

@@ -93,7 +93,8 @@ class Chain(nn.Sequential):
         """Weight (out, in / groups, *kernel) and bias (out,) of the product."""
         weights, biases = [f.weight for f in self.factors], [f.bias for f in self.factors]
         weight, bias = fold_layers(weights, biases, geometry(self.plain)[2], self._order)
-        return weight.contiguous(), bias
+        # flat and back: strides of an axis of one could make the model run in channels_last
+        return weight.contiguous().flatten().view(weight.shape), bias
 
     def lay_out(self) -> None:
         """Store kernels next to factors of kernel 1 as `fold` reads them; values stay."""

@@ -12,9 +12,10 @@ from statistics import median
 
 import torch
 import torch.nn.functional as F
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
+from rich.table import Column, Table
 from torch import nn
 
 from weightfold.chains.cost import LayerCost, chain_cost, input_shapes
@@ -123,22 +124,22 @@ def bench_expand(
 def as_table(results: list[Result]) -> Table:
     """Estimate, measured, target and chain side by side."""
     table = Table(
-        "network",
-        "variant",
+        Column("network and variant", overflow="fold"),
         "estimate",
-        "measured",
-        "at most",
-        "with SGD",
+        "fold",
+        "target",
+        "fold, with SGD",
         "chain estimate",
         "chain",
         "memory",
         "compact ms",
         title="step time / compact step time",
+        box=SIMPLE,
+        padding=(0, 1, 0, 0),
     )
     for r in results:
         table.add_row(
-            r.case.model,
-            r.case.variant,
+            f"{r.case.model} {r.case.variant}",
             f"{r.estimate:.2f}",
             f"{r.charted:.2f}",
             f"{r.case.target:.2f}",

@@ -124,11 +124,11 @@ def bench_expand(
 def as_table(results: list[Result]) -> Table:
     """Estimate, measured, target and chain side by side."""
     table = Table(
-        Column("network and variant", overflow="fold"),
+        Column("network and variant", min_width=26, overflow="fold"),
         "estimate",
         "fold",
         "target",
-        "fold, with SGD",
+        "with SGD",
         "chain estimate",
         "chain",
         "memory",

@@ -5,8 +5,8 @@ from html.parser import HTMLParser
 
 import pytest
 
+from weightfold.files import write_csv
 from weightfold.lab.figures import Dot, dot_plot, learning_curves
-from weightfold.lab.files import write_csv
 from weightfold.lab.page import Section, Table, write_page
 from weightfold.lab.statistics import Summary
 from weightfold.train.history import History, Row

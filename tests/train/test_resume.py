@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from weightfold.files import replacing
 from weightfold.train import Recipe, fit
-from weightfold.train.checkpoint import replacing
 
 KILLED = """
 import os, runpy, signal, sys

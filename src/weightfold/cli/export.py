@@ -68,8 +68,8 @@ class Export:
         """Write the files and print a table of them."""
         import torch
 
+        from weightfold.files import write_json
         from weightfold.train import session
-        from weightfold.train.checkpoint import write_json
 
         torch.set_num_threads(self.threads)
         net, dataset = self._deployed()

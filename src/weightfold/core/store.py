@@ -3,9 +3,6 @@
 import copy
 import hashlib
 import json
-import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +15,11 @@ from torch import Tensor, nn
 import weightfold
 from weightfold.core.chart import Chart
 from weightfold.core.charted import Charted, check_state
+from weightfold.files import replacing, write_json
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 OWN_NAMES = (MANIFEST, "tensors-")
-
-
-@contextmanager
-def written(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to it if the block succeeds, else removed."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def save(net: nn.Module, folder: str | Path) -> None:
@@ -68,7 +55,7 @@ def save(net: nn.Module, folder: str | Path) -> None:
     )
     digest = hashlib.sha256(content).hexdigest()
     name = f"tensors-{digest[:12]}.safetensors"
-    with written(folder / name) as temporary:
+    with replacing(folder / name) as temporary:
         temporary.write_bytes(content)
     manifest = {
         "format": FORMAT,
@@ -77,8 +64,7 @@ def save(net: nn.Module, folder: str | Path) -> None:
         "tensors": {"file": name, "sha256": digest, "aliases": aliases},
         "levels": levels(net),
     }
-    with written(folder / MANIFEST) as temporary:
-        temporary.write_text(json.dumps(manifest, indent=1) + "\n")
+    write_json(folder / MANIFEST, manifest)
     for stale in folder.glob("tensors-*.safetensors"):
         if stale.name != name:
             stale.unlink()

@@ -21,9 +21,9 @@ from torch import nn
 from weightfold.chains.cost import LayerCost, chain_cost, input_shapes
 from weightfold.charts.expansion import Expansion
 from weightfold.core.charted import Charted
+from weightfold.files import write_json
 from weightfold.lab.variants import make_net
 from weightfold.nets import build
-from weightfold.train.checkpoint import write_json
 from weightfold.train.record import session
 
 BATCH = (128, 3, 32, 32)

@@ -15,6 +15,7 @@ from torch import nn
 from weightfold.data import Dataset, load
 from weightfold.export import accuracy as runner_accuracy
 from weightfold.export import alternate, onnx_runner, to_onnx
+from weightfold.files import write_json
 from weightfold.lab.cell import Cell, build
 from weightfold.lab.compare_page import write_all
 from weightfold.lab.comparison import Comparison, Deployed, Result
@@ -187,7 +188,7 @@ def _begin(
         record["step_seconds"] = step_seconds(nets, dataset, recipe)
         folder.mkdir(parents=True, exist_ok=True)
     record["sessions"].append(session(_device()))
-    checkpoint.write_json(path, record)
+    write_json(path, record)
     return record["sessions"][-1], record["step_seconds"]
 
 
@@ -225,7 +226,7 @@ def _deploy(cell: Cell, folder: Path, dataset: Dataset) -> Deployed:
     target.mkdir(exist_ok=True)
     checkpoint.save_weights(net, target / "model.safetensors")
     report = to_onnx(net, torch.zeros(1, *dataset.train.image_shape), target / "model.onnx")
-    checkpoint.write_json(
+    write_json(
         target / "model.json",
         {
             "model": cell.model,

@@ -5,17 +5,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from weightfold.files import write_csv, write_json
 from weightfold.lab.comparison import Comparison, readings, verdicts
 from weightfold.lab.figures import learning_curves
-from weightfold.lab.files import write_csv
 from weightfold.lab.page import Section, Table, write_page
-from weightfold.train import checkpoint
 
 
 def write_all(comparison: Comparison, folder: Path) -> None:
     """Write results.json, results.csv, runs.csv, curves.png and index.html."""
     runs = run_rows(comparison)
-    checkpoint.write_json(
+    write_json(
         folder / "results.json",
         {
             "configuration": comparison.configuration,

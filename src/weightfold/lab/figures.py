@@ -25,7 +25,7 @@ def _figure(path: Path, **options: Any) -> Iterator[tuple[Any, Any]]:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("figures need matplotlib: pip install 'weightfold[train]'") from error
-    from weightfold.train.checkpoint import replacing
+    from weightfold.files import replacing
 
     figure = Figure(layout="constrained", dpi=150, figsize=options.pop("figsize"))
     FigureCanvasAgg(figure)

@@ -72,7 +72,7 @@ def write_page(path: Path, title: str, sections: Sequence[Section], *, footer: s
         from jinja2 import Environment, StrictUndefined
     except ImportError as error:
         raise ImportError("report pages need jinja2: pip install 'weightfold[train]'") from error
-    from weightfold.train.checkpoint import replacing
+    from weightfold.files import replacing
 
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True

@@ -1,11 +1,7 @@
 """Files of a run's folder: each is written under a temporary name and renamed."""
 
-import csv
-import io
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,37 +10,16 @@ import torch
 from safetensors.torch import load_file, save
 from torch import nn
 
-from weightfold.train.history import ROW_FIELDS, History
+from weightfold.files import replacing, write_csv, write_json
+from weightfold.train.history import History
 
 LAST, LAST_WEIGHTS, BEST_WEIGHTS = "last.pt", "last.safetensors", "best.safetensors"
 RUN, HISTORY, METRICS = "run.json", "history.json", "metrics.csv"
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to it on leaving without an exception."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write `data` as indented JSON."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-
-
 def write_history(folder: Path, history: History) -> None:
     """Write metrics.csv, one row per epoch, and history.json."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, ROW_FIELDS)
-    writer.writeheader()
-    writer.writerows(asdict(row) for row in history.rows)
-    with replacing(folder / METRICS) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
+    write_csv(folder / METRICS, [asdict(row) for row in history.rows])
     write_json(folder / HISTORY, history.as_json())
 
 

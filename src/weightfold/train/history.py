@@ -1,6 +1,6 @@
 """What a training run reports: one row per epoch and the figures drawn from them."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
@@ -91,9 +91,6 @@ class History:
         """Inverse of `as_json`."""
         rows = tuple(Row(**row) for row in data["rows"])
         return cls(rows, data["selection"], data["final_train_error"])
-
-
-ROW_FIELDS = tuple(field.name for field in fields(Row))
 
 
 def selected(row: Row) -> float:

@@ -17,6 +17,7 @@ from torch import nn
 
 from weightfold.core.charted import Charted
 from weightfold.data import Dataset
+from weightfold.files import write_json
 from weightfold.train import checkpoint
 from weightfold.train.recipe import Distillation, Recipe
 
@@ -112,8 +113,8 @@ def write_run(
     """
     path = folder / checkpoint.RUN
     sessions = json.loads(path.read_text(encoding="utf-8"))["sessions"] if path.exists() else []
-    deployed = net.deploy() if isinstance(net, Charted) else net
-    checkpoint.write_json(
+    deployed = net.deploy(net.somewhere()) if isinstance(net, Charted) else net
+    write_json(
         path,
         {
             "parameters": {"training": _count(net), "deployed": _count(deployed)},

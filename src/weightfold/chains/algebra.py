@@ -16,6 +16,9 @@ from torch.nn import functional as F
 Shape = tuple[int, ...]
 Order = int | tuple
 
+LARGE = 400_000
+"""Entries from which a weight is composed by a convolution: below, starting one costs more."""
+
 
 def compose(second: Tensor, first: Tensor, groups: int = 1) -> Tensor:
     """Weight of the layer `second` after the layer `first`.
@@ -39,13 +42,15 @@ def compose(second: Tensor, first: Tensor, groups: int = 1) -> Tensor:
         return product.view(groups * out, *kernel, inner).movedim(-1, 1)
     if prod(first.shape[2:]) > 1:
         return _compose_kernels(second, first, groups, kernel)
-    if groups == 1:  # the kernels are images to a convolution by `first`, the fastest way on a CPU
+    if groups > 1:
+        left = _taps_before_channels(second).reshape(groups, -1, mid)
+        product = left @ first.reshape(groups, mid, inner)
+    elif second.numel() < LARGE:
+        product = _taps_before_channels(second).reshape(-1, mid) @ first.flatten(1)
+    else:  # the kernels are images to a convolution by `first`: on a CPU the fastest way
         images = _taps_before_channels(second).transpose(1, 2)[:, :, None]
-        return F.conv2d(images, first.reshape(mid, inner).t()[..., None, None]).view(
-            out, inner, *kernel
-        )
-    left = _taps_before_channels(second).reshape(groups, -1, mid)
-    product = left @ first.reshape(groups, mid, inner)
+        product = F.conv2d(images, first.flatten(1).t()[..., None, None])
+        return product.view(out, inner, *kernel)
     return product.view(groups * out, *kernel, inner).movedim(-1, 1)
 
 

@@ -55,13 +55,12 @@ def build(cell: Cell, dataset: "Dataset") -> "nn.Module":
     """The cell's network with its seeded initial weights."""
     from weightfold.lab.variants import make_net
 
-    channels = dataset.train.image_shape[0]
     return make_net(
         cell.model,
         cell.variant,
         seed=cell.seed,
         num_classes=dataset.num_classes,
-        image_shape=(channels, *dataset.train.image_shape[1:]),
+        image_shape=dataset.train.image_shape,
     )
 
 

@@ -58,7 +58,8 @@ class Chart(nn.Module):
         """Modules that run in place of layers of the model below, by path; none by default.
 
         An executor has empty (None) parameter slots, which `operands` fills on each call. The law:
-        a layer with theta = T(psi) and its executor with psi are the same function.
+        a layer with theta = T(psi) and its executor with psi are the same function. One with an
+        attribute `at` finds the per-call coordinates there while it runs.
         """
         return {}
 
@@ -66,19 +67,31 @@ class Chart(nn.Module):
         """Tensors the model below runs with: theta, or psi itself where an executor runs."""
         return self(**at)
 
-    def alternatives(self) -> dict[str, tuple[nn.Module, dict[str, Tensor]]]:
+    def alternatives(self, **at: Any) -> dict[str, tuple[nn.Module, dict[str, Tensor]]]:
         """Every layer that has an executor, running or not: path -> (executor, its tensors)."""
         return {}
+
+    def layers(self, **at: Any) -> dict[str, nn.Module]:
+        """Layers of the deployed model that differ in more than values, by path; none by default.
+
+        A classifier whose number of classes depends on `at` is one. New modules, whose computed
+        tensors are then filled in.
+        """
+        return {}
+
+    def absorb(self, operands: Mapping[str, Tensor], **at: Any) -> None:
+        """Take over buffers that the forward changed in `operands`, where those are copies."""
 
     def somewhere(self) -> dict[str, Any]:
         """One valid value of `at`, with which `Charted` checks names and shapes."""
         return {}
 
-    def fit(self, theta: Mapping[str, Tensor]) -> dict[str, float]:
+    def fit(self, theta: Mapping[str, Tensor], **at: Any) -> dict[str, float]:
         """Move psi, in place, so that T(psi) is as near to `theta` as can be.
 
         Args:
             theta: Tensors by name, at least those that `forward` returns.
+            **at: Per-call coordinates at which to fit; none: at all of them.
 
         Returns:
             Relative residual ||T(psi) - theta|| / ||theta|| per name; 0 is exact.
@@ -98,9 +111,20 @@ class Chart(nn.Module):
         raise NotImplementedError
 
     @classmethod
+    def assemble(cls, net: nn.Module, charts: list["Chart"]) -> nn.Module:
+        """The Charted net over `net` in which a chart of this kind lives."""
+        from weightfold.core.charted import Charted
+
+        return Charted(net, charts)
+
+    @classmethod
     def example(cls) -> Example:
         """A small case for the contract tests and the documentation."""
         raise NotImplementedError
+
+    def part(self, name: str) -> str | None:
+        """File a coordinate is stored in; None: the shared one."""
+        return None
 
     def describe(self) -> list[dict[str, Any]]:
         """Rows for `Charted.summary`: one per layer, column name -> value."""

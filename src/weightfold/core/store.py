@@ -1,13 +1,19 @@
-"""wf.save and wf.load: one pair for every chart; safetensors and a manifest, written atomically."""
+"""wf.save and wf.load: one pair for every chart; safetensors and a manifest, written atomically.
+
+A chart says through `Chart.part` which file each coordinate lies in: what one part alone uses lies
+in that part's file, everything else in the shared one. Files are named by their hash.
+"""
 
 import copy
 import hashlib
 import json
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
@@ -17,16 +23,19 @@ from weightfold.core.chart import Chart
 from weightfold.core.charted import Charted, check_state
 from weightfold.files import replacing, write_json
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
-OWN_NAMES = (MANIFEST, "tensors-")
+WHOLE, SHARED, PART = "tensors-", "shared-", "domain-"
+OWN_NAMES = (MANIFEST, WHOLE, SHARED, PART)
+LABEL = "weightfold"
 
 
 def save(net: nn.Module, folder: str | Path) -> None:
     """Save a plain or Charted net: its tensors and how its charts are made.
 
-    The tensors' file is named by their hash and the manifest, renamed last, names that file: a
-    crash leaves the earlier save whole.
+    A net of several parts (domains) becomes one shared file and one small file a part; each names
+    the shared file it belongs to. A file is named by its hash, is not written again while its
+    content stays, and the manifest, renamed last, names all: a crash leaves the earlier save whole.
 
     Args:
         net: The net; tied tensors are stored once.
@@ -34,6 +43,7 @@ def save(net: nn.Module, folder: str | Path) -> None:
 
     Raises:
         FileExistsError: The folder holds files, and no earlier save.
+        ValueError: A part's name does not do for a file.
     """
     folder = Path(folder)
     foreign = [f for f in folder.glob("*") if not f.name.lstrip(".").startswith(OWN_NAMES)]
@@ -42,32 +52,122 @@ def save(net: nn.Module, folder: str | Path) -> None:
             f"folder={str(folder)!r} holds files that are no saved net, e.g. {foreign[0].name!r}; "
             "give a new or empty folder"
         )
+    tensors, groups, aliases = contents(net)
     folder.mkdir(parents=True, exist_ok=True)
-    state = net.state_dict(keep_vars=True)
+    shared = write_tensors(folder, SHARED if groups else WHOLE, tensors)
+    parts = {p: write_part(folder, p, own, shared["sha256"]) for p, own in groups.items()}
+    write_manifest(folder, {**shared, "aliases": aliases}, parts, levels(net))
+
+
+def contents(
+    net: nn.Module,
+) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]], dict[str, str]]:
+    """What `save` writes.
+
+    Returns:
+        State name -> tensor, of the shared ones; the same for each part; and, for tied tensors,
+        each further name -> the first.
+
+    Raises:
+        ValueError: A part's name does not do for a file.
+    """
+    shared: dict[str, Tensor] = {}
+    groups: dict[str, dict[str, Tensor]] = {}
     first: dict[int, str] = {}
-    aliases = {n: first[id(t)] for n, t in state.items() if first.setdefault(id(t), n) != n}
+    aliases: dict[str, str] = {}
+    for name, tensor in net.state_dict(keep_vars=True).items():
+        if (kept := first.setdefault(id(tensor), name)) != name:
+            aliases[name] = kept
+        elif (part := part_of(net, name)) is None:
+            shared[name] = tensor
+        else:
+            groups.setdefault(part, {})[name] = tensor
+    if bad := [part for part in groups if not re.fullmatch(r"[A-Za-z0-9_-]+", part)]:
+        raise ValueError(f"part {bad[0]!r} names a file; use letters, digits, '_' and '-'")
+    return shared, groups, aliases
+
+
+def part_of(net: nn.Module, name: str) -> str | None:
+    """Part that tensor `name` of `net` is stored in; None: the shared one.
+
+    A coordinate that its chart leaves in the shared file goes with what its level computes, where
+    all of that lies in one part: a subspace of one domain's filters is stored with the domain.
+    """
+    if not isinstance(net, Charted):
+        return None
+    if name.startswith("model."):
+        return part_of(net.model, name.removeprefix("model."))
+    _, index, coordinate = name.split(".", 2)
+    chart: Chart = net.charts[int(index)]  # type: ignore[assignment]
+    if (part := chart.part(coordinate)) is not None:
+        return part
+    computed = {part_of(net.model, place) for place in net._places}
+    return computed.pop() if len(computed) == 1 else None
+
+
+def write_part(folder: Path, part: str, tensors: Mapping[str, Tensor], base: str) -> dict[str, str]:
+    """Write one part's file, labelled with its name and `base`, the hash of the shared file."""
+    label = json.dumps({"base": base, "part": part})
+    return write_tensors(folder, f"{PART}{part}-", tensors, {LABEL: label})
+
+
+def write_tensors(
+    folder: Path, prefix: str, tensors: Mapping[str, Tensor], labels: dict[str, str] | None = None
+) -> dict[str, str]:
+    """Write a file named by its hash, unless it is there already.
+
+    Args:
+        folder: There already.
+        prefix: Of the file's name.
+        tensors: Any layout and device.
+        labels: At most one: safetensors writes several in an order that changes by the process.
+
+    Returns:
+        {"file": name, "sha256": of the file}.
+    """
     content = serialize(
         {
-            n: t.detach().clone(memory_format=torch.contiguous_format)
-            for n, t in state.items()
-            if n not in aliases
-        }
+            name: tensor.detach().clone(memory_format=torch.contiguous_format)
+            for name, tensor in tensors.items()
+        },
+        labels,
     )
     digest = hashlib.sha256(content).hexdigest()
-    name = f"tensors-{digest[:12]}.safetensors"
-    with replacing(folder / name) as temporary:
-        temporary.write_bytes(content)
+    file = folder / f"{prefix}{digest[:12]}.safetensors"
+    if not file.exists() or _digest(file) != digest:
+        with replacing(file) as temporary:
+            temporary.write_bytes(content)
+    return {"file": file.name, "sha256": digest}
+
+
+def write_manifest(
+    folder: Path,
+    tensors: Mapping[str, Any],
+    parts: Mapping[str, Mapping[str, str]],
+    levels: list[list[dict[str, Any]]],
+) -> None:
+    """Put a save in force: rename the manifest, then remove the files that it does not name.
+
+    Args:
+        folder: Of the save.
+        tensors: The shared file: "file", "sha256", "aliases".
+        parts: Part -> "file", "sha256".
+        levels: As `levels` gives them.
+    """
     manifest = {
         "format": FORMAT,
         "weightfold": weightfold.__version__,
         "torch": torch.__version__,
-        "tensors": {"file": name, "sha256": digest, "aliases": aliases},
-        "levels": levels(net),
+        "tensors": tensors,
+        "parts": parts,
+        "levels": levels,
     }
     write_json(folder / MANIFEST, manifest)
-    for stale in folder.glob("tensors-*.safetensors"):
-        if stale.name != name:
-            stale.unlink()
+    named = {tensors["file"], *(part["file"] for part in parts.values())}
+    for file in folder.iterdir():
+        own = file.name.lstrip(".").startswith(OWN_NAMES)
+        if own and file.suffix in (".safetensors", ".tmp") and file.name not in named:
+            file.unlink(missing_ok=True)
 
 
 def levels(net: nn.Module) -> list[list[dict[str, Any]]]:
@@ -91,20 +191,36 @@ def load(folder: str | Path, model: nn.Module) -> nn.Module:
         A Charted net as it was saved (or a copy of the plain model, if that was saved).
 
     Raises:
-        FileNotFoundError: There is no manifest, or its tensors' file is missing or renamed.
-        ValueError: The tensors' file is truncated or changed, or of a later format.
+        FileNotFoundError: There is no manifest, or a file it names is missing or renamed.
+        ValueError: A file is truncated, changed, of a later format, or belongs to another save.
+        KeyError: The weights are of another architecture; the message lists the keys.
+    """
+    manifest = read_manifest(folder)
+    return rebuild(folder, model, manifest["levels"], read_state(folder, manifest))
+
+
+def rebuild(
+    folder: str | Path,
+    model: nn.Module,
+    levels: list[list[dict[str, Any]]],
+    state: Mapping[str, Tensor],
+) -> nn.Module:
+    """The net of `levels` over a copy of `model`, with `state`; `folder` is named in errors.
+
+    Raises:
+        ValueError: A chart is unknown.
         KeyError: The weights are of another architecture; the message lists the keys.
     """
     from weightfold.charts import catalogue
 
-    state, manifest = read(folder)
     kinds = catalogue()
     net: nn.Module = model
-    for level in manifest["levels"]:
+    for level in levels:
         if unknown := [c["kind"] for c in level if c["kind"] not in kinds]:
             raise ValueError(f"{folder} needs the chart {unknown[0]!r}; there are {list(kinds)}")
         try:
-            net = Charted(net, [kinds[c["kind"]].build(net, **c["config"]) for c in level])
+            charts = [kinds[c["kind"]].build(net, **c["config"]) for c in level]
+            net = (type(charts[0]) if charts else Chart).assemble(net, charts)
         except (AttributeError, KeyError, RuntimeError, ValueError) as error:
             raise KeyError(
                 f"{folder} was saved from another architecture than this "
@@ -117,34 +233,85 @@ def load(folder: str | Path, model: nn.Module) -> nn.Module:
     return net
 
 
-def read(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and manifest of a saved net, checked against the manifest's hash.
+def read_manifest(folder: str | Path) -> dict[str, Any]:
+    """The manifest of a saved net: "tensors", "parts", "levels" and versions.
 
     Raises:
-        FileNotFoundError: The manifest or the tensors' file is missing.
-        ValueError: A file is damaged, changed, or of a later format.
+        FileNotFoundError: It is missing.
+        ValueError: It is damaged or of a later format.
     """
-    folder = Path(folder)
-    path = folder / MANIFEST
+    path = Path(folder) / MANIFEST
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing; folder={str(folder)!r} holds no saved net")
     try:
-        manifest = json.loads(path.read_text())
-        tensors, version = manifest["tensors"], manifest["format"]
-        file = folder / Path(tensors["file"]).name
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if (version := manifest["format"]) <= FORMAT:
+            entries = [manifest["tensors"], *manifest.setdefault("parts", {}).values()]
+            _ = [Path(entry["file"]) / entry["sha256"] for entry in entries]
+            _ = manifest["tensors"]["aliases"].items(), [*manifest["levels"]]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({error}); save the net again") from error
     if version > FORMAT:
         raise ValueError(f"{path} has format {version}; this version reads up to {FORMAT}")
+    return manifest
+
+
+def read_state(
+    folder: str | Path, manifest: Mapping[str, Any], parts: Iterable[str] | None = None
+) -> dict[str, Tensor]:
+    """Tensors of a saved net by their names in its state_dict, checked and memory-mapped.
+
+    Args:
+        folder: Of the save.
+        manifest: Of the folder.
+        parts: Those wanted beside the shared file; None: all.
+
+    Raises:
+        FileNotFoundError: A file is missing.
+        ValueError: A file is damaged, changed, or belongs to another save.
+    """
+    folder = Path(folder)
+    state: dict[str, Tensor] = {}
+    for part in (None, *(manifest["parts"] if parts is None else parts)):
+        check_file(folder, manifest, part)
+        state |= load_file(file_of(folder, manifest, part))
+    aliases = manifest["tensors"]["aliases"].items()
+    return state | {alias: state[name] for alias, name in aliases if name in state}
+
+
+def file_of(folder: Path, manifest: Mapping[str, Any], part: str | None) -> Path:
+    """Path of a part's file, in the folder whatever the manifest says; None: the shared one."""
+    entry = manifest["tensors"] if part is None else manifest["parts"][part]
+    return folder / Path(entry["file"]).name
+
+
+def check_file(folder: Path, manifest: Mapping[str, Any], part: str | None) -> None:
+    """Check a part's file against the manifest's hash, and its label against part and base.
+
+    Raises:
+        FileNotFoundError: The file is missing.
+        ValueError: It is damaged or changed, another part's, or was saved with other shared
+            tensors than the folder's.
+    """
+    file = file_of(folder, manifest, part)
     if not file.exists():
         raise FileNotFoundError(f"{file} is missing; the manifest beside it names it")
-    if _digest(file) != tensors["sha256"]:
+    entry = manifest["tensors"] if part is None else manifest["parts"][part]
+    if _digest(file) != entry["sha256"]:
         raise ValueError(f"{file} is truncated or was changed: its hash is not the manifest's")
     try:
-        state = load_file(file)
-    except SafetensorError as error:
-        raise ValueError(f"{file} is no safetensors file: {error}") from error
-    return state | {alias: state[name] for alias, name in tensors["aliases"].items()}, manifest
+        with safe_open(file, "pt") as opened:
+            label = json.loads((opened.metadata() or {}).get(LABEL, "{}"))
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise ValueError(f"{file} is no safetensors file of a saved net: {error}") from error
+    if label.get("part") != part:
+        raise ValueError(f"{file} holds {label.get('part')!r}, where the manifest says {part!r}")
+    base = manifest["tensors"]["sha256"]
+    if part is not None and label.get("base") != base:
+        raise ValueError(
+            f"{file} was saved with the shared tensors {str(label.get('base'))[:12]}, but this "
+            f"folder's are {base[:12]}; take {part!r} from a save with the same shared tensors"
+        )
 
 
 def _digest(path: Path) -> str:

@@ -61,12 +61,12 @@ class Expansion(Chart):
             if layer["execution"] == "chain"
         }
 
-    def alternatives(self) -> dict[str, tuple[nn.Module, dict[str, Tensor]]]:
+    def alternatives(self, **at: Any) -> dict[str, tuple[nn.Module, dict[str, Tensor]]]:
         """Every layer's chain, where that is all the layer does."""
         chains = {path: self.chain(path) for path in self.specs}
         return {p: (c, dict(c.named_parameters())) for p, c in chains.items() if c.exact}
 
-    def fit(self, theta: Mapping[str, Tensor]) -> dict[str, float]:
+    def fit(self, theta: Mapping[str, Tensor], **at: Any) -> dict[str, float]:
         """Least change of one factor per layer; exact for CL and FC at rate >= 1."""
         for path in self.specs:
             fit_chain(self.chain(path), theta[f"{path}.weight"], theta.get(f"{path}.bias"))

@@ -37,7 +37,7 @@ class Mask(Chart):
         return {name: psi * mask for name, (psi, mask) in self._pairs().items()}
 
     @torch.no_grad()
-    def fit(self, theta: Mapping[str, Tensor]) -> dict[str, float]:
+    def fit(self, theta: Mapping[str, Tensor], **at: Any) -> dict[str, float]:
         """Take theta over; the residual is the norm of what the masks remove."""
         for name, (psi, _) in self._pairs().items():
             psi.copy_(theta[name])

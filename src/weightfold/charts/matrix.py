@@ -82,7 +82,7 @@ class ConvolutionMatrix(Chart):
                 theta[f"{path}.bias"] = bias.repeat_interleave(images.shape[2:].numel())
         return theta
 
-    def alternatives(self) -> dict[str, tuple[nn.Module, dict[str, Tensor]]]:
+    def alternatives(self, **at: Any) -> dict[str, tuple[nn.Module, dict[str, Tensor]]]:
         """The convolutions."""
         return {p: (m := self.get_submodule(p), dict(m.named_parameters())) for p in self.specs}
 
@@ -97,7 +97,7 @@ class ConvolutionMatrix(Chart):
         return self() if self.execution == "fold" else dict(self.named_parameters())
 
     @torch.no_grad()
-    def fit(self, theta: Mapping[str, Tensor]) -> dict[str, float]:
+    def fit(self, theta: Mapping[str, Tensor], **at: Any) -> dict[str, float]:
         """Least squares: columns of Phi do not overlap, so psi = Phi^T theta / Phi^T Phi 1."""
         psi = dict(self.named_parameters())
         image, pull = vjp(lambda psi: functional_call(self, psi, ()), psi)  # type: ignore[misc]

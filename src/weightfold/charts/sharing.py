@@ -1,10 +1,8 @@
 """Filter-level sharing: each domain owns an exact set of filters and shares the rest.
 
-Zhang, Yang, Liu, Guan: Rethinking hard-parameter sharing in multi-domain learning. This is the
-gather alone; planning, training and serving many domains build on it.
+Zhang, Yang, Liu, Guan: Rethinking hard-parameter sharing in multi-domain learning, section 3.
 """
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -12,91 +10,172 @@ import torch
 from torch import Tensor, nn
 
 from weightfold.core.chart import Chart, Example
-from weightfold.core.slots import plant, split_name, tensor_at
+from weightfold.core.slots import plant, tensor_at
+from weightfold.domains.layout import Layout, filter_mask, operands_of, ranges
+from weightfold.domains.mixture import Mixture
+
+Domain = str | Mixture | Tensor | None
 
 
 class Sharing(Chart):
     """theta of domain d: a gather of shared filters and of d's own; no replaced filter exists.
 
     Own tensors of different domains are separate Parameters and buffers, so that a step on one
-    domain leaves the others bitwise still.
+    domain leaves the others bitwise still. `at["domain"]` is a name; where the net runs, also a
+    `Mixture`, or int64 ids in the order of `domains`, one an image.
 
     Args:
-        tensors: Name -> start value, shared and own alike.
-        own: Tensor name -> True for each filter (first axis) the domains own.
-        private: Names of tensors each domain owns whole: batch norm with its statistics, the head.
-        domains: Names of the domains.
+        layers: Path -> the plain layer, for all of `own`, `norms` and `head`.
+        own: Convolution path -> True for each filter (first axis) the domains own.
+        norms: Paths of batch norms each domain owns, statistics included.
+        head: Path of the classifier.
+        classes: Domain -> number of classes.
+        shared_head: One classifier of the most classes for all; a domain uses its first rows.
+        about: Domain -> what goes with it, as JSON values: class names, normalisation.
     """
 
     kind = "sharing"
 
     def __init__(
         self,
-        tensors: Mapping[str, Tensor],
+        layers: Mapping[str, nn.Module],
         own: Mapping[str, Sequence[bool]],
-        private: Sequence[str],
-        domains: Sequence[str],
+        norms: Sequence[str],
+        head: str,
+        classes: Mapping[str, int],
+        shared_head: bool = False,
+        about: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.own = {name: list(map(bool, mask)) for name, mask in own.items()}
-        self.private = list(private)
-        self.constants = tuple(f"{split_name(name)[1]}_order" for name in own)  # type: ignore[misc]
-        self.shared, self.domains = nn.Module(), nn.ModuleDict({d: nn.Module() for d in domains})
-        for name, mask in self.own.items():
-            value, learnt = tensors[name].detach(), tensors[name].requires_grad
-            chosen = torch.tensor(mask, device=value.device)
-            plant(self.shared, name, nn.Parameter(value[~chosen], learnt))
-            order = torch.cat([(~chosen).nonzero(), chosen.nonzero()]).flatten().argsort()
-            plant(self.shared, f"{name}_order", order)
-            for domain in self.domains.values():
-                plant(domain, name, nn.Parameter(value[chosen], learnt))
-        for name in self.private:
-            for domain in self.domains.values():
-                plant(domain, name, copy.deepcopy(tensors[name]))
+        self.layout = Layout.of(layers, own, norms, head, shared_head)
+        self.classes, self.about = dict(classes), dict(about or {})
+        self.shared, self.domains = nn.Module(), nn.ModuleDict()
+        start = {f"{p}.{n}": tensor_at(layers[p], n) for p, n in self.layout.tensors}
+        for path, name in self.layout.tensors:
+            rows = max(classes.values()) if path == head else None
+            part = self.layout.cut(path, start[f"{path}.{name}"], rows, shared=True)
+            if part is not None:
+                plant(self.shared, f"{path}.{name}", part)
+        for domain in classes:
+            self.furnish(domain, start)
 
-    def forward(self, *, domain: str | None = None, **at: Any) -> dict[str, Tensor]:
+    def furnish(self, domain: str, start: Mapping[str, Tensor]) -> None:
+        """Give `domain` its own tensors, cut from a plain network's: name -> value."""
+        self.domains[domain] = nn.Module()
+        for path, name in self.layout.tensors:
+            rows = self.classes[domain] if path == self.layout.head else None
+            part = self.layout.cut(path, start[f"{path}.{name}"], rows, shared=False)
+            if part is not None:
+                plant(self.domains[domain], f"{path}.{name}", part)
+
+    def add(self, domain: str, classes: int, start: Mapping[str, Tensor]) -> None:
+        """Add a domain that starts from a plain network's tensors."""
+        self.classes[domain] = classes
+        self.furnish(domain, start)
+        self.domains[domain].train(self.training)
+
+    def remove(self, domain: str) -> None:
+        """Remove a domain."""
+        del self.domains[domain], self.classes[domain]
+        self.about.pop(domain, None)
+
+    def _names(self, domain: Domain) -> Sequence[str]:
+        """The domains of a call, one a row of the stacked tensors."""
+        if isinstance(domain, Tensor):
+            return list(self.domains)
+        names = domain.domains if isinstance(domain, Mixture) else (domain,)
+        for name in names:
+            if name not in self.domains:
+                raise KeyError(f"domain={name!r}; the domains are {', '.join(self.domains)}")
+        return names  # type: ignore[return-value]
+
+    def forward(self, *, domain: Domain = None, **at: Any) -> dict[str, Tensor]:
         """The weights of one domain."""
-        if domain is None or domain not in self.domains:
-            raise KeyError(f"at['domain']={domain!r}; the domains are {list(self.domains)}")
-        mine = self.domains[domain]
-        theta: dict[str, Tensor] = {}
-        for name in self.own:
-            order = tensor_at(self.shared, f"{name}_order")
-            filters = torch.cat([tensor_at(self.shared, name), tensor_at(mine, name)])
-            theta[name] = filters[order]
-        return theta | {name: tensor_at(mine, name) for name in self.private}
+        (name,) = self._names(domain)
+        parts = self.layout.parts(self.shared, self.domains[name])
+        return {p.name: self.layout.join(p, self.classes[name]) for p in parts}
+
+    def operands(self, *, domain: Domain = None, **at: Any) -> dict[str, Tensor]:
+        """Shared tensors as they are; own ones of all domains of the call, stacked (K, ...)."""
+        names = self._names(domain)
+        most = max(self.classes[name] for name in names)
+        return self.layout.operands(self.shared, [self.domains[name] for name in names], most)
+
+    def executors(self) -> dict[str, nn.Module]:
+        """Layers that run several domains at once."""
+        return {path: self.layout.executor(path) for path in self.layout.executed}
+
+    def alternatives(self, **at: Any) -> dict[str, tuple[nn.Module, dict[str, Tensor]]]:
+        """Every executor with its operands for the domain."""
+        operands = self.operands(**(at or self.somewhere()))
+        return {path: (e, operands_of(operands, path)) for path, e in self.executors().items()}
+
+    def remade_layers(self, *, domain: Domain = None, **at: Any) -> dict[str, nn.Module]:
+        """The head, with the domain's number of classes."""
+        return {self.layout.head: self.layout.classifier(self.classes[self._names(domain)[0]])}
+
+    @torch.no_grad()
+    def absorb(self, operands: Mapping[str, Tensor], *, domain: Domain = None, **at: Any) -> None:
+        """Batch norm statistics of several domains, from the stacked copies."""
+        if self.training and isinstance(domain, Mixture) and len(domain.domains) > 1:
+            for row, name in enumerate(domain.domains):
+                for key, buffer in self.domains[name].named_buffers():
+                    buffer.copy_(operands[key][row])
 
     def somewhere(self) -> dict[str, Any]:
         """The first domain."""
         return {"domain": next(iter(self.domains))}
 
     @torch.no_grad()
-    def fit(self, theta: Mapping[str, Tensor]) -> dict[str, float]:
-        """Every domain takes theta over; exact."""
-        for name, mask in self.own.items():
-            chosen = torch.tensor(mask, device=theta[name].device)
-            self.shared.get_parameter(name).copy_(theta[name][~chosen])
-            for domain in self.domains.values():
-                domain.get_parameter(name).copy_(theta[name][chosen])
-        for domain in self.domains.values():
-            domain.load_state_dict({n: theta[n] for n in self.private}, strict=False)
-        return self.residuals(theta, **self.somewhere())
+    def fit(
+        self, theta: Mapping[str, Tensor], *, domain: Domain = None, **at: Any
+    ) -> dict[str, float]:
+        """One domain, or every one, takes theta over, but for heads of other classes; exact."""
+        names = list(self.domains) if domain is None else self._names(domain)
+        for name in names:
+            for part in self.layout.parts(self.shared, self.domains[name]):
+                self.layout.assign(part, theta[part.name])
+        return self.residuals(theta, domain=names[0])
+
+    def part(self, name: str) -> str | None:
+        """The domain a coordinate belongs to."""
+        head, _, rest = name.partition(".")
+        return rest.partition(".")[0] if head == "domains" else None
 
     def config(self) -> dict[str, Any]:
-        """Masks, private names, domains."""
-        return {"own": self.own, "private": self.private, "domains": list(self.domains)}
+        """Masks as ranges of own filters, paths, domains with their classes."""
+        layout = self.layout
+        return {
+            "own": {path: ranges(mask) for path, mask in layout.own.items()},
+            "norms": layout.norms,
+            "head": layout.head,
+            "classes": self.classes,
+            "shared_head": layout.shared_head,
+            "about": self.about,
+        }
 
     @classmethod
-    def build(cls, net: nn.Module, **config: Any) -> Self:
+    def build(  # type: ignore[override]
+        cls, net: nn.Module, *, own: dict, norms: list[str], head: str, **config: Any
+    ) -> Self:
         """All domains start from the weights of `net`."""
-        tensors = {**dict(net.named_parameters()), **dict(net.named_buffers())}
-        return cls(tensors, **config)
+        layers = {path: net.get_submodule(path) for path in (*own, *norms, head)}
+        masks = {path: filter_mask(own[path], layers[path]) for path in own}
+        return cls(layers, masks, norms, head, **config)
+
+    @classmethod
+    def assemble(cls, net: nn.Module, charts: list[Chart]) -> nn.Module:
+        """A SharedNet."""
+        from weightfold.domains.net import SharedNet
+
+        return SharedNet(net, charts)
 
     @classmethod
     def example(cls) -> Example:
         """Two domains that own two of four filters, the batch norm and the classifier."""
         model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(64, 3))
-        own = {"0.weight": [True, False, False, True]}
-        private = [f"1.{n}" for n, _ in model[1].state_dict().items()] + ["3.weight", "3.bias"]
-        chart = cls.build(model, own=own, private=private, domains=["birds", "cars"])
+        classes = {"birds": 3, "cars": 3}
+        chart = cls.build(
+            model, own={"0": [[0, 1], [3, 4]]}, norms=["1"], head="3", classes=classes
+        )
         return Example(model, chart, torch.randn(3, 2, 6, 6), {"domain": "cars"}, fits=True)

@@ -60,7 +60,7 @@ class Subspace(Chart):
         return {n: p.view(s) for (n, s), p in zip(self.shapes.items(), parts, strict=True)}
 
     @torch.no_grad()
-    def fit(self, theta: Mapping[str, Tensor]) -> dict[str, float]:
+    def fit(self, theta: Mapping[str, Tensor], **at: Any) -> dict[str, float]:
         """Least squares in psi around theta0."""
         flat = torch.cat([theta[name].flatten() for name in self.shapes]) - self.theta0
         self.psi.copy_(torch.linalg.lstsq(self.projection, flat[:, None]).solution[:, 0])

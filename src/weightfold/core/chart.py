@@ -71,7 +71,7 @@ class Chart(nn.Module):
         """Every layer that has an executor, running or not: path -> (executor, its tensors)."""
         return {}
 
-    def layers(self, **at: Any) -> dict[str, nn.Module]:
+    def remade_layers(self, **at: Any) -> dict[str, nn.Module]:
         """Layers of the deployed model that differ in more than values, by path; none by default.
 
         A classifier whose number of classes depends on `at` is one. New modules, whose computed

@@ -68,9 +68,12 @@ class Charted(nn.Module):
         )
         self.model = vacate(model, (place for p in self._places.values() for place in p))
         self._layers: dict[str, nn.Module] = {}
+        self._steered: list[str] = []
         for chart in charts:
             for path, executor in chart.executors().items():
                 self._layers[path] = replace_module(self.model, path, executor)
+                if hasattr(executor, "at"):
+                    self._steered.append(path)
         self.charts = nn.ModuleList(charts)
         self._below = isinstance(model, Charted)
         self._held: dict[Any, dict[str, Tensor]] | None = None
@@ -86,6 +89,7 @@ class Charted(nn.Module):
         for index, chart in enumerate(charts):
             with torch.no_grad(), full_precision(chart):
                 theta = chart(**chart.somewhere())
+            resized = chart.remade_layers(**chart.somewhere())
             for name, tensor in theta.items():
                 canonical = slots.resolve(name)
                 there = slots.tensors[canonical]
@@ -95,7 +99,9 @@ class Charted(nn.Module):
                         f"tensor {name!r} is computed twice, by chart {owner[canonical]} and chart "
                         f"{index} ({chart.kind}), or under two names of one tied tensor"
                     )
-                if tensor.shape != there.shape or tensor.dtype != there.dtype:
+                # A layer made anew has the shapes that its chart gives it.
+                shape = tensor.shape if split_name(name)[0] in resized else there.shape
+                if tensor.shape != shape or tensor.dtype != there.dtype:
                     raise ValueError(
                         f"chart {index} ({chart.kind}) gives {name!r} as {tensor.dtype} "
                         f"{tuple(tensor.shape)}, but the model's is {there.dtype} "
@@ -147,11 +153,19 @@ class Charted(nn.Module):
         given = {place: tensors[place] for place in self._buffer_places}
         if self._below:
             kwargs["at"] = at
+        self._steer(at)
         out = functional_call(self.model, tensors, args, kwargs, tie_weights=False)
+        self._steer(NOWHERE)
         for place, buffer in given.items():
             if tensors[place] is not buffer:
                 buffer.copy_(tensors[place])
+        for chart in self.charts:
+            chart.absorb(tensors, **at)  # type: ignore[operator]
         return out
+
+    def _steer(self, at: Mapping[str, Any]) -> None:
+        for path in self._steered:
+            self.model.get_submodule(path).at = at  # type: ignore[assignment]
 
     def somewhere(self) -> dict[str, Any]:
         """One valid value of `at` for all charts of all levels."""
@@ -188,9 +202,11 @@ class Charted(nn.Module):
             for chart in self.charts:
                 theta |= {self._canonical[n]: t for n, t in chart(**at).items()}
         model = copy.deepcopy(self.model)
-        for path, layer in self._layers.items():
-            mode = model.get_submodule(path).training
-            replace_module(model, path, copy.deepcopy(layer).train(mode))
+        layers = {path: copy.deepcopy(layer) for path, layer in self._layers.items()}
+        for chart in self.charts:
+            layers |= chart.remade_layers(**at)  # type: ignore[operator]
+        for path, layer in layers.items():
+            replace_module(model, path, layer.train(model.get_submodule(path).training))
         buffers = set(self._buffer_places)
         tensors: dict[str, Tensor] = {}
         for name, tensor in theta.items():
@@ -216,11 +232,12 @@ class Charted(nn.Module):
             return self
         return self.deploy(self.somewhere())
 
-    def fit(self, state: Mapping[str, Tensor]) -> dict[str, float]:
+    def fit(self, state: Mapping[str, Tensor], at: Mapping[str, Any] = NOWHERE) -> dict[str, float]:
         """Load the state_dict of a plain model: psi so that T(psi) is nearest, the rest as it is.
 
         Args:
             state: Plain state_dict of the deployed architecture.
+            at: Per-call coordinates at which to fit; none: at all of them.
 
         Returns:
             Relative residual per charted tensor, 0 where exact.
@@ -228,12 +245,12 @@ class Charted(nn.Module):
         Raises:
             KeyError: Keys are missing, unexpected, or of another shape; the message lists them.
         """
-        model = self.lower(self.somewhere())
-        residuals = model.fit(state) if isinstance(model, Charted) else _load(model, state)
+        model = self.lower(at or self.somewhere())
+        residuals = model.fit(state, at) if isinstance(model, Charted) else _load(model, state)
         slots = Slots.of(model)
         theta = {name: slots.tensors[c].detach() for name, c in slots.canonical.items()}
         for chart in self.charts:
-            residuals |= chart.fit(theta)  # type: ignore[operator]
+            residuals |= chart.fit(theta, **at)  # type: ignore[operator]
         self.model.load_state_dict(model.state_dict(), strict=False)
         return residuals
 

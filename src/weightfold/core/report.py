@@ -82,7 +82,7 @@ def verify(
         plain.get_submodule(path).register_forward_hook(hook)
 
     for chart in net.charts:
-        for path, (executor, tensors) in chart.alternatives().items():  # type: ignore[operator]
+        for path, (executor, tensors) in chart.alternatives(**at).items():  # type: ignore[operator]
             compare(path, executor, tensors)
     below = {"at": at} if isinstance(plain, Charted) else {}
     plain(*args, **kwargs, **below)

@@ -125,19 +125,26 @@ def write_tensors(
     Returns:
         {"file": name, "sha256": of the file}.
     """
-    content = serialize(
-        {
-            name: tensor.detach().clone(memory_format=torch.contiguous_format)
-            for name, tensor in tensors.items()
-        },
-        labels,
-    )
+    content = _serialized(tensors, labels)
     digest = hashlib.sha256(content).hexdigest()
     file = folder / f"{prefix}{digest[:12]}.safetensors"
     if not file.exists() or _digest(file) != digest:
         with replacing(file) as temporary:
             temporary.write_bytes(content)
     return {"file": file.name, "sha256": digest}
+
+
+def shared_hash(tensors: Mapping[str, Tensor]) -> str:
+    """The sha256 that a file of these shared tensors has."""
+    return hashlib.sha256(_serialized(tensors, None)).hexdigest()
+
+
+def _serialized(tensors: Mapping[str, Tensor], labels: dict[str, str] | None) -> bytes:
+    plain = {
+        name: tensor.detach().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
+    return serialize(plain, labels)
 
 
 def write_manifest(
@@ -275,8 +282,13 @@ def read_state(
     for part in (None, *(manifest["parts"] if parts is None else parts)):
         check_file(folder, manifest, part)
         state |= load_file(file_of(folder, manifest, part))
+    return with_aliases(state, manifest)
+
+
+def with_aliases(state: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> dict[str, Tensor]:
+    """`state` with the further names of its tied tensors."""
     aliases = manifest["tensors"]["aliases"].items()
-    return state | {alias: state[name] for alias, name in aliases if name in state}
+    return {**state, **{alias: state[name] for alias, name in aliases if name in state}}
 
 
 def file_of(folder: Path, manifest: Mapping[str, Any], part: str | None) -> Path:

@@ -1,0 +1,228 @@
+"""How the tensors of a network split into shared ones and one domain's own, and join again."""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from weightfold.core.slots import tensor_at, vacate
+from weightfold.domains.executors import (
+    DomainBatchNorm,
+    DomainConv,
+    DomainLayer,
+    DomainLinear,
+    interlace,
+    runs_of,
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The layers in which domains own something.
+
+    Attributes:
+        own: Convolution path -> True for each filter (first axis) the domains own.
+        norms: Paths of batch norms each domain owns, statistics included.
+        head: Path of the classifier.
+        shared_head: One classifier of the most classes for all; a domain uses its first rows.
+        outline: Path -> the plain layer without its tensors.
+        names: Path -> names of the layer's parameters and buffers.
+    """
+
+    own: dict[str, list[bool]]
+    norms: list[str]
+    head: str
+    shared_head: bool
+    outline: dict[str, nn.Module]
+    names: dict[str, list[str]]
+
+    @classmethod
+    def of(
+        cls,
+        layers: Mapping[str, nn.Module],
+        own: Mapping[str, Sequence[bool]],
+        norms: Sequence[str],
+        head: str,
+        shared_head: bool,
+    ) -> "Layout":
+        """The layout over plain `layers`, by path."""
+        names = {path: list(layer.state_dict()) for path, layer in layers.items()}
+        outline = {path: vacate(layer, names[path]) for path, layer in layers.items()}
+        masks = {path: list(map(bool, mask)) for path, mask in own.items()}
+        return cls(masks, list(norms), head, shared_head, outline, names)
+
+    @property
+    def tensors(self) -> list[tuple[str, str]]:
+        """Path of the layer and name in it, of every tensor."""
+        return [(path, name) for path, names in self.names.items() for name in names]
+
+    def cut(self, path: str, value: Tensor, rows: int | None, *, shared: bool) -> Tensor | None:
+        """A copy of the part of a layer's tensor that is shared, or that a domain owns.
+
+        Args:
+            path: The layer's.
+            value: The plain tensor.
+            rows: Of the part, for the head: new ones are zero. None: as they are.
+            shared: Which part.
+
+        Returns:
+            None if there is no such part.
+        """
+        if path in self.own:
+            mask = torch.tensor(self.own[path], device=value.device) ^ shared
+            part = value[mask] if mask.any() else None
+        else:
+            part = value if shared == (path == self.head and self.shared_head) else None
+        if part is None or not isinstance(value, nn.Parameter):
+            return copy.deepcopy(part)
+        part = resized(part.detach(), len(part) if rows is None else rows)
+        return nn.Parameter(part.clone(), value.requires_grad)
+
+    def join(self, part: "Part", classes: int) -> Tensor:
+        """The plain layer's tensor from its two parts."""
+        if part.path == self.head and part.mine is None:
+            return part.shared[:classes]  # type: ignore[index]
+        if part.shared is None or part.mine is None:
+            return part.mine if part.shared is None else part.shared  # type: ignore[return-value]
+        return interlace(part.shared, part.mine, runs_of(self.own[part.path]), 0)
+
+    def assign(self, part: "Part", value: Tensor) -> None:
+        """Write a plain layer's tensor into its two parts; a head of other classes is left."""
+        for tensor, shared in ((part.shared, True), (part.mine, False)):
+            if tensor is not None:
+                rows = len(tensor) if part.path == self.head else None
+                if part.path != self.head or len(value) == rows or (shared and len(value) <= rows):
+                    new = self.cut(part.path, value, rows, shared=shared)
+                    tensor.copy_(new)  # type: ignore[arg-type]
+
+    def parts(self, shared: nn.Module, mine: nn.Module) -> Iterator["Part"]:
+        """Every tensor with its shared part and the one a domain owns."""
+        for path, names in self.names.items():
+            for name in names:
+                full = f"{path}.{name}"
+                yield Part(path, full, _there(shared, full), _there(mine, full))
+
+    def operands(
+        self, shared: nn.Module, domains: Sequence[nn.Module], classes: int
+    ) -> dict[str, Tensor]:
+        """What the executors run on: shared parts as they are, own ones stacked (K, ...).
+
+        Args:
+            shared: Holds the shared parts.
+            domains: Hold the own parts, one a row of the stacks.
+            classes: Rows of every head.
+        """
+        rows: dict[str, list[Tensor]] = {}
+        out: dict[str, Tensor] = {}
+        for mine in domains:
+            for part in self.parts(shared, mine):
+                kept, own = self.slots(part.path, part.name.removeprefix(f"{part.path}."))
+                at_head = part.path == self.head
+                if part.shared is not None:
+                    out[f"{part.path}.{kept}"] = part.shared[:classes] if at_head else part.shared
+                if part.mine is not None:
+                    value = resized(part.mine, classes) if at_head else part.mine
+                    rows.setdefault(f"{part.path}.{own}", []).append(value)
+        return out | stack(rows)
+
+    def executor(self, path: str) -> DomainLayer:
+        """What runs in the layer's place."""
+        layer = self.outline[path]
+        if isinstance(layer, nn.Linear):
+            return DomainLinear()
+        if path in self.norms:
+            return DomainBatchNorm(layer)
+        return DomainConv(layer, [] if path == self.head else self.own[path])
+
+    @property
+    def executed(self) -> list[str]:
+        """Paths of the layers an executor replaces: all but a shared head."""
+        return [path for path in self.names if path != self.head or not self.shared_head]
+
+    def slots(self, path: str, name: str) -> tuple[str, str]:
+        """Names of the slots for the shared and the own part of a tensor."""
+        linear = isinstance(self.outline[path], nn.Linear)
+        if linear or path in self.norms or path not in self.executed:
+            return name, name
+        return ("shared", "own") if name == "weight" else ("shared_bias", "own_bias")
+
+    def classifier(self, classes: int) -> nn.Module:
+        """The plain head with that many classes, without its tensors."""
+        layer: Any = copy.deepcopy(self.outline[self.head])
+        setattr(layer, "out_features" if isinstance(layer, nn.Linear) else "out_channels", classes)
+        return layer
+
+
+@dataclass(frozen=True)
+class Part:
+    """A tensor of the plain network: its layer's path, its name, its two parts or None."""
+
+    path: str
+    name: str
+    shared: Tensor | None
+    mine: Tensor | None
+
+
+def _there(root: nn.Module, name: str) -> Tensor | None:
+    """The tensor `name` of `root`, if it has one."""
+    try:
+        return tensor_at(root, name)
+    except AttributeError:
+        return None
+
+
+def resized(value: Tensor, rows: int) -> Tensor:
+    """The first `rows` rows of `value`, rows it lacks being zero."""
+    missing = rows - len(value)
+    return F.pad(value, (0, 0) * (value.dim() - 1) + (0, missing)) if missing else value
+
+
+def stack(rows: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:
+    """For each name, the tensors of K domains as one (K, ...): views if K = 1.
+
+    All tensors of a sort are copied in one call: hundreds of small ones would cost more in calls
+    than in bytes.
+    """
+    out = {name: tensors[0].unsqueeze(0) for name, tensors in rows.items() if len(tensors) == 1}
+    sorts: dict[Any, list[str]] = {}
+    for name, tensors in rows.items():
+        if name not in out:
+            sorts.setdefault((tensors[0].dtype, tensors[0].requires_grad), []).append(name)
+    for names in sorts.values():
+        flat = torch.cat([t.flatten() for name in names for t in rows[name]])
+        shapes = [(len(rows[name]), *rows[name][0].shape) for name in names]
+        parts = flat.split([prod(shape) for shape in shapes])
+        out |= {n: p.view(s) for n, p, s in zip(names, parts, shapes, strict=True)}
+    return out
+
+
+def operands_of(operands: Mapping[str, Tensor], path: str) -> dict[str, Tensor]:
+    """Those of one layer, by the names of its slots."""
+    return {
+        name.rpartition(".")[2]: value
+        for name, value in operands.items()
+        if name.rpartition(".")[0] == path
+    }
+
+
+def ranges(mask: Sequence[bool]) -> list[list[int]]:
+    """Where a mask is True, as [start, stop) pairs."""
+    found, position = [], 0
+    for own, length in runs_of(mask):
+        if own:
+            found.append([position, position + length])
+        position += length
+    return found
+
+
+def filter_mask(pairs: Sequence[Sequence[int]], layer: nn.Module) -> list[bool]:
+    """Inverse of `ranges`, over the filters of `layer`."""
+    mask = [False] * len(tensor_at(layer, "weight"))
+    for start, stop in pairs:
+        mask[start:stop] = [True] * (stop - start)
+    return mask

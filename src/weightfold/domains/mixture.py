@@ -1,0 +1,55 @@
+"""Which domain each image of a batch belongs to, and the order in which the images run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, order=True)
+class Mixture:
+    """A batch of several domains, each with its images.
+
+    With equal counts the domains are interleaved: image i is of domain i mod K, so that (B, C, ...)
+    is, in place, (B / K, K * C, ...), on which one grouped convolution or one batch norm serves all
+    domains. With unequal counts the domains follow one another.
+
+    Attributes:
+        domains: Names, each once.
+        counts: Images of each, at least 1.
+    """
+
+    domains: tuple[str, ...]
+    counts: tuple[int, ...]
+
+    @property
+    def equal(self) -> bool:
+        """Whether all domains have equally many images, and so are interleaved."""
+        return len(set(self.counts)) == 1
+
+    def join(self, batches: Sequence[Tensor]) -> Tensor:
+        """One tensor (B, ...) of a batch per domain, in the order this mixture runs in."""
+        if len(batches) == 1:
+            return batches[0]
+        return torch.stack(list(batches), 1).flatten(0, 1) if self.equal else torch.cat([*batches])
+
+    def part(self, x: Tensor) -> list[Tensor]:
+        """Inverse of `join`: the rows of each domain, as views."""
+        if self.equal:
+            return list(x.unflatten(0, (-1, len(self.domains))).unbind(1))
+        return list(x.split(list(self.counts)))
+
+    @classmethod
+    def arrange(cls, names: Sequence[str]) -> tuple["Mixture", Tensor]:
+        """The mixture of images that belong to `names`, one each.
+
+        Returns:
+            The mixture, domains in the order they first appear, and int64 (B,): the position among
+            `names` of each image in the order it runs in.
+        """
+        places: dict[str, list[int]] = {}
+        for position, name in enumerate(names):
+            places.setdefault(name, []).append(position)
+        mixture = cls(tuple(places), tuple(map(len, places.values())))
+        return mixture, mixture.join([torch.tensor(p) for p in places.values()])

@@ -1,0 +1,57 @@
+"""wf.share: many domains in one backbone."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from weightfold.charts.sharing import Sharing
+from weightfold.core.charted import Charted
+from weightfold.domains.heads import reset_head
+from weightfold.domains.net import SharedNet, check_classes, check_names
+from weightfold.domains.plan import Plan
+
+
+def share(
+    model: nn.Module,
+    domains: Mapping[str, int],
+    plan: Plan,
+    *,
+    seed: int = 0,
+) -> SharedNet:
+    """Let several domains share the filters of one backbone (Zhang et al., section 3).
+
+    Every domain starts from the weights of `model` (ImageNet's, say) and owns the filters that
+    `plan` says, its batch norm and a classifier; all else is shared.
+
+    Args:
+        model: A plain convolutional network; left unchanged.
+        domains: Name -> number of classes.
+        plan: From `wf.plan_sharing(model, ...)`.
+        seed: Of the classifiers, which start as torch initialises them, for each domain anew.
+
+    Returns:
+        The net. `net(x, domain="birds")`; see `SharedNet`.
+
+    Raises:
+        TypeError: `model` is a Charted net.
+        ValueError: No domain, a name twice or not of letters, digits, "-" and "_", classes below
+            1, or a plan made for another model.
+    """
+    if isinstance(model, Charted):
+        raise TypeError(
+            "model is a Charted net; share the plain network, and chart the shared one, "
+            "e.g. wf.expand(net, where='domains.cars.*')"
+        )
+    if not domains:
+        raise ValueError("domains is empty; give at least one, name -> number of classes")
+    check_names(list(domains))
+    check_classes(domains)
+    plan.check(model)
+    paths = (*plan.own, *plan.norms, plan.head)
+    layers = {path: model.get_submodule(path) for path in paths}
+    chart = Sharing(layers, plan.own, plan.norms, plan.head, domains, plan.shared_head)
+    for domain in domains:
+        reset_head(chart, domain, seed)
+    with torch.no_grad():
+        return SharedNet(model, [chart])

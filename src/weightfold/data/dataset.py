@@ -89,9 +89,12 @@ class Dataset:
         record: Where it came from and what was done to it, as JSON values: "source", numbers of
             images ("train", "test"), "image_shape" (C, H, W), and the options of `load` that were
             given, with "labels_changed" beside "corrupt".
+        groups: int64 (N,): training images with one number belong together, such as the frames of
+            one video, and a validation split keeps them so; None: each stands alone.
 
     Raises:
-        ValueError: Labels, image shapes or the lengths of `mean`, `std`, `class_names` do not fit.
+        ValueError: Labels, image shapes or the lengths of `mean`, `std`, `class_names`, `groups` do
+            not fit.
     """
 
     name: str
@@ -102,6 +105,7 @@ class Dataset:
     std: tuple[float, ...]
     class_names: tuple[str, ...]
     record: dict[str, Any] = field(default_factory=dict)
+    groups: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.train.image_shape != self.test.image_shape:
@@ -123,6 +127,11 @@ class Dataset:
             wanted = self.num_classes if wanted is None else wanted
             if length != wanted:
                 raise ValueError(f"{self.name}: {name} has {length} entries; give {wanted}")
+        if self.groups is not None and self.groups.shape != self.train.labels.shape:
+            raise ValueError(
+                f"{self.name}: groups has shape {tuple(self.groups.shape)} for {len(self.train)} "
+                "training images; give one number per image"
+            )
         if min(self.std) <= 0:
             raise ValueError(
                 f"{self.name}: std={self.std} has an entry that is not positive (are all "

@@ -11,9 +11,10 @@ from weightfold.data.corruption import corrupt_labels
 from weightfold.data.dataset import Dataset, ImageSet
 from weightfold.data.files import ImageFiles, square
 from weightfold.data.registry import readers
+from weightfold.data.splitting import consecutive
 from weightfold.spec import parse_spec, read_options
 
-_COMMON = {"rgb": bool, "size": int, "corrupt": float, "limit": int, "seed": int}
+_COMMON = {"rgb": bool, "size": int, "corrupt": float, "limit": int, "seed": int, "group": int}
 
 
 def load(spec: str, root: Path | str | None = None) -> Dataset:
@@ -30,6 +31,8 @@ def load(spec: str, root: Path | str | None = None) -> Dataset:
             - limit=N: keep N training images, the first of a random order (so that of two limits,
               the larger contains the smaller; corrupted labels stay the same ones);
             - seed=S: of `corrupt` and `limit`; 0 if not given;
+            - group=N: every N training images in a row, of one class, belong together (the 30
+              frames of a track of GTSRB), and a validation split keeps them so;
 
             beside the options of its own reader, such as download=true.
         root: The data folder, for those read from one; else $WEIGHTFOLD_DATA.
@@ -76,10 +79,15 @@ def _apply(
     corrupt: float | None = None,
     limit: int | None = None,
     seed: int = 0,
+    group: int | None = None,
 ) -> Dataset:
     """The options that every data set takes."""
     train, test, record = dataset.train, dataset.test, dict(dataset.record)
-    mean, std = dataset.mean, dataset.std
+    mean, std, groups = dataset.mean, dataset.std, dataset.groups
+    if group is not None:
+        if group < 1:
+            raise ValueError(f"group={group} must be at least 1 image")
+        groups = consecutive(train.labels, group)
     if corrupt is not None:
         labels, changed = corrupt_labels(train.labels, corrupt, dataset.num_classes, seed)
         train = _relabel(train, labels)
@@ -90,6 +98,7 @@ def _apply(
             raise ValueError(f"limit={limit}; give 1 to {len(train)}, the training images")
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:limit]
         train, changed = train.select(order), changed[order]
+        groups = None if groups is None else groups[order]
     if corrupt is not None:
         record["labels_changed"] = int(changed.sum())
     if size is not None:
@@ -99,7 +108,9 @@ def _apply(
     if rgb and train.image_shape[0] == 1:
         train, test = (ImageSet(s.images.repeat(1, 3, 1, 1), s.labels) for s in (train, test))
         mean, std = mean * 3, std * 3
-    return replace(dataset, train=train, test=test, mean=mean, std=std, record=record)
+    return replace(
+        dataset, train=train, test=test, mean=mean, std=std, record=record, groups=groups
+    )
 
 
 def _relabel(image_set: ImageSet, labels: torch.Tensor) -> ImageSet:

@@ -6,7 +6,9 @@ from torch import Tensor
 from weightfold.data.dataset import ImageSet
 
 
-def split(image_set: ImageSet, validation: int | float, seed: int) -> tuple[ImageSet, ImageSet]:
+def split(
+    image_set: ImageSet, validation: int | float, seed: int, groups: Tensor | None = None
+) -> tuple[ImageSet, ImageSet]:
     """Split a set in two, every class in proportion.
 
     Each class gives its share of the validation images, rounded down; the images that are then
@@ -17,6 +19,9 @@ def split(image_set: ImageSet, validation: int | float, seed: int) -> tuple[Imag
         image_set: The images.
         validation: How many to split off (int), or which share of them (float, below 1).
         seed: Of the draw.
+        groups: int64 (N,): images with one number stay together. Groups are then drawn instead of
+            images, a share of them that is nearest to the share of images asked for; a group counts
+            for the class of its first image.
 
     Returns:
         (what remains, validation).
@@ -31,8 +36,39 @@ def split(image_set: ImageSet, validation: int | float, seed: int) -> tuple[Imag
             f"validation={validation} splits {size} off {total} images; give a number of images "
             f"from 1 to {total - 1}, or a share between 0 and 1"
         )
-    taken = _stratified(image_set.labels, size, torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    if groups is None:
+        taken = _stratified(image_set.labels, size, generator)
+    else:
+        taken = _whole_groups(image_set.labels, groups, size, generator)
     return image_set.select((~taken).nonzero()[:, 0]), image_set.select(taken.nonzero()[:, 0])
+
+
+def _whole_groups(labels: Tensor, groups: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """Mask of about `size` images, whole groups; bool (N,)."""
+    _, group = groups.unique(return_inverse=True)
+    count = int(group.max()) + 1
+    if count < 2:
+        raise ValueError("validation cannot be split off: all images are of one group")
+    first = torch.full((count,), len(labels)).scatter_reduce(
+        0, group, torch.arange(len(labels)), "amin"
+    )
+    wanted = min(max(round(size * count / len(labels)), 1), count - 1)
+    return _stratified(labels[first], wanted, generator)[group]
+
+
+def consecutive(labels: Tensor, length: int) -> Tensor:
+    """Groups of `length` images in a row; int64 (N,).
+
+    Counting starts anew where the label changes, so that a shorter group at the end of a class
+    shifts no other class's.
+    """
+    _, runs = labels.unique_consecutive(return_counts=True)
+    groups, offset = [], 0
+    for run in runs.tolist():
+        groups.append(offset + torch.arange(run) // length)
+        offset += -(-run // length)
+    return torch.cat(groups)
 
 
 def _stratified(labels: Tensor, size: int, generator: torch.Generator) -> Tensor:

@@ -2,9 +2,8 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import load_file, save
@@ -13,13 +12,15 @@ from torch import nn
 from weightfold.files import replacing, write_csv, write_json
 from weightfold.train.history import History
 
+H = TypeVar("H", bound=History)
+
 LAST, LAST_WEIGHTS, BEST_WEIGHTS = "last.pt", "last.safetensors", "best.safetensors"
 RUN, HISTORY, METRICS = "run.json", "history.json", "metrics.csv"
 
 
 def write_history(folder: Path, history: History) -> None:
     """Write metrics.csv, one row per epoch, and history.json."""
-    write_csv(folder / METRICS, [asdict(row) for row in history.rows])
+    write_csv(folder / METRICS, [row.flat() for row in history.rows])
     write_json(folder / HISTORY, history.as_json())
 
 
@@ -63,13 +64,13 @@ def load_state(path: Path, device: torch.device) -> dict[str, Any]:
         ) from error
 
 
-def load_history(path: Path) -> History:
+def load_history(path: Path, kind: type[H]) -> H:
     """Read history.json."""
-    return History.from_json(json.loads(path.read_text(encoding="utf-8")))
+    return kind.from_json(json.loads(path.read_text(encoding="utf-8")))
 
 
-def finished(folder: Path) -> History | None:
+def finished(folder: Path, kind: type[H] = History) -> H | None:
     """The history of a run that came to its end; None if it has not yet."""
     path = folder / HISTORY
-    history = load_history(path) if path.exists() else None
+    history = load_history(path, kind) if path.exists() else None
     return history if history and history.final_train_error is not None else None

@@ -1,8 +1,9 @@
 """What a training run reports: one row per epoch and the figures drawn from them."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from statistics import median
-from typing import Any
+from typing import Any, ClassVar, Self
 
 SELECTIONS = {
     False: "test (as the paper; optimistic)",
@@ -31,10 +32,21 @@ class Row:
     seconds_per_step: float
     """Median wall time of a training step, data included, evaluation not."""
 
+    @property
+    def parts(self) -> Mapping[str, Mapping[str, float | None]]:
+        """Figures of each of several data sets under the names above; empty where there is one."""
+        return {}
+
+    def flat(self) -> dict[str, float | None]:
+        """Column -> value, as metrics.csv has them."""
+        return asdict(self)
+
 
 @dataclass(frozen=True)
 class History:
     """The record of a run."""
+
+    row_type: ClassVar[type[Row]] = Row
 
     rows: tuple[Row, ...]
     """One per epoch done."""
@@ -79,18 +91,17 @@ class History:
             "best_epoch": self.best_epoch,
             "best_accuracy": self.best_accuracy,
             "last_accuracy": self.last_accuracy,
-            "selection": self.selection,
-            "final_train_error": self.final_train_error,
             "seconds_per_step": self.seconds_per_step,
             "seconds": self.seconds,
-            "rows": [asdict(row) for row in self.rows],
+            **asdict(self),
         }
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "History":
+    def from_json(cls, data: dict[str, Any]) -> Self:
         """Inverse of `as_json`."""
-        rows = tuple(Row(**row) for row in data["rows"])
-        return cls(rows, data["selection"], data["final_train_error"])
+        given: dict[str, Any] = {field.name: data[field.name] for field in fields(cls)}
+        given["rows"] = tuple(cls.row_type(**row) for row in data["rows"])
+        return cls(**given)
 
 
 def selected(row: Row) -> float:

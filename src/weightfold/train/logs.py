@@ -1,7 +1,8 @@
 """What a run shows while it trains: a progress bar, TensorBoard, the caller's function."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -13,11 +14,13 @@ class Watch:
     """Hears of every step and every epoch.
 
     Args:
-        bar: Shows epoch, step, loss, accuracy and time left.
+        bar: Shows epoch, step, loss, accuracy and time left; of several data sets, each one's loss
+            and accuracy in a line of its own, with the accuracy as its bar.
         listeners: Called with each epoch's row.
         epochs: Epochs of the run.
         steps: Steps in an epoch.
         done: Epochs done before.
+        parts: Names of the data sets, "" for the only one.
     """
 
     def __init__(
@@ -27,8 +30,10 @@ class Watch:
         epochs: int,
         steps: int,
         done: int,
+        parts: tuple[str, ...],
     ) -> None:
-        self._bar, self._listeners, self._epochs, self._accuracy = bar, listeners, epochs, ""
+        self._bar, self._listeners, self._epochs = bar, listeners, epochs
+        self._accuracy = dict.fromkeys(parts, "")
         self._task = bar.add_task(
             "",
             total=epochs * steps,
@@ -36,20 +41,29 @@ class Watch:
             epoch=f"epoch {done}/{epochs}",
             text="",
         )
+        self._tasks = {
+            part: bar.add_task("", total=100, epoch=part, text="") if part else self._task
+            for part in parts
+        }
 
-    def steps(self, epoch: int, loss: float, count: int) -> None:
-        """`count` more steps of this epoch (from 1) are done, the last with this loss."""
-        self._bar.update(
-            self._task,
-            advance=count,
-            epoch=f"epoch {epoch}/{self._epochs}",
-            text=f"loss {loss:.4f}{self._accuracy}",
-        )
+    def steps(self, epoch: int, losses: Mapping[str, float], count: int) -> None:
+        """`count` more steps of this epoch (from 1) are done; with each data set's latest loss."""
+        self._bar.update(self._task, advance=count, epoch=f"epoch {epoch}/{self._epochs}")
+        for part, loss in losses.items():
+            self._bar.update(self._tasks[part], text=f"loss {loss:.4f}{self._accuracy[part]}")
 
     def epoch(self, row: Row) -> None:
         """An epoch is done and on disk."""
-        self._accuracy = f", test accuracy {row.test_accuracy:.2%}"
-        self._bar.update(self._task, text=f"loss {row.train_loss:.4f}{self._accuracy}")
+        for part, figures in row.parts.items():
+            accuracy, loss = figures["test_accuracy"] or 0.0, figures["train_loss"]
+            self._accuracy[part] = f", test accuracy {accuracy:.2%}"
+            text = f"{'' if loss is None else f'loss {loss:.4f}'}{self._accuracy[part]}"
+            self._bar.update(self._tasks[part], completed=100 * accuracy, text=text)
+        mean = "mean " if row.parts else ""
+        accuracy = f", {mean}test accuracy {row.test_accuracy:.2%}"
+        self._bar.update(self._task, text=f"{mean}loss {row.train_loss:.4f}{accuracy}")
+        if not row.parts:
+            self._accuracy = {"": accuracy}
         for listener in self._listeners:
             listener(row)
 
@@ -62,6 +76,7 @@ def watching(
     epochs: int,
     steps: int,
     done: int,
+    parts: tuple[str, ...] = ("",),
 ) -> Iterator[Watch]:
     """A `Watch` until the block is left.
 
@@ -71,6 +86,7 @@ def watching(
         epochs: Epochs of the run.
         steps: Steps in an epoch.
         done: Epochs done before.
+        parts: Names of the data sets, "" for the only one.
 
     Raises:
         ImportError: tensorboard is not installed.
@@ -87,7 +103,7 @@ def watching(
         if tensorboard is not None:
             listeners.append(stack.enter_context(_tensorboard(tensorboard, done)))
         bar = stack.enter_context(Progress(*columns, disable=progress is not True))
-        yield Watch(bar, listeners, epochs, steps, done)
+        yield Watch(bar, listeners, epochs, steps, done, parts)
 
 
 @contextmanager
@@ -101,14 +117,15 @@ def _tensorboard(folder: Path, done: int) -> Iterator[Callable[[Row], None]]:
         ) from error
 
     def write(row: Row) -> None:
-        figures = {
-            "lr": row.lr,
-            "loss/train": row.train_loss,
-            "accuracy/train": 1 - row.train_error,
-            "accuracy/test": row.test_accuracy,
-            "accuracy/validation": row.validation_accuracy,
-            "seconds_per_step": row.seconds_per_step,
-        }
+        figures = {"lr": row.lr, "seconds_per_step": row.seconds_per_step}
+        for part, given in {"": asdict(row), **row.parts}.items():
+            error, end = given["train_error"], f"/{part}" if part else ""
+            figures |= {
+                f"loss/train{end}": given["train_loss"],
+                f"accuracy/train{end}": None if error is None else 1 - error,
+                f"accuracy/test{end}": given["test_accuracy"],
+                f"accuracy/validation{end}": given["validation_accuracy"],
+            }
         for name, value in figures.items():
             if value is not None:
                 writer.add_scalar(name, value, row.epoch)

@@ -1,26 +1,19 @@
-"""The training loop, on Lightning Fabric."""
+"""Training of one network on one data set."""
 
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
 from torch import nn
 
-from weightfold.data import Batches, Dataset, ImageSet, split
-from weightfold.train import checkpoint
-from weightfold.train.evaluate import count_correct
-from weightfold.train.feed import evaluation_batches, training_batches
-from weightfold.train.history import SELECTIONS, History, Row
-from weightfold.train.logs import watching
+from weightfold.data import Dataset
+from weightfold.train.drive import Accuracies, Course, Job, Precision, run
+from weightfold.train.feed import set_aside, training_batches
+from weightfold.train.history import History, Row
 from weightfold.train.recipe import Distillation, Recipe
-from weightfold.train.record import check_same, describe, write_run
-from weightfold.train.steps import Fabric, Steps
-
-Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
+from weightfold.train.record import describe, describe_data, digest
+from weightfold.train.steps import Fabric, PlainSteps, Trained
 
 
 def fit(
@@ -82,153 +75,64 @@ def fit(
         NonFiniteLoss: The loss became NaN or infinite.
         ValueError: An argument is out of range, or the network has not one output per class.
     """
-    folder = Path(folder)
     if (teacher is None) != (distillation is None):
         raise ValueError("teacher and distillation go together: give both or neither")
     if not 1 <= devices <= max(1, recipe.batch_size // 2):
         raise ValueError(f"devices={devices}: it must be between 1 and half of batch_size")
-    if validation < 0:
-        raise ValueError(f"validation={validation}: a number of images or a share, at least 0")
     configuration = describe(
         net,
-        dataset,
         recipe,
         seed=seed,
         validation=validation,
-        teacher=teacher,
-        distillation=distillation,
         precision=precision,
         about=about or {},
+        dataset=describe_data(dataset),
+        teacher=digest(teacher) if teacher else None,
+        distillation=asdict(distillation) if distillation else None,
     )
-    if check_same(configuration, folder):
-        if not resume:
-            raise FileExistsError(
-                f"folder={str(folder)!r} already holds this run; resume=True continues it"
-            )
-        history = checkpoint.finished(folder)
-        if history is not None:
-            checkpoint.load_weights(net, folder / checkpoint.LAST_WEIGHTS)
-            return history
-    plan = _Plan(
-        dataset,
-        recipe,
-        folder,
-        configuration,
-        seed,
-        validation,
-        teacher,
-        distillation,
-        progress,
-        tensorboard,
+    job = _Job(
+        recipe=recipe,
+        folder=Path(folder),
+        configuration=configuration,
+        seed=seed,
+        validation=validation,
+        progress=progress,
+        tensorboard=tensorboard,
+        dataset=dataset,
+        teacher=teacher,
+        distillation=distillation,
     )
-    fabric = Fabric(
-        accelerator=device,
-        devices=devices,
-        precision=precision,
-        strategy="auto" if devices == 1 else "ddp_spawn",
-    )
-    home = next((p.device for p in net.parameters()), torch.device("cpu"))
-    fabric.launch(partial(_run, plan=plan), net)
-    net.to(home)
-    if devices > 1:
-        checkpoint.load_weights(net, folder / checkpoint.LAST_WEIGHTS)
-    return checkpoint.load_history(folder / checkpoint.HISTORY)
+    return run(job, net, device=device, precision=precision, devices=devices, resume=resume)
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """What `fit` was given; goes to every process."""
+class _Job(Job[History]):
+    """What `fit` was given."""
 
     dataset: Dataset
-    recipe: Recipe
-    folder: Path
-    configuration: dict[str, Any]
-    seed: int
-    validation: int | float
     teacher: nn.Module | None
     distillation: Distillation | None
-    progress: bool | Callable[[Row], None]
-    tensorboard: bool
+
+    @property
+    def history_type(self) -> type[History]:
+        """A plain one."""
+        return History
+
+    def start(self, fabric: Fabric, net: nn.Module) -> Course:
+        """One process's part."""
+        return _Course(self, fabric, net)
 
 
-def _run(fabric: Fabric, net: nn.Module, *, plan: _Plan) -> None:
-    """One process of a run; what it reports is in the folder."""
-    first, recipe = fabric.is_global_zero, plan.recipe
-    if first:
-        plan.folder.mkdir(parents=True, exist_ok=True)
-        write_run(plan.folder, plan.configuration, net, fabric.device)
-    train, held_out = plan.dataset.train, None
-    if plan.validation:
-        train, held_out = split(train, plan.validation, plan.seed)
-    batches = training_batches(train, plan.dataset, recipe, plan.seed, fabric.device)
-    steps = Steps(fabric, net, plan.dataset.num_classes, recipe, plan.teacher, plan.distillation)
-    history = History(_resume(steps, plan.folder), SELECTIONS[held_out is not None])
+class _Course(Course):
+    def __init__(self, job: _Job, fabric: Fabric, net: nn.Module) -> None:
+        dataset, recipe = job.dataset, job.recipe
+        train, held_out = set_aside(dataset, job.validation, job.seed)
+        steps = PlainSteps(fabric, net, dataset.num_classes, recipe, job.teacher, job.distillation)
+        super().__init__(steps, training_batches(train, dataset, recipe, job.seed, fabric.device))
+        self._accuracies = Accuracies(steps, "", dataset, train, held_out)
 
-    def unaugmented(images: ImageSet) -> Batches:
-        return evaluation_batches(images, plan.dataset, fabric.device)
+    def measure(self, trained: Trained) -> dict[str, Any]:
+        return {**trained.figures[""], **self._accuracies.now()}
 
-    def accuracy(images: Batches) -> float:
-        share = {"rank": fabric.global_rank, "world": fabric.world_size}
-        counts = count_correct(net, images, steps.model, **share)
-        fabric.all_reduce(counts, reduce_op="sum")
-        correct, seen = counts.tolist()
-        return correct / seen
-
-    test = unaugmented(plan.dataset.test)
-    validation = unaugmented(held_out) if held_out is not None else None
-    with (
-        torch.random.fork_rng(devices=range(torch.cuda.device_count())),
-        watching(
-            plan.progress if first else False,
-            plan.folder / "tensorboard" if plan.tensorboard and first else None,
-            epochs=recipe.epochs,
-            steps=len(batches),
-            done=len(history.rows),
-        ) as watch,
-    ):
-        for index in range(len(history.rows), recipe.epochs):
-            start = time.perf_counter()
-            trained = steps.epoch(index, batches, plan.seed, watch)
-            row = Row(
-                epoch=index + 1,
-                **asdict(trained),
-                test_accuracy=accuracy(test),
-                validation_accuracy=accuracy(validation) if validation is not None else None,
-                seconds=time.perf_counter() - start,
-            )
-            history = replace(history, rows=(*history.rows, row))
-            if first:
-                _save(steps, history, plan.folder)
-            fabric.barrier()
-            watch.epoch(row)
-        history = replace(history, final_train_error=1 - accuracy(unaugmented(train)))
-    if first:
-        checkpoint.write_history(plan.folder, history)
-    fabric.barrier()
-
-
-def _save(steps: Steps, history: History, folder: Path) -> None:
-    """Write an epoch's files: the weights before last.pt, which makes the epoch count as done."""
-    if history.best_epoch == len(history.rows):
-        checkpoint.save_weights(steps.net, folder / checkpoint.BEST_WEIGHTS)
-    checkpoint.save_weights(steps.net, folder / checkpoint.LAST_WEIGHTS)
-    state = {
-        "net": steps.net.state_dict(),
-        "optimizer": steps.optimizer.state_dict(),
-        "precision": steps.fabric.strategy.precision.state_dict(),
-        "rows": [asdict(row) for row in history.rows],
-    }
-    checkpoint.save_state(folder / checkpoint.LAST, state)
-    checkpoint.write_history(folder, history)
-
-
-def _resume(steps: Steps, folder: Path) -> tuple[Row, ...]:
-    """Restore the last whole epoch, if there is one; the rows so far."""
-    path = folder / checkpoint.LAST
-    if not path.exists():
-        return ()
-    state = checkpoint.load_state(path, steps.fabric.device)
-    steps.net.load_state_dict(state["net"])
-    steps.optimizer.load_state_dict(state["optimizer"])
-    steps.fabric.strategy.precision.load_state_dict(state["precision"])
-    return tuple(Row(**row) for row in state["rows"])
+    def final(self) -> dict[str, Any]:
+        return {"final_train_error": self._accuracies.train_error()}

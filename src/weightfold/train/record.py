@@ -19,34 +19,45 @@ from weightfold.core.charted import Charted
 from weightfold.data import Dataset
 from weightfold.files import write_json
 from weightfold.train import checkpoint
-from weightfold.train.recipe import Distillation, Recipe
+from weightfold.train.recipe import Recipe
 
 
 def describe(
     net: nn.Module,
-    dataset: Dataset,
     recipe: Recipe,
     *,
     seed: int,
     validation: int | float,
-    teacher: nn.Module | None,
-    distillation: Distillation | None,
     precision: str,
     about: Mapping[str, Any],
+    **more: Any,
 ) -> dict[str, Any]:
-    """What defines a run, as JSON values: two runs that agree in it belong in one folder."""
+    """What defines a run, as JSON values: two runs that agree in it belong in one folder.
+
+    Args:
+        net: Its tensors' names, dtypes and shapes are recorded, not their values.
+        recipe: As for `fit`, like all that follow.
+        seed: Of the run.
+        validation: Of the run.
+        precision: Of the run.
+        about: Of the run.
+        **more: What else a kind of run is defined by: its data, teacher, ...
+    """
     configuration = {
         "about": dict(about),
         "recipe": asdict(recipe),
         "seed": seed,
         "validation": validation,
         "precision": precision,
-        "distillation": asdict(distillation) if distillation else None,
-        "teacher": digest(teacher) if teacher else None,
-        "dataset": {"name": dataset.name, "record": dataset.record},
+        **more,
         "network": {n: f"{t.dtype} {list(t.shape)}" for n, t in net.state_dict().items()},
     }
     return json.loads(json.dumps(configuration, default=str))
+
+
+def describe_data(dataset: Dataset) -> dict[str, Any]:
+    """A data set's part in `describe`."""
+    return {"name": dataset.name, "record": dataset.record}
 
 
 def digest(net: nn.Module) -> str:

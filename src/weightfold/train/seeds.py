@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 
-from weightfold.data import Batches, Dataset, split
+from weightfold.data import Batches, Dataset
 from weightfold.train import checkpoint
-from weightfold.train.feed import evaluation_batches, training_batches
+from weightfold.train.feed import evaluation_batches, set_aside, training_batches
 from weightfold.train.history import SELECTIONS, History, Row
 from weightfold.train.logs import watching
 from weightfold.train.recipe import Recipe
-from weightfold.train.record import check_same, describe, write_run
+from weightfold.train.record import check_same, describe, describe_data, write_run
 from weightfold.train.steps import REMEDY, NonFiniteLoss, make_optimizer
 
 Tensors = dict[str, Tensor]
@@ -79,14 +79,14 @@ def fit_seeds(
         net = make_net(seed)
         configuration = describe(
             net,
-            dataset,
             recipe,
             seed=seed,
             validation=validation,
-            teacher=None,
-            distillation=None,
             precision="32-true",
             about=about or {},
+            dataset=describe_data(dataset),
+            teacher=None,
+            distillation=None,
         )
         there = check_same(configuration, folder / str(seed))
         history = checkpoint.finished(folder / str(seed)) if there else None
@@ -121,14 +121,14 @@ def _train(
     progress: bool | Callable[[Row], None],
 ) -> list[History]:
     recipe, count = stack.recipe, len(seeds)
-    parts = [split(dataset.train, validation, seed) if validation else None for seed in seeds]
-    train = [part[0] if part else dataset.train for part in parts]
+    parts = [set_aside(dataset, validation, seed) for seed in seeds]
+    train = [images for images, _ in parts]
     feeds = [
         training_batches(images, dataset, recipe, seed, device)
         for images, seed in zip(train, seeds, strict=True)
     ]
     test = [evaluation_batches(dataset.test, dataset, device)] * count
-    held_out = [evaluation_batches(part[1], dataset, device) for part in parts if part]
+    held_out = [evaluation_batches(held, dataset, device) for _, held in parts if held is not None]
     histories = [History((), SELECTIONS[bool(validation)]) for _ in seeds]
     epochs, steps = recipe.epochs, len(feeds[0])
     with watching(progress, None, epochs=epochs, steps=steps, done=0) as watch:
@@ -138,7 +138,7 @@ def _train(
             accuracies = stack.accuracies(test)
             validated = stack.accuracies(held_out) if held_out else [None] * count
             seconds = (time.perf_counter() - start) / count
-            watch.steps(epoch + 1, losses[0], steps)
+            watch.steps(epoch + 1, {"": losses[0]}, steps)
             for i in range(count):
                 row = Row(
                     epoch=epoch + 1,

@@ -4,14 +4,15 @@ import copy
 import hashlib
 import math
 import time
-from collections.abc import Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from statistics import median
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from weightfold.data import Batches
 from weightfold.train.logs import Watch
 from weightfold.train.objective import sample_losses, squared_norm
 from weightfold.train.recipe import Distillation, Recipe
@@ -32,18 +33,135 @@ class NonFiniteLoss(ArithmeticError):
     """The loss, or a weight, became NaN or infinite; the last good checkpoint stays on disk."""
 
 
+class Feed(Protocol):
+    """What `Steps` trains on; every process draws whole batches and takes its slice."""
+
+    def __len__(self) -> int:
+        """Steps in an epoch."""
+
+    def epoch(self, index: int) -> Iterator[Any]:
+        """The batches of an epoch: a function of its index alone."""
+
+
 @dataclass(frozen=True)
 class Trained:
-    """What an epoch's steps report; the fields are those of `Row`."""
+    """What an epoch's steps report."""
 
     lr: float
-    train_loss: float
-    train_error: float
+    """As in `Row`."""
     seconds_per_step: float
+    """As in `Row`."""
+    figures: dict[str, dict[str, float | None]]
+    """By data set: `train_loss` and `train_error` as in `Row`; None where no image was seen."""
 
 
-class Steps:
-    """A network with its optimizer and its objective, set up on this process's device.
+class Steps(ABC):
+    """A network with its optimizer, set up on this process's device; a subclass has the objective.
+
+    Args:
+        fabric: Launched.
+        net: The network.
+        trained: The module that holds it and whatever else is trained; moved to the device, in
+            place.
+        optimizer: Of its parameters.
+        recipe: Every hyperparameter.
+        parts: Names of the data sets, "" for the only one.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        net: nn.Module,
+        trained: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        recipe: Recipe,
+        parts: tuple[str, ...],
+    ) -> None:
+        self.fabric, self.net, self.trained, self.recipe = fabric, net, trained, recipe
+        self.optimizer, self.parts = optimizer, parts
+        self.model, self._stepper = fabric.setup(trained, optimizer)
+        self._look_every = 1 if fabric.device.type == "cpu" else LOOK_EVERY
+
+    @abstractmethod
+    def forward(self, part: str, images: Tensor) -> Tensor:
+        """Logits (B, classes) of images of one data set."""
+
+    @abstractmethod
+    def _losses(self, batch: Any) -> tuple[Any, Tensor]:
+        """What `_backward` takes; and (parts, 3): summed loss, wrong, seen of this process."""
+
+    def _backward(self, loss: Any) -> None:
+        """Fill the gradients."""
+        self.fabric.backward(loss)
+
+    def _lr(self, epoch: int, step: int, steps: int) -> float:
+        """The learning rate of a step; `epoch` and `step` from 0."""
+        return self.recipe.lr_at(epoch * steps + step, steps)
+
+    def epoch(self, index: int, batches: Feed, seed: int, watch: Watch) -> Trained:
+        """Train on one pass over `batches`.
+
+        Args:
+            index: The epoch, from 0.
+            batches: To train on.
+            seed: With `index` and the process, of torch's random numbers (dropout).
+            watch: Hears of the steps.
+
+        Raises:
+            NonFiniteLoss: A loss, or after the epoch a parameter, is NaN or infinite.
+            ValueError: The network has another number of outputs than the data set classes.
+        """
+        torch.manual_seed(mixed_seed(seed, index, self.fabric.global_rank))
+        if self.recipe.reset_momentum_each_epoch:
+            self.optimizer.state.clear()
+        tally, pending, lr = _Tally(self.parts), [], self.recipe.lr
+        start = time.perf_counter()
+        for step, batch in enumerate(batches.epoch(index)):
+            lr = self._lr(index, step, len(batches))
+            pending.append(self._step(batch, lr))
+            if len(pending) == self._look_every or step + 1 == len(batches):
+                bad = tally.add(torch.stack(pending).tolist())
+                if bad is not None:
+                    raise NonFiniteLoss(
+                        f"the loss{f' of {bad!r}' if bad else ''} is {tally.last[bad]} in epoch "
+                        f"{index + 1}, step {tally.steps} of {len(batches)} (lr={lr:.3g}); the "
+                        f"checkpoint of epoch {index} stays; {REMEDY}"
+                    )
+                now = time.perf_counter()
+                tally.times.append((now - start) / len(pending))
+                watch.steps(index + 1, tally.last, len(pending))
+                start, pending = now, []
+        broken = [n for n, p in self.net.named_parameters() if not p.isfinite().all()]
+        if broken:
+            raise NonFiniteLoss(
+                f"{broken[0]} is no longer finite after epoch {index + 1}; the checkpoint of epoch "
+                f"{index} stays; {REMEDY}"
+            )
+        sums = torch.tensor(tally.sums, device=self.fabric.device)
+        self.fabric.all_reduce(sums, reduce_op="sum")
+        figures = {n: _means(*row) for n, row in zip(self.parts, sums.tolist(), strict=True)}
+        return Trained(lr, median(tally.times), figures)
+
+    def _step(self, batch: Any, lr: float) -> Tensor:
+        """One optimizer step; (parts, 3): summed loss, wrong, seen of this process."""
+        loss, counts = self._losses(batch)
+        self.optimizer.zero_grad()
+        self._backward(loss)
+        if self.recipe.clip_norm is not None:
+            self.fabric.clip_gradients(
+                self.model,
+                self._stepper,
+                max_norm=self.recipe.clip_norm,
+                error_if_nonfinite=False,  # 16-mixed skips such a step; else the next loss tells
+            )
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self._stepper.step()
+        return counts
+
+
+class PlainSteps(Steps):
+    """Steps of one network on one data set.
 
     Args:
         fabric: Launched.
@@ -63,65 +181,26 @@ class Steps:
         teacher: nn.Module | None,
         distillation: Distillation | None,
     ) -> None:
-        self.fabric, self.net, self.recipe, self.distillation = fabric, net, recipe, distillation
-        self._classes = classes
         on_theta = recipe.weight_decay > 0 and recipe.decay_on == "theta"
         self._norm = squared_norm(net) if on_theta else None
-        self.optimizer = make_optimizer(
-            net.parameters(), recipe, 0.0 if on_theta else recipe.weight_decay
-        )
-        self.model, self._stepper = fabric.setup(net, self.optimizer)
+        decay = 0.0 if on_theta else recipe.weight_decay
+        optimizer = make_optimizer(net.parameters(), recipe, decay)
+        super().__init__(fabric, net, net, optimizer, recipe, ("",))
+        self._classes, self._distillation = classes, distillation
         self._teacher = copy.deepcopy(teacher).eval().to(fabric.device) if teacher else None
-        self._look_every = 1 if fabric.device.type == "cpu" else LOOK_EVERY
 
-    def epoch(self, index: int, batches: Batches, seed: int, watch: Watch) -> Trained:
-        """Train on one pass over `batches`.
+    def forward(self, part: str, images: Tensor) -> Tensor:
+        """Logits (B, classes)."""
+        return self.model(images)
 
-        Args:
-            index: The epoch, from 0.
-            batches: Every process draws whole batches and takes its slice.
-            seed: With `index` and the process, of torch's random numbers (dropout).
-            watch: Hears of the steps.
-
-        Raises:
-            NonFiniteLoss: A loss, or after the epoch a parameter, is NaN or infinite.
-            ValueError: The network has another number of outputs than the data set classes.
-        """
-        torch.manual_seed(_seed(seed, index, self.fabric.global_rank))
-        if self.recipe.reset_momentum_each_epoch:
-            self.optimizer.state.clear()
+    def epoch(self, index: int, batches: Feed, seed: int, watch: Watch) -> Trained:
+        """As in `Steps`, in train mode."""
         self.net.train()
-        tally, pending, lr = _Tally(), [], self.recipe.lr
-        start = time.perf_counter()
-        for step, (images, labels) in enumerate(batches.epoch(index)):
-            lr = self.recipe.lr_at(index * len(batches) + step, len(batches))
-            pending.append(self._step(images, labels, lr))
-            if len(pending) == self._look_every or step + 1 == len(batches):
-                loss = tally.add(torch.stack(pending).tolist())
-                if not math.isfinite(loss):
-                    raise NonFiniteLoss(
-                        f"the loss is {loss} in epoch {index + 1}, step {tally.steps} of "
-                        f"{len(batches)} (lr={lr:.3g}); the checkpoint of epoch {index} stays; "
-                        f"{REMEDY}"
-                    )
-                now = time.perf_counter()
-                tally.times.append((now - start) / len(pending))
-                watch.steps(index + 1, loss, len(pending))
-                start, pending = now, []
-        broken = [n for n, p in self.net.named_parameters() if not p.isfinite().all()]
-        if broken:
-            raise NonFiniteLoss(
-                f"{broken[0]} is no longer finite after epoch {index + 1}; the checkpoint of epoch "
-                f"{index} stays; {REMEDY}"
-            )
-        sums = torch.tensor([tally.loss, tally.wrong, tally.seen], device=self.fabric.device)
-        self.fabric.all_reduce(sums, reduce_op="sum")
-        loss, wrong, seen = sums.tolist()
-        return Trained(lr, loss / seen, wrong / seen, median(tally.times))
+        return super().epoch(index, batches, seed, watch)
 
-    def _step(self, images: Tensor, labels: Tensor, lr: float) -> Tensor:
-        """One optimizer step; (3,): the loss summed over this process's images, wrong, seen."""
+    def _losses(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         rank, world = self.fabric.global_rank, self.fabric.world_size
+        images, labels = batch
         share = world / len(labels)  # DDP averages: in all, the mean over the whole batch
         images, labels = images[rank::world], labels[rank::world]
         logits = self.model(images)
@@ -135,25 +214,12 @@ class Steps:
             labels,
             label_smoothing=self.recipe.label_smoothing,
             teacher_logits=self._teach(images),
-            distillation=self.distillation,
+            distillation=self._distillation,
         )
         loss = losses.sum() * share
         if self._norm is not None:
             loss = loss + self.recipe.weight_decay / 2 * self._norm()
-        self.optimizer.zero_grad()
-        self.fabric.backward(loss)
-        if self.recipe.clip_norm is not None:
-            self.fabric.clip_gradients(
-                self.model,
-                self._stepper,
-                max_norm=self.recipe.clip_norm,
-                error_if_nonfinite=False,  # 16-mixed skips such a step; else the next loss tells
-            )
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self._stepper.step()
-        wrong = (logits.detach().argmax(dim=1) != labels).sum()
-        return torch.stack([losses.detach().sum(), wrong, torch.full_like(wrong, len(labels))])
+        return loss, count(losses, logits, labels)[None]
 
     @torch.no_grad()
     def _teach(self, images: Tensor) -> Tensor | None:
@@ -163,27 +229,40 @@ class Steps:
             return self._teacher(images).float()
 
 
+def count(losses: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+    """(3,): the losses (B,) summed, images misclassified, and images."""
+    wrong = (logits.detach().argmax(dim=1) != labels).sum()
+    return torch.stack([losses.detach().sum(), wrong, torch.full_like(wrong, len(labels))])
+
+
+def _means(loss: float, wrong: float, seen: float) -> dict[str, float | None]:
+    known = seen > 0
+    return {
+        "train_loss": loss / seen if known else None,
+        "train_error": wrong / seen if known else None,
+    }
+
+
 class _Tally:
     """Running sums of an epoch on this process."""
 
-    def __init__(self) -> None:
-        self.loss, self.wrong, self.seen, self.steps = 0.0, 0.0, 0.0, 0
+    def __init__(self, parts: tuple[str, ...]) -> None:
+        self.sums, self.steps = [[0.0, 0.0, 0.0] for _ in parts], 0
+        self.last: dict[str, float] = {}
         self.times: list[float] = []
+        self._parts = parts
 
-    def add(self, steps: list[list[float]]) -> float:
-        """Add rows of `Steps._step` up to the first non-finite; the last one's mean loss."""
-        mean = math.nan
-        for loss, wrong, seen in steps:
-            self.loss, self.wrong, self.seen = (
-                self.loss + loss,
-                self.wrong + wrong,
-                self.seen + seen,
-            )
+    def add(self, steps: list[list[list[float]]]) -> str | None:
+        """Add steps' (parts, 3); the part whose loss was the first not finite, if any."""
+        for step in steps:
             self.steps += 1
-            mean = loss / seen
-            if not math.isfinite(mean):
-                break
-        return mean
+            for part, sums, row in zip(self._parts, self.sums, step, strict=True):
+                sums[:] = (total + value for total, value in zip(sums, row, strict=True))
+                if row[2]:
+                    self.last[part] = row[0] / row[2]
+                if not math.isfinite(row[0]):
+                    return part
+        return None
 
 
 def make_optimizer(
@@ -202,6 +281,7 @@ def make_optimizer(
     )
 
 
-def _seed(seed: int, epoch: int, rank: int) -> int:
-    """A seed for each (seed, epoch, process), so that no random state need be saved."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {epoch} {rank}".encode()).digest()[:6])
+def mixed_seed(*parts: int | str) -> int:
+    """A seed for each (seed, epoch, process, ...), so that no random state need be saved."""
+    mixed = hashlib.sha256(" ".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(mixed[:6])

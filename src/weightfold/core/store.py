@@ -99,7 +99,7 @@ def part_of(net: nn.Module, name: str) -> str | None:
         return part_of(net.model, name.removeprefix("model."))
     _, index, coordinate = name.split(".", 2)
     chart: Chart = net.charts[int(index)]  # type: ignore[assignment]
-    if (part := chart.part(coordinate)) is not None:
+    if (part := chart.stored_in(coordinate)) is not None:
         return part
     computed = {part_of(net.model, place) for place in net._places}
     return computed.pop() if len(computed) == 1 else None
@@ -255,7 +255,12 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
         if (version := manifest["format"]) <= FORMAT:
             entries = [manifest["tensors"], *manifest.setdefault("parts", {}).values()]
             _ = [Path(entry["file"]) / entry["sha256"] for entry in entries]
-            _ = manifest["tensors"]["aliases"].items(), [*manifest["levels"]]
+            _ = manifest["tensors"]["aliases"].items()
+            _ = [
+                (chart["kind"], {**chart["config"]})
+                for level in manifest["levels"]
+                for chart in level
+            ]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({error}); save the net again") from error
     if version > FORMAT:

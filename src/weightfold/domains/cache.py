@@ -1,0 +1,109 @@
+"""Deltas of many domains in memory, under a cap."""
+
+import threading
+from collections import OrderedDict
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from weightfold.domains.bundle import Bundle
+
+
+@dataclass
+class Counts:
+    """What a cache has done, and holds.
+
+    Attributes:
+        hits: Calls that found the delta, or met its loading.
+        misses: Calls that loaded.
+        evictions: Deltas let go for others.
+        resident: Bytes of the deltas held.
+    """
+
+    hits: int = 0
+    misses: int = 0
+    evictions: int = 0
+    resident: int = 0
+
+
+class DeltaCache:
+    """The deltas used last, up to a number of bytes; for any number of threads.
+
+    A delta that is let go stays in memory for as long as a caller holds it.
+
+    Args:
+        bundle: Where deltas come from.
+        max_bytes: Cap on the tensors held.
+        mapped: True: tensors are views of the mapped file, so that loading costs a check of the
+            hash the first time and nothing later, and the system may drop pages it can read again;
+            False: copies in memory, so that no read from disk meets a later call.
+
+    Attributes:
+        counts: Read it at any time.
+
+    Raises:
+        ValueError: `max_bytes` is below 1.
+    """
+
+    def __init__(self, bundle: Bundle, max_bytes: int, *, mapped: bool = True) -> None:
+        if max_bytes < 1:
+            raise ValueError(f"max_bytes={max_bytes}; the cap is 1 byte or more")
+        self.bundle, self.max_bytes, self.mapped = bundle, max_bytes, mapped
+        self.counts = Counts()
+        self._sizes = bundle.sizes().domains
+        self._held: OrderedDict[str, Future[dict[str, Tensor]]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, name: str) -> dict[str, Tensor]:
+        """The delta of a domain, as `Bundle.delta` gives it; loaded once by however many threads.
+
+        Raises:
+            KeyError: The bundle has no such domain.
+            FileNotFoundError: The file is missing.
+            ValueError: The delta is larger than the cap, or its file is damaged.
+        """
+        with self._lock:
+            if name in self._held:
+                self.counts.hits += 1
+                self._held.move_to_end(name)
+                delta = self._held[name]
+                loads = False
+            else:
+                self._make_room(name)
+                self.counts.misses += 1
+                delta = self._held[name] = Future()
+                loads = True
+        if loads:
+            self._load(name, delta)
+        return delta.result()
+
+    def _make_room(self, name: str) -> None:
+        if name not in self._sizes:
+            raise KeyError(f"domain={name!r}; the domains are {', '.join(self._sizes)}")
+        if (size := self._sizes[name]) > self.max_bytes:
+            raise ValueError(
+                f"the delta of {name!r} has {size:,} bytes, more than max_bytes={self.max_bytes:,}"
+            )
+        while self.counts.resident + size > self.max_bytes:
+            self._forget(next(iter(self._held)))
+            self.counts.evictions += 1
+        self.counts.resident += size
+
+    def _forget(self, name: str) -> None:
+        del self._held[name]
+        self.counts.resident -= self._sizes[name]
+
+    def _load(self, name: str, delta: Future[dict[str, Tensor]]) -> None:
+        """Load outside the lock, so that deltas already here are not kept waiting."""
+        try:
+            tensors = self.bundle.delta(name)
+            if not self.mapped:
+                tensors = {n: t.clone() for n, t in tensors.items()}
+        except BaseException as error:
+            with self._lock:
+                if self._held.get(name) is delta:
+                    self._forget(name)
+            delta.set_exception(error)
+        else:
+            delta.set_result(tensors)

@@ -193,7 +193,7 @@ def _check_heads(plan: "Plan", heads: Mapping[str, int]) -> None:
     if not heads:
         raise ValueError("heads={} names no domain; give domain -> number of classes")
     for domain, classes in heads.items():
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", domain):
+        if not isinstance(domain, str) or not re.fullmatch(r"[A-Za-z0-9_-]+", domain):
             raise ValueError(f"heads has the domain {domain!r}; use letters, digits, '_' and '-'")
         if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
             raise ValueError(f"heads[{domain!r}]={classes!r}; a domain has 1 class or more")

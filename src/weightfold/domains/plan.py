@@ -221,8 +221,9 @@ def plan_sharing(
     budget is never exceeded and missed by less than the next filter of the walk. Convolutions of
     every kind take part: depthwise and grouped (a filter is one output channel, with its kernel
     over the channels of its group), downsample branches, squeeze-excite; a filter brings its bias.
-    Convolutions that do not run for the example (auxiliary classifiers) stay shared and do not
-    count, and so does all that is neither convolution, batch norm nor classifier.
+    Convolutions that do not run for the example (auxiliary classifiers), or whose weight is tied to
+    something other than a convolution, stay shared and do not count for the budget; and so does all
+    that is neither convolution, batch norm nor classifier.
 
     Args:
         model: A plain network; left unchanged. Its weights do not matter, only their shapes.
@@ -261,7 +262,7 @@ def plan_sharing(
             convolution or are of another length; an argument that is none of its choices; no
             classifier found; a model that does not run on the example, has no convolution, or
             computes a convolution's weight by a parametrization.
-        TypeError: A mask or `example_input` is of no such type.
+        TypeError: `model` is a Charted net, or a mask or `example_input` is of no such type.
     """
     _check_choices(strategy=strategy, budget=budget, bn=bn, head=head)
     _check_size(strategy, fraction, num_filters)

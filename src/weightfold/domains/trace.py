@@ -130,12 +130,12 @@ def trace(
             many outputs as the model.
 
     Raises:
-        ValueError: The model is charted or does not run, no layer is the classifier, or a
-            convolution's weight is no Parameter of its own.
-        TypeError: `example_input` is no tensor.
+        ValueError: The model does not run, no layer is the classifier, or a convolution's weight
+            is no Parameter of its own.
+        TypeError: The model is charted, or `example_input` is no tensor.
     """
     if isinstance(model, Charted):
-        raise ValueError("model is a charted net; plan the plain network, e.g. net.deploy()")
+        raise TypeError("model is a Charted net; plan the plain network, e.g. net.deploy()")
     image = _image(model, example_input)
     run = _run(model, image, given=example_input is not None)
     modules = dict(model.named_modules())
@@ -148,10 +148,10 @@ def trace(
     canonical = Slots.of(model).canonical
     layers: dict[str, Layer] = {}
     for path, module in ran.items():
-        if not isinstance(module, CONVOLUTIONS):
+        if path == head or not isinstance(module, CONVOLUTIONS):
             continue
         first = split_name(_own_weight(path, module, canonical))[0]
-        if head in (path, first) or not isinstance(modules[first], CONVOLUTIONS):
+        if first == head or not isinstance(modules[first], CONVOLUTIONS):
             continue
         seen = layers[first].macs_per_filter if first in layers else 0
         layers[first] = _layer(first, modules[first], seen + macs[path], canonical)

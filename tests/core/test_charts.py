@@ -37,25 +37,26 @@ def test_a_name_of_the_chart_itself_is_refused():
         wf.mask(model, {"fit.weight": torch.ones(3, 2, 3, 3)})
 
 
-def test_sharing_keeps_the_filters_of_weight_and_bias_apart():
-    model = nn.Sequential(nn.Conv2d(2, 4, 3))
-    own = {"0.weight": [True, False, False, True], "0.bias": [False, True, False, False]}
-    chart = Sharing.build(model, own=own, private=[], domains=["birds", "cars"])
+def test_sharing_keeps_the_filters_of_weight_and_bias_together():
+    model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.Flatten(), nn.Linear(4, 2))
+    classes = {"birds": 2, "cars": 2}
+    chart = Sharing.build(model, own={"0": [[0, 1], [3, 4]]}, norms=[], head="2", classes=classes)
     net = Charted(model, [chart])
-    for domain in ("birds", "cars"):
+    for domain in classes:
         for name, tensor in net.theta({"domain": domain}).items():
             assert torch.equal(tensor, model.get_parameter(name)), name
     with torch.no_grad():
         chart.domains["cars"].get_parameter("0.bias").add_(1)
+        chart.shared.get_parameter("0.bias").add_(2)
     moved = net.theta({"domain": "cars"})["0.bias"] - model[0].bias
-    assert moved.round().tolist() == [0, 1, 0, 0]
+    assert moved.round().tolist() == [1, 2, 2, 1]
 
 
 def test_sharing_keeps_frozen_tensors_frozen():
-    model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4)).requires_grad_(False)
-    private = [f"1.{n}" for n in model[1].state_dict()]
-    chart = Sharing.build(model, own={"0.weight": [True] * 2 + [False] * 2}, private=private,
-                          domains=["a"])  # fmt: skip
+    model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
+    model.requires_grad_(False)
+    own, classes = {"0": [[0, 2]]}, {"a": 2}
+    chart = Sharing.build(model, own=own, norms=["1"], head="3", classes=classes)
     assert not any(p.requires_grad for p in chart.parameters())
 
 
@@ -76,7 +77,7 @@ def test_an_idle_domain_stays_bitwise_still(cases):
     for _ in range(3):
         step("cars")
     after = net.state_dict()
-    assert len(idle) == 8
+    assert len(idle) == 9
     assert all(torch.equal(after[n], t) for n, t in idle.items())
     assert any(not torch.equal(after[n], t) for n, t in busy.items())
 
@@ -85,13 +86,13 @@ def test_domains_share_exactly_the_shared_filters(cases):
     case = cases.make("sharing")
     birds, cars = (case.net.theta({"domain": d})["0.weight"] for d in ("birds", "cars"))
     same = [torch.equal(a, b) for a, b in zip(birds, cars, strict=True)]
-    assert same == [not own for own in case.chart.own["0.weight"]]
+    assert same == [False, True, True, False]
 
 
 @pytest.mark.parametrize("at", [{}, {"domain": "boats"}])
 def test_unknown_or_missing_domain(cases, at):
     case = cases.make("sharing")
-    with pytest.raises(KeyError, match=r"at\['domain'\].*birds.*cars"):
+    with pytest.raises(KeyError, match=r"domain=.*birds, cars"):
         case.net(case.x, at=at)
     case.run()
 

@@ -217,9 +217,8 @@ def swapped(config):
 def test_executor_is_the_same_function(cases, case):
     chart = case.net.charts[0]
     other = type(chart).build(case.model, **swapped(chart.config()))
-    if not chart.alternatives():
-        assert swapped(chart.config()) == chart.config()
-        pytest.skip(f"{case.kind} has no executors")
+    if swapped(chart.config()) == chart.config():
+        pytest.skip(f"{case.kind} has no choice of executors; verify compares those it has")
     assert set(chart.executors()) != set(other.executors())
     net = Charted(case.model, [other])
     net.load_state_dict(case.net.state_dict(), strict=True)

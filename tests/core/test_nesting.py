@@ -9,7 +9,6 @@ from torch.func import functional_call
 
 import weightfold as wf
 from weightfold import Charted
-from weightfold.charts.sharing import Sharing
 
 
 def outer(cases, case, verb: str) -> Charted:
@@ -99,23 +98,19 @@ def test_fit_goes_through_both_levels(cases):
 
 
 def test_at_reaches_every_level(cases):
-    model = cases.Conv().double()
-    below = wf.expand(model, rate=2, seed=0)
-    name = "charts.0.conv1.1.weight"
-    filters = below.get_parameter(name).shape[0]
-    own = {name: [i % 2 == 0 for i in range(filters)]}
-    private = ["model.head.weight", "model.head.bias"]
-    net = Charted(below, [Sharing.build(below, own=own, private=private, domains=["a", "b"])])
-    cases.shake(net)
+    below = cases.make("sharing").net
     x = torch.randn(2, 2, 6, 6).double()
-    outs = {d: net.eval()(x, at={"domain": d}) for d in "ab"}
-    assert not torch.allclose(outs["a"], outs["b"])
+    outs = {d: below.eval()(x, at={"domain": d}) for d in ("birds", "cars")}
+    assert not torch.allclose(outs["birds"], outs["cars"])
+    top = wf.subspace(below, dim=4, where="domains.cars.*").eval()
     for domain, out in outs.items():
-        torch.testing.assert_close(net.deploy({"domain": domain})(x), out)
-    top = wf.subspace(net, dim=4, where="charts.0.shared.*")
-    torch.testing.assert_close(top.eval()(x, at={"domain": "b"}), outs["b"])
+        torch.testing.assert_close(top(x, at={"domain": domain}), out)
+    cases.shake(top.charts)
+    torch.testing.assert_close(top(x, at={"domain": "birds"}), outs["birds"])
+    assert not torch.allclose(top(x, at={"domain": "cars"}), outs["cars"])
+    torch.testing.assert_close(top.deploy({"domain": "cars"})(x), top(x, at={"domain": "cars"}))
     with pytest.raises(KeyError, match="domains are"):
-        top(x, at={"domain": "c"})
+        top(x, at={"domain": "boats"})
 
 
 def test_short_names_reach_the_coordinates(cases):

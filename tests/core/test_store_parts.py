@@ -36,7 +36,7 @@ class Sum(Chart):
     def forward(self, **at):
         return {"head.bias": self.base + sum(self.parts.values())}
 
-    def part(self, name):
+    def stored_in(self, name):
         kind, _, rest = name.partition(".")
         return rest if kind == "parts" else None
 

@@ -108,7 +108,8 @@ class Sharing(Chart):
     def alternatives(self, **at: Any) -> dict[str, tuple[nn.Module, dict[str, Tensor]]]:
         """Every executor with its operands for the domain."""
         operands = self.operands(**(at or self.somewhere()))
-        return {path: (e, operands_of(operands, path)) for path, e in self.executors().items()}
+        executors = {p: e.train(self.training) for p, e in self.executors().items()}
+        return {path: (e, operands_of(operands, path)) for path, e in executors.items()}
 
     def remade_layers(self, *, domain: Domain = None, **at: Any) -> dict[str, nn.Module]:
         """The head, with the domain's number of classes."""
@@ -137,7 +138,7 @@ class Sharing(Chart):
                 self.layout.assign(part, theta[part.name])
         return self.residuals(theta, domain=names[0])
 
-    def part(self, name: str) -> str | None:
+    def stored_in(self, name: str) -> str | None:
         """The domain a coordinate belongs to."""
         head, _, rest = name.partition(".")
         return rest.partition(".")[0] if head == "domains" else None

@@ -122,7 +122,7 @@ class Chart(nn.Module):
         """A small case for the contract tests and the documentation."""
         raise NotImplementedError
 
-    def part(self, name: str) -> str | None:
+    def stored_in(self, name: str) -> str | None:
         """File a coordinate is stored in; None: the shared one."""
         return None
 

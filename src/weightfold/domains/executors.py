@@ -207,7 +207,9 @@ class DomainBatchNorm(DomainLayer):
     slots = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
     def __init__(self, layer: Any) -> None:
-        super().__init__(*self.slots)
+        super().__init__(*self.slots[:2])
+        for slot in self.slots[2:]:
+            self.register_buffer(slot, None)
         self.eps, self.momentum = layer.eps, layer.momentum
         if self.momentum is None:
             self.kernel = "segments"

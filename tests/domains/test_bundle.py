@@ -142,9 +142,13 @@ def test_sizes_are_those_of_the_account(tmp_path, choice):
 
 def test_deltas_and_shared_tensors_are_those_of_the_net(net, folder):
     bundle = Bundle(folder)
-    state = bundle.shared() | {n: t for name in DOMAINS for n, t in bundle.delta(name).items()}
-    assert {n: t.numpy().tobytes() for n, t in state.items()} == bits(net)
-    assert set(bundle.delta("cars")) == set(of_domain(net, "cars"))
+    stored = [bundle.shared(), *map(bundle.delta, DOMAINS)]
+    state = {n: t.numpy().tobytes() for tensors in stored for n, t in tensors.items()}
+    assert state == bits(net)
+    cars = bundle.delta("cars")
+    assert set(cars) == set(of_domain(net, "cars")) and len(cars) == len(set(cars))
+    with pytest.raises(KeyError, match="nothing"):
+        cars["nothing"]
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="maps are read from /proc")

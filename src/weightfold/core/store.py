@@ -8,7 +8,7 @@ import copy
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -287,13 +287,30 @@ def read_state(
     for part in (None, *(manifest["parts"] if parts is None else parts)):
         check_file(folder, manifest, part)
         state |= load_file(file_of(folder, manifest, part))
-    return with_aliases(state, manifest)
-
-
-def with_aliases(state: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> dict[str, Tensor]:
-    """`state` with the further names of its tied tensors."""
     aliases = manifest["tensors"]["aliases"].items()
-    return {**state, **{alias: state[name] for alias, name in aliases if name in state}}
+    return state | {alias: state[name] for alias, name in aliases if name in state}
+
+
+class Stored(Mapping[str, Tensor]):
+    """Tensors of a file by name, memory-mapped; each is made when it is taken.
+
+    Held ready, the objects alone would add a tenth to hundreds of tensors of a few kilobytes.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = safe_open(file, "pt")
+
+    def __getitem__(self, name: str) -> Tensor:
+        try:
+            return self._file.get_tensor(name)
+        except SafetensorError as error:
+            raise KeyError(name) from error
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._file.keys())
+
+    def __len__(self) -> int:
+        return len(self._file.keys())
 
 
 def file_of(folder: Path, manifest: Mapping[str, Any], part: str | None) -> Path:

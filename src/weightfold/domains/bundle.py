@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from weightfold.core.store import (
+    Stored,
     check_file,
     contents,
     file_of,
     levels,
     read_manifest,
+    read_state,
     rebuild,
     shared_hash,
-    with_aliases,
     write_manifest,
     write_part,
 )
@@ -111,20 +111,20 @@ class Bundle:
         """
         return Sizes(self._payload(None), {name: self._payload(name) for name in self.domains})
 
-    def shared(self) -> dict[str, Tensor]:
-        """The tensors that exist once, by their names in the net's state_dict; memory-mapped.
+    def shared(self) -> Mapping[str, Tensor]:
+        """The tensors that exist once, by their names in the net's state_dict; as `delta`.
 
         Raises:
             FileNotFoundError: The file is missing.
             ValueError: The file is damaged or was changed.
         """
-        return with_aliases(self._tensors(None), self.manifest)
+        return self._tensors(None)
 
-    def delta(self, name: str) -> dict[str, Tensor]:
+    def delta(self, name: str) -> Mapping[str, Tensor]:
         """What a domain owns, by the names in the net's state_dict; memory-mapped.
 
-        Pages are read when touched and shared by all processes; writing to a tensor copies its
-        pages and leaves the file alone.
+        A tensor is made when it is taken, its pages are read when touched and are shared by all
+        processes. Tensors are to be read, not written. Tied ones are under their first name.
 
         Raises:
             KeyError: There is no such domain; the message lists those there are.
@@ -132,7 +132,7 @@ class Bundle:
             ValueError: The file is damaged, was changed, or belongs to other shared tensors.
         """
         self._known([name])
-        return with_aliases(self._tensors(name), self.manifest)
+        return self._tensors(name)
 
     def load(self, model: nn.Module, domains: Sequence[str] | None = None) -> nn.Module:
         """A SharedNet of some domains; the others' files are not touched.
@@ -154,10 +154,9 @@ class Bundle:
         if names != self.domains:
             self._check_top("load all its domains")
             chosen = _with_domains(chosen, {name: self.classes[name] for name in names}, self.about)
-        state = self._tensors(None)
-        for name in names:
-            state |= self._tensors(name)
-        return rebuild(self.folder, model, chosen, with_aliases(state, self.manifest))
+        parts = [name for name in names if name in self.manifest["parts"]]
+        state = read_state(self.folder, self.manifest, parts)
+        return rebuild(self.folder, model, chosen, state)
 
     def add(self, net: nn.Module, name: str) -> None:
         """Add a domain of `net`; the other domains' files stay as they are.
@@ -278,11 +277,11 @@ class Bundle:
         write_manifest(self.folder, tensors, parts, changed)
         self.manifest = read_manifest(self.folder)
 
-    def _tensors(self, name: str | None) -> dict[str, Tensor]:
+    def _tensors(self, name: str | None) -> Mapping[str, Tensor]:
         if name is not None and name not in self.manifest["parts"]:
             return {}
         self._check(name)
-        return load_file(file_of(self.folder, self.manifest, name))
+        return Stored(file_of(self.folder, self.manifest, name))
 
     def _check(self, name: str | None) -> None:
         """Check a file, unless it is the one checked before."""

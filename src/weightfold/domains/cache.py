@@ -1,7 +1,8 @@
-"""Deltas of many domains in memory, under a cap."""
+"""Deltas of many domains, memory-mapped, under a cap."""
 
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -30,14 +31,12 @@ class Counts:
 class DeltaCache:
     """The deltas used last, up to a number of bytes; for any number of threads.
 
-    A delta that is let go stays in memory for as long as a caller holds it.
+    A delta is the mapped file: the first loading reads it all to check its hash, later ones map it.
+    One that is let go stays in memory for as long as a caller holds it.
 
     Args:
         bundle: Where deltas come from.
         max_bytes: Cap on the tensors held.
-        mapped: True: tensors are views of the mapped file, so that loading costs a check of the
-            hash the first time and nothing later, and the system may drop pages it can read again;
-            False: copies in memory, so that no read from disk meets a later call.
 
     Attributes:
         counts: Read it at any time.
@@ -46,16 +45,16 @@ class DeltaCache:
         ValueError: `max_bytes` is below 1.
     """
 
-    def __init__(self, bundle: Bundle, max_bytes: int, *, mapped: bool = True) -> None:
+    def __init__(self, bundle: Bundle, max_bytes: int) -> None:
         if max_bytes < 1:
             raise ValueError(f"max_bytes={max_bytes}; the cap is 1 byte or more")
-        self.bundle, self.max_bytes, self.mapped = bundle, max_bytes, mapped
+        self.bundle, self.max_bytes = bundle, max_bytes
         self.counts = Counts()
         self._sizes = bundle.sizes().domains
-        self._held: OrderedDict[str, Future[dict[str, Tensor]]] = OrderedDict()
+        self._held: OrderedDict[str, Future[Mapping[str, Tensor]]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, name: str) -> dict[str, Tensor]:
+    def get(self, name: str) -> Mapping[str, Tensor]:
         """The delta of a domain, as `Bundle.delta` gives it; loaded once by however many threads.
 
         Raises:
@@ -94,12 +93,10 @@ class DeltaCache:
         del self._held[name]
         self.counts.resident -= self._sizes[name]
 
-    def _load(self, name: str, delta: Future[dict[str, Tensor]]) -> None:
+    def _load(self, name: str, delta: Future[Mapping[str, Tensor]]) -> None:
         """Load outside the lock, so that deltas already here are not kept waiting."""
         try:
             tensors = self.bundle.delta(name)
-            if not self.mapped:
-                tensors = {n: t.clone() for n, t in tensors.items()}
         except BaseException as error:
             with self._lock:
                 if self._held.get(name) is delta:

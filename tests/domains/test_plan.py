@@ -102,12 +102,15 @@ def test_the_model_and_the_global_generator_stay_as_they_were():
 def test_a_model_that_reads_values_runs_on_zeros():
     class Reads(Backwards):
         def forward(self, x):
-            return super().forward(x if x.sum().item() == 0 else x.new_zeros(0))
+            assert x.sum().item() == 0
+            return super().forward(x + 0 * torch.rand_like(x))
 
     model = Reads()
+    state = torch.get_rng_state()
     plan = plan_sharing(model, fraction=0.3, example_input=torch.ones(1, 3, 16, 16))
     assert plan.layers == plan_sharing(Backwards(), fraction=0.3, example_input=IMAGE).layers
     assert model.norm.num_batches_tracked == 0
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 @given(LAYERS, FRACTIONS, FRACTIONS, STRATEGIES, st.sampled_from(["weights", "macs"]))
@@ -140,6 +143,12 @@ def test_a_budget_is_never_exceeded_and_missed_by_less_than_a_filter(layers, a, 
     assert set(chosen[0]) <= set(chosen[1])
     assert taken(0) == []
     assert taken(1) == list(range(len(costs)))
+
+
+def test_a_fraction_is_the_decimal_it_is_written_as():
+    layers = [Layer("a", 100, 1, 1, 1)]
+    for percent in range(1, 101):
+        assert sum(take_share(layers, "bottom", 0, percent / 100, "weights")["a"]) == percent
 
 
 @given(LAYERS, STRATEGIES, st.data())
@@ -251,6 +260,12 @@ def test_batch_norms_and_head_can_stay_shared():
     assert len(plan.choice["shared_norms"]) == 3
     plan = plan_sharing(model, fraction=0, bn="shared", head="shared")
     assert (plan.norms, plan.shared_head) == ((), True)
+
+
+def test_a_batch_norm_without_tensors_is_not_owned():
+    empty = nn.BatchNorm2d(6, affine=False, track_running_stats=False)
+    model = nn.Sequential(nn.Conv2d(3, 6, 1), empty, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    assert plan_sharing(model.append(nn.Linear(6, 2)), fraction=0, example_input=IMAGE).norms == ()
 
 
 def test_head_path_names_another_classifier():

@@ -20,17 +20,25 @@ if TYPE_CHECKING:
     from weightfold.core.store import save as save
     from weightfold.core.verbs import mask as mask
     from weightfold.core.verbs import subspace as subspace
+    from weightfold.domains.net import SharedNet as SharedNet
+    from weightfold.domains.plan import Plan as Plan
+    from weightfold.domains.plan import plan_sharing as plan_sharing
+    from weightfold.domains.verb import share as share
 
 _HOMES = {
     "Chain": "chains.chain",
     "Chart": "core.chart",
     "Charted": "core.charted",
+    "Plan": "domains.plan",
+    "SharedNet": "domains.net",
     "expand": "chains.verb",
     "linear_from_twin": "chains.twin",
     "load": "core.store",
     "mask": "core.verbs",
     "nonlinear_twin": "chains.twin",
+    "plan_sharing": "domains.plan",
     "save": "core.store",
+    "share": "domains.verb",
     "subspace": "core.verbs",
 }
 

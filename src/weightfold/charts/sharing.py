@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from weightfold.core.chart import Chart, Example
 from weightfold.core.slots import plant, tensor_at
-from weightfold.domains.layout import Layout, filter_mask, operands_of, ranges
+from weightfold.domains.layout import Layout, Place, filter_mask, operands_of, ranges
 from weightfold.domains.mixture import Mixture
 
 Domain = str | Mixture | Tensor | None
@@ -50,6 +50,7 @@ class Sharing(Chart):
         self.layout = Layout.of(layers, own, norms, head, shared_head)
         self.classes, self.about = dict(classes), dict(about or {})
         self.shared, self.domains = nn.Module(), nn.ModuleDict()
+        self.places: dict[str, list[Place]] = {}
         start = {f"{p}.{n}": tensor_at(layers[p], n) for p, n in self.layout.tensors}
         for path, name in self.layout.tensors:
             rows = max(classes.values()) if path == head else None
@@ -67,6 +68,7 @@ class Sharing(Chart):
             part = self.layout.cut(path, start[f"{path}.{name}"], rows, shared=False)
             if part is not None:
                 plant(self.domains[domain], f"{path}.{name}", part)
+        self.places[domain] = self.layout.places(self.shared, self.domains[domain])
 
     def add(self, domain: str, classes: int, start: Mapping[str, Tensor]) -> None:
         """Add a domain that starts from a plain network's tensors."""
@@ -76,7 +78,7 @@ class Sharing(Chart):
 
     def remove(self, domain: str) -> None:
         """Remove a domain."""
-        del self.domains[domain], self.classes[domain]
+        del self.domains[domain], self.classes[domain], self.places[domain]
         self.about.pop(domain, None)
 
     def _names(self, domain: Domain) -> Sequence[str]:
@@ -92,14 +94,13 @@ class Sharing(Chart):
     def forward(self, *, domain: Domain = None, **at: Any) -> dict[str, Tensor]:
         """The weights of one domain."""
         (name,) = self._names(domain)
-        parts = self.layout.parts(self.shared, self.domains[name])
-        return {p.name: self.layout.join(p, self.classes[name]) for p in parts}
+        return {p.name: self.layout.join(p, self.classes[name]) for p in self.places[name]}
 
     def operands(self, *, domain: Domain = None, **at: Any) -> dict[str, Tensor]:
         """Shared tensors as they are; own ones of all domains of the call, stacked (K, ...)."""
         names = self._names(domain)
         most = max(self.classes[name] for name in names)
-        return self.layout.operands(self.shared, [self.domains[name] for name in names], most)
+        return self.layout.operands([self.places[name] for name in names], most)
 
     def executors(self) -> dict[str, nn.Module]:
         """Layers that run several domains at once."""
@@ -134,7 +135,7 @@ class Sharing(Chart):
         """One domain, or every one, takes theta over, but for heads of other classes; exact."""
         names = list(self.domains) if domain is None else self._names(domain)
         for name in names:
-            for part in self.layout.parts(self.shared, self.domains[name]):
+            for part in self.places[name]:
                 self.layout.assign(part, theta[part.name])
         return self.residuals(theta, domain=names[0])
 

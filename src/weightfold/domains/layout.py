@@ -1,7 +1,7 @@
 """How the tensors of a network split into shared ones and one domain's own, and join again."""
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -83,15 +83,16 @@ class Layout:
         part = resized(part.detach(), len(part) if rows is None else rows)
         return nn.Parameter(part.clone(), value.requires_grad)
 
-    def join(self, part: "Part", classes: int) -> Tensor:
+    def join(self, part: "Place", classes: int) -> Tensor:
         """The plain layer's tensor from its two parts."""
-        if part.path == self.head and part.mine is None:
-            return part.shared[:classes]  # type: ignore[index]
-        if part.shared is None or part.mine is None:
-            return part.mine if part.shared is None else part.shared  # type: ignore[return-value]
-        return interlace(part.shared, part.mine, runs_of(self.own[part.path]), 0)
+        shared, mine = part.shared, part.mine
+        if part.path == self.head and shared is not None:
+            return shared[:classes]
+        if shared is None or mine is None:
+            return mine if shared is None else shared  # type: ignore[return-value]
+        return interlace(shared, mine, runs_of(self.own[part.path]), 0)
 
-    def assign(self, part: "Part", value: Tensor) -> None:
+    def assign(self, part: "Place", value: Tensor) -> None:
         """Write a plain layer's tensor into its two parts; a head of other classes is left."""
         for tensor, shared in ((part.shared, True), (part.mine, False)):
             if tensor is not None:
@@ -100,34 +101,32 @@ class Layout:
                     new = self.cut(part.path, value, rows, shared=shared)
                     tensor.copy_(new)  # type: ignore[arg-type]
 
-    def parts(self, shared: nn.Module, mine: nn.Module) -> Iterator["Part"]:
-        """Every tensor with its shared part and the one a domain owns."""
-        for path, names in self.names.items():
-            for name in names:
-                full = f"{path}.{name}"
-                yield Part(path, full, _there(shared, full), _there(mine, full))
+    def places(self, shared: nn.Module, mine: nn.Module) -> "list[Place]":
+        """Where the two parts of every tensor are kept."""
+        found = []
+        for path, name in self.tensors:
+            holders = (_holder(root, path, name) for root in (shared, mine))
+            slots = (f"{path}.{slot}" for slot in self.slots(path, name))
+            found.append(Place(path, name, *holders, *slots))
+        return found
 
-    def operands(
-        self, shared: nn.Module, domains: Sequence[nn.Module], classes: int
-    ) -> dict[str, Tensor]:
+    def operands(self, domains: "Sequence[list[Place]]", classes: int) -> dict[str, Tensor]:
         """What the executors run on: shared parts as they are, own ones stacked (K, ...).
 
         Args:
-            shared: Holds the shared parts.
-            domains: Hold the own parts, one a row of the stacks.
+            domains: From `places`, one a row of the stacks.
             classes: Rows of every head.
         """
         rows: dict[str, list[Tensor]] = {}
         out: dict[str, Tensor] = {}
-        for mine in domains:
-            for part in self.parts(shared, mine):
-                kept, own = self.slots(part.path, part.name.removeprefix(f"{part.path}."))
-                at_head = part.path == self.head
-                if part.shared is not None:
-                    out[f"{part.path}.{kept}"] = part.shared[:classes] if at_head else part.shared
-                if part.mine is not None:
-                    value = resized(part.mine, classes) if at_head else part.mine
-                    rows.setdefault(f"{part.path}.{own}", []).append(value)
+        for places in domains:
+            for place in places:
+                if (shared := place.shared) is not None:
+                    at_head = place.path == self.head
+                    out[place.shared_slot] = shared[:classes] if at_head else shared
+                if (mine := place.mine) is not None:
+                    value = resized(mine, classes) if place.path == self.head else mine
+                    rows.setdefault(place.own_slot, []).append(value)
         return out | stack(rows)
 
     def executor(self, path: str) -> DomainLayer:
@@ -159,21 +158,48 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Part:
-    """A tensor of the plain network: its layer's path, its name, its two parts or None."""
+class Place:
+    """A tensor of the plain network and where its two parts are.
+
+    Attributes:
+        path: Of its layer.
+        tensor: Its name in the layer.
+        shared_in: Holds the shared part; None if there is none.
+        mine_in: Holds the part of one domain.
+        shared_slot: Where an executor finds the shared part.
+        own_slot: Where it finds the stacked own parts.
+    """
 
     path: str
-    name: str
-    shared: Tensor | None
-    mine: Tensor | None
+    tensor: str
+    shared_in: nn.Module | None
+    mine_in: nn.Module | None
+    shared_slot: str
+    own_slot: str
+
+    @property
+    def name(self) -> str:
+        """In the plain network."""
+        return f"{self.path}.{self.tensor}"
+
+    @property
+    def shared(self) -> Tensor | None:
+        """The shared part, at present."""
+        return None if self.shared_in is None else getattr(self.shared_in, self.tensor)
+
+    @property
+    def mine(self) -> Tensor | None:
+        """The domain's part, at present."""
+        return None if self.mine_in is None else getattr(self.mine_in, self.tensor)
 
 
-def _there(root: nn.Module, name: str) -> Tensor | None:
-    """The tensor `name` of `root`, if it has one."""
+def _holder(root: nn.Module, path: str, name: str) -> nn.Module | None:
+    """The module of `root` that holds a tensor, if there is one."""
     try:
-        return tensor_at(root, name)
+        module = root.get_submodule(path)
     except AttributeError:
         return None
+    return module if name in module._parameters or name in module._buffers else None
 
 
 def resized(value: Tensor, rows: int) -> Tensor:

@@ -1,5 +1,6 @@
 """Bundle: a saved net of several domains, read and changed domain by domain."""
 
+import copy
 import json
 import os
 import shutil
@@ -46,7 +47,7 @@ def net():
     torch.manual_seed(0)
     net = share(model(), DOMAINS, make_plan())
     shake(net)
-    net.about.update(ABOUT)
+    net.about.update(copy.deepcopy(ABOUT))
     for name in DOMAINS:
         net(torch.randn(4, 1, 8, 8), domain=name)
     return net.eval()
@@ -219,6 +220,16 @@ def test_a_net_without_domains_is_no_bundle(tmp_path):
         Bundle(tmp_path)
 
 
+@pytest.mark.parametrize("key", ["classes", "about"])
+@pytest.mark.parametrize("value", [None, [], {"birds": "many"}])
+def test_a_manifest_that_does_not_say_its_domains(folder, key, value):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["levels"][0][0]["config"][key] = value
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match="does not say its domains"):
+        Bundle(folder)
+
+
 def test_a_larger_net_saved_writes_the_new_delta_alone(net, folder):
     before = files(folder)
     net.add_domain("boats", 2, from_domain="birds")
@@ -343,6 +354,15 @@ def test_charts_above_the_sharing(net, tmp_path):
     ):
         with pytest.raises(ValueError, match="charts above the sharing"):
             use()
+
+
+def test_what_is_told_must_be_json(net, folder):
+    net.about["cars"]["mean"] = torch.zeros(1)
+    shake(net)
+    before = files(folder)
+    with pytest.raises(TypeError, match="JSON values: Object of type Tensor"):
+        wf.save(net, folder)
+    assert files(folder) == before
 
 
 def test_another_model_is_refused(folder):

@@ -43,6 +43,7 @@ def save(net: nn.Module, folder: str | Path) -> None:
 
     Raises:
         FileExistsError: The folder holds files, and no earlier save.
+        TypeError: A chart's configuration (what is told about a domain) is not of JSON values.
         ValueError: A part's name does not do for a file.
     """
     folder = Path(folder)
@@ -53,10 +54,14 @@ def save(net: nn.Module, folder: str | Path) -> None:
             "give a new or empty folder"
         )
     tensors, groups, aliases = contents(net)
+    try:
+        json.dumps(charts := levels(net))
+    except TypeError as error:
+        raise TypeError(f"a chart's configuration is not of JSON values: {error}") from error
     folder.mkdir(parents=True, exist_ok=True)
     shared = write_tensors(folder, SHARED if groups else WHOLE, tensors)
     parts = {p: write_part(folder, p, own, shared["sha256"]) for p, own in groups.items()}
-    write_manifest(folder, {**shared, "aliases": aliases}, parts, levels(net))
+    write_manifest(folder, {**shared, "aliases": aliases}, parts, charts)
 
 
 def contents(
@@ -228,7 +233,7 @@ def rebuild(
         try:
             charts = [kinds[c["kind"]].build(net, **c["config"]) for c in level]
             net = (type(charts[0]) if charts else Chart).assemble(net, charts)
-        except (AttributeError, KeyError, RuntimeError, ValueError) as error:
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise KeyError(
                 f"{folder} was saved from another architecture than this "
                 f"{type(model).__name__}: {error}"
@@ -257,7 +262,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
             _ = [Path(entry["file"]) / entry["sha256"] for entry in entries]
             _ = manifest["tensors"]["aliases"].items()
             _ = [
-                (chart["kind"], {**chart["config"]})
+                (chart["kind"] + "", {**chart["config"]})
                 for level in manifest["levels"]
                 for chart in level
             ]
@@ -328,7 +333,7 @@ def check_file(folder: Path, manifest: Mapping[str, Any], part: str | None) -> N
             tensors than the folder's.
     """
     file = file_of(folder, manifest, part)
-    if not file.exists():
+    if not file.is_file():
         raise FileNotFoundError(f"{file} is missing; the manifest beside it names it")
     entry = manifest["tensors"] if part is None else manifest["parts"][part]
     if _digest(file) != entry["sha256"]:

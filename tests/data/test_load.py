@@ -77,6 +77,16 @@ def test_an_image_has_the_same_corrupted_label_under_every_limit():
     assert more.record["labels_changed"] == changed > 0
 
 
+def test_a_limit_and_corrupted_labels_keep_the_groups():
+    whole, part = load("digits,group=7"), load("digits,group=7,limit=300,corrupt=0.5,seed=2")
+    order = torch.randperm(1197, generator=torch.Generator().manual_seed(2))[:300]
+    assert torch.equal(part.groups, whole.groups[order])
+    assert whole.groups.max() >= 1197 // 7
+    assert load("digits").groups is None
+    with pytest.raises(ValueError, match="group=0"):
+        load("digits,group=0")
+
+
 def test_size_scales_every_image():
     small, large = load("digits"), load("digits,size=16")
     assert large.train.image_shape == large.test.image_shape == (1, 16, 16)

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from weightfold.data import ImageSet, split
+from weightfold.data.splitting import consecutive
 
 LABELS = torch.tensor([0] * 50 + [1] * 30 + [2] * 17 + [3] * 3)
 
@@ -45,3 +46,26 @@ def test_split_is_drawn_with_the_seed():
 def test_split_refuses_to_leave_a_part_empty(validation):
     with pytest.raises(ValueError, match=f"validation={validation} splits"):
         split(numbered(LABELS), validation, seed=0)
+
+
+def test_groups_count_anew_where_the_label_changes():
+    labels = torch.tensor([0] * 5 + [1] * 2 + [0] * 3)
+    assert consecutive(labels, 2).tolist() == [0, 0, 1, 1, 2, 3, 3, 4, 4, 5]
+
+
+@pytest.mark.parametrize("validation", [0.2, 20, 1, 99])
+def test_groups_are_never_torn(validation):
+    labels = torch.arange(4).repeat_interleave(25)
+    groups = consecutive(labels, 5)
+    order = torch.randperm(100, generator=torch.Generator().manual_seed(0))
+    parts = split(numbered(labels[order]), validation, 0, groups[order])
+    one, two = ({int(groups[order][i]) for i in range(100) if i in shown(p)} for p in parts)
+    assert not one & two and len(one | two) == 20
+    assert sorted(shown(parts[0]) + shown(parts[1])) == list(range(100))
+    if validation in (0.2, 20):
+        assert parts[1].labels.bincount().tolist() == [5, 5, 5, 5]
+
+
+def test_one_group_cannot_be_split():
+    with pytest.raises(ValueError, match="all images are of one group"):
+        split(numbered(LABELS), 10, 0, torch.zeros(100, dtype=torch.int64))

@@ -11,16 +11,23 @@ from weightfold.data import Batches, Dataset, ImageSet
 from weightfold.train.feed import evaluation_batches
 
 
-def accuracy(net: nn.Module, image_set: ImageSet, dataset: Dataset) -> float:
+def accuracy(
+    net: nn.Module,
+    image_set: ImageSet,
+    dataset: Dataset,
+    forward: Callable[[Tensor], Tensor] | None = None,
+) -> float:
     """Share of images whose highest logit is their label's, in eval mode; a tie goes to the first.
 
     Args:
         net: Maps float32 (B, C, H, W) to logits (B, classes); its mode is left as found.
         image_set: The images to count on.
         dataset: Whose mean and standard deviation normalise them.
+        forward: What to call, if not `net` itself, such as one of its domains.
     """
     device = next((p.device for p in net.parameters()), torch.device("cpu"))
-    correct, seen = count_correct(net, evaluation_batches(image_set, dataset, device)).tolist()
+    batches = evaluation_batches(image_set, dataset, device)
+    correct, seen = count_correct(net, batches, forward).tolist()
     return correct / seen
 
 

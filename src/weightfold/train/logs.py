@@ -33,7 +33,7 @@ class Watch:
         parts: tuple[str, ...],
     ) -> None:
         self._bar, self._listeners, self._epochs = bar, listeners, epochs
-        self._accuracy = dict.fromkeys(parts, "")
+        self._accuracy = dict.fromkeys(("", *parts), "")
         self._task = bar.add_task(
             "",
             total=epochs * steps,
@@ -41,31 +41,32 @@ class Watch:
             epoch=f"epoch {done}/{epochs}",
             text="",
         )
-        self._tasks = {
-            part: bar.add_task("", total=100, epoch=part, text="") if part else self._task
-            for part in parts
+        self._tasks = {"": self._task} | {
+            part: bar.add_task("", total=100, epoch=part, text="") for part in parts if part
         }
 
     def steps(self, epoch: int, losses: Mapping[str, float], count: int) -> None:
         """`count` more steps of this epoch (from 1) are done; with each data set's latest loss."""
         self._bar.update(self._task, advance=count, epoch=f"epoch {epoch}/{self._epochs}")
         for part, loss in losses.items():
-            self._bar.update(self._tasks[part], text=f"loss {loss:.4f}{self._accuracy[part]}")
+            self._show(part, loss)
 
     def epoch(self, row: Row) -> None:
         """An epoch is done and on disk."""
-        for part, figures in row.parts.items():
-            accuracy, loss = figures["test_accuracy"] or 0.0, figures["train_loss"]
-            self._accuracy[part] = f", test accuracy {accuracy:.2%}"
-            text = f"{'' if loss is None else f'loss {loss:.4f}'}{self._accuracy[part]}"
-            self._bar.update(self._tasks[part], completed=100 * accuracy, text=text)
         mean = "mean " if row.parts else ""
-        accuracy = f", {mean}test accuracy {row.test_accuracy:.2%}"
-        self._bar.update(self._task, text=f"{mean}loss {row.train_loss:.4f}{accuracy}")
-        if not row.parts:
-            self._accuracy = {"": accuracy}
+        self._accuracy[""] = f"{mean}test accuracy {row.test_accuracy:.2%}"
+        self._show("", row.train_loss, mean)
+        for part, figures in row.parts.items():
+            accuracy = figures["test_accuracy"] or 0.0
+            self._accuracy[part] = f"test accuracy {accuracy:.2%}"
+            self._show(part, figures["train_loss"])
+            self._bar.update(self._tasks[part], completed=100 * accuracy)
         for listener in self._listeners:
             listener(row)
+
+    def _show(self, part: str, loss: float | None, mean: str = "") -> None:
+        words = ["" if loss is None else f"{mean}loss {loss:.4f}", self._accuracy[part]]
+        self._bar.update(self._tasks[part], text=", ".join(filter(None, words)))
 
 
 @contextmanager

@@ -2,7 +2,6 @@ import pytest
 import torch
 from torch import nn
 
-
 from weightfold.data import Dataset, ImageSet
 from weightfold.domains.plan import plan_sharing
 from weightfold.domains.verb import share

@@ -1,5 +1,6 @@
 """Training of one net on several domains."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -107,7 +108,7 @@ def fit_domains(
         datasets={name: describe_data(datasets[name]) for name in domains},
         joint=asdict(joint),
         augment={name: asdict(given) for name, given in augment.items()},
-        aggregator=_name_of(aggregator),
+        aggregator=_text_of(aggregator),
     )
     job = _Job(
         recipe=recipe,
@@ -141,9 +142,9 @@ def _check_aggregator(
         raise ValueError("precision='16-mixed' with an aggregator: use '32-true' or 'bf16-mixed'")
 
 
-def _name_of(aggregator: Aggregator | None) -> str | None:
-    """A function's name, an object's own words; None for none."""
-    return None if aggregator is None else getattr(aggregator, "__qualname__", str(aggregator))
+def _text_of(aggregator: Aggregator | None) -> str | None:
+    """What it calls itself, without the address that differs from one process to the next."""
+    return None if aggregator is None else re.sub(r" at 0x\w+", "", repr(aggregator))
 
 
 @dataclass(frozen=True)

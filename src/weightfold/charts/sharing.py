@@ -62,12 +62,19 @@ class Sharing(Chart):
 
     def furnish(self, domain: str, start: Mapping[str, Tensor]) -> None:
         """Give `domain` its own tensors, cut from a plain network's: name -> value."""
-        self.domains[domain] = nn.Module()
+        parts: dict[str, Tensor] = {}
         for path, name in self.layout.tensors:
             rows = self.classes[domain] if path == self.layout.head else None
             part = self.layout.cut(path, start[f"{path}.{name}"], rows, shared=False)
             if part is not None:
-                plant(self.domains[domain], f"{path}.{name}", part)
+                parts[f"{path}.{name}"] = part
+        self.attach(domain, parts)
+
+    def attach(self, domain: str, parts: Mapping[str, Tensor]) -> None:
+        """Put the own tensors of a domain in place, as they are."""
+        self.domains[domain] = nn.Module()
+        for name, part in parts.items():
+            plant(self.domains[domain], name, part)
         self.places[domain] = self.layout.places(self.shared, self.domains[domain])
 
     def add(self, domain: str, classes: int, start: Mapping[str, Tensor]) -> None:
@@ -76,9 +83,14 @@ class Sharing(Chart):
         self.furnish(domain, start)
         self.domains[domain].train(self.training)
 
+    def detach(self, domain: str) -> None:
+        """Let go of a domain's own tensors."""
+        del self.domains[domain], self.places[domain]
+
     def remove(self, domain: str) -> None:
         """Remove a domain."""
-        del self.domains[domain], self.classes[domain], self.places[domain]
+        self.detach(domain)
+        del self.classes[domain]
         self.about.pop(domain, None)
 
     def _names(self, domain: Domain) -> Sequence[str]:

@@ -77,6 +77,12 @@ class DeltaCache:
             self._load(name, delta)
         return delta.result()
 
+    @property
+    def held(self) -> list[str]:
+        """Domains whose deltas are held, the one used longest ago first."""
+        with self._lock:
+            return list(self._held)
+
     def _make_room(self, name: str) -> None:
         if name not in self._sizes:
             raise KeyError(f"domain={name!r}; the domains are {', '.join(self._sizes)}")

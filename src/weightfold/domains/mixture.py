@@ -41,15 +41,22 @@ class Mixture:
         return list(x.split(list(self.counts)))
 
     @classmethod
-    def arrange(cls, names: Sequence[str]) -> tuple["Mixture", Tensor]:
+    def arrange(cls, names: Sequence[str], *, level: bool = False) -> tuple["Mixture", Tensor]:
         """The mixture of images that belong to `names`, one each.
 
+        Args:
+            names: The domain of every image.
+            level: Repeat images so that all counts are equal, if that is at most half as many more.
+
         Returns:
-            The mixture, domains in the order they first appear, and int64 (B,): the position among
+            The mixture, domains in the order they first appear, and int64: the position among
             `names` of each image in the order it runs in.
         """
         places: dict[str, list[int]] = {}
         for position, name in enumerate(names):
             places.setdefault(name, []).append(position)
+        most = max(map(len, places.values()))
+        if level and most * len(places) <= 1.5 * len(names):
+            places = {n: [p[i % len(p)] for i in range(most)] for n, p in places.items()}
         mixture = cls(tuple(places), tuple(map(len, places.values())))
         return mixture, mixture.join([torch.tensor(p) for p in places.values()])

@@ -77,11 +77,13 @@ class SharedNet(Charted):
             known = at if domain is None else {**at, "domain": domain}
             return super().forward(x, at=known)
         names = self._names(domain, len(x))
-        mixture, order = Mixture.arrange(names)
+        mixture, order = Mixture.arrange(names, level=not self.training)
         if len(mixture.domains) == 1:
             return super().forward(x, at={**at, "domain": names[0]})
         logits = super().forward(x[order.to(x.device)], at={**at, "domain": mixture})
-        return self._without_absent(logits[order.argsort().to(x.device)], names)
+        back = torch.empty(len(x), dtype=torch.int64)
+        back[order] = torch.arange(len(order))
+        return self._without_absent(logits[back.to(x.device)], names)
 
     def _without_absent(self, logits: Tensor, names: Sequence[str]) -> Tensor:
         counts = torch.tensor([self.classes[name] for name in names], device=logits.device)

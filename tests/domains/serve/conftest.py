@@ -2,19 +2,12 @@
 
 import io
 import threading
-from dataclasses import dataclass
 
 import pytest
 import torch
 from PIL import Image
 
-
-@dataclass(frozen=True)
-class Preprocessing:
-    image_shape: tuple[int, int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
+from weightfold.domains.serve.engine import Preprocessing
 
 COLOR = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.25, 0.3)}
 

@@ -41,7 +41,7 @@ def predict(engine, domain="birds", limits=QUICK, query="", **options):
 def wanted(engine, domain, data, top=5):
     """The answer that the engine gives without a server."""
     known = engine.preprocessing(domain)
-    image = prepare(data, **vars(known), max_pixels=10**6)
+    image = prepare(data, known, max_pixels=10**6)
     answer, classes = engine.one(image, domain), engine.classes(domain)
     order = sorted(range(len(classes)), key=lambda index: -answer[index].item())[:top]
     return [

@@ -11,10 +11,11 @@ from PIL import Image
 
 from weightfold.data.batches import Batches
 from weightfold.data.files import ImageFiles
+from weightfold.domains.serve.engine import Preprocessing
 from weightfold.domains.serve.images import UndecodableImage, check_servable, decode, prepare
 
-RGB = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.25, 0.3), "max_pixels": 10_000}
-GRAY = {"mean": (0.5,), "std": (0.2,), "max_pixels": 10_000}
+RGB = Preprocessing((3, 16, 16), (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
+GRAY = Preprocessing((1, 8, 8), (0.5,), (0.2,))
 
 
 def noise(mode="RGB", size=(23, 17), seed=0):
@@ -61,9 +62,9 @@ def test_as_in_training(name, tmp_path):
     path = tmp_path / "image"
     path.write_bytes(CASES[name])
     files = ImageFiles([path], torch.tensor([0]), 16, 0)
-    options = {"mean": RGB["mean"], "std": RGB["std"], "augment": None, "seed": 0}
+    options = {"mean": RGB.mean, "std": RGB.std, "augment": None, "seed": 0}
     ((wanted, _),) = Batches(files, batch_size=1, **options).epoch(0)
-    given = prepare(CASES[name], image_shape=(3, 16, 16), **RGB)
+    given = prepare(CASES[name], RGB, max_pixels=1000)
     assert torch.equal(given, wanted[0])
 
 
@@ -72,15 +73,14 @@ def test_transparent_palette_as_in_training(tmp_path):
     data = saved(noise().quantize(16), "PNG", transparency=bytes(range(16)))
     (tmp_path / "image").write_bytes(data)
     files = ImageFiles([tmp_path / "image"], torch.tensor([0]), 16, 0)
-    square = prepare(
-        data, image_shape=(3, 16, 16), mean=(0,) * 3, std=(1 / 255,) * 3, max_pixels=999
-    )
+    plain = Preprocessing((3, 16, 16), (0,) * 3, (1 / 255,) * 3)
+    square = prepare(data, plain, max_pixels=999)
     assert torch.equal(square, files.images[0].float())
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_gray(name):
-    gray = prepare(CASES[name], image_shape=(1, 8, 8), **GRAY)
+    gray = prepare(CASES[name], GRAY, max_pixels=1000)
     assert gray.shape == (1, 8, 8) and gray.dtype == torch.float32 and gray.isfinite().all()
 
 

@@ -51,7 +51,7 @@ async def until(ready):
 
 
 def right(engine, domain, data, answer):
-    image = prepare(data, **vars(engine.preprocessing(domain)), max_pixels=10**6)
+    image = prepare(data, engine.preprocessing(domain), max_pixels=10**6)
     given = {row["class"]: row["probability"] for row in answer.json()["predictions"]}
     return given == dict(enumerate(engine.one(image, domain).tolist()))
 
@@ -166,6 +166,19 @@ def test_a_body_without_end_is_cut_off(engine, listening):
 
     answer = asyncio.run(run())
     assert answer.startswith(b"HTTP/1.1 413 ") and b"more than 1000 bytes" in answer
+
+
+def test_a_body_announced_too_large_is_answered_after_it_was_sent(engine, picture, listening):
+    async def run():
+        async with (
+            running(engine, listening, Limits(max_bytes=10_000)),
+            httpx.AsyncClient(base_url=listening[1], timeout=60) as client,
+        ):
+            path = "/v1/domains/birds/predict"
+            answers = [await client.post(path, content=data) for data in (b"a" * 10**7, picture())]
+            return [answer.status_code for answer in answers]
+
+    assert asyncio.run(run()) == [413, 200]
 
 
 PROGRAM = """

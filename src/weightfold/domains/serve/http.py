@@ -215,14 +215,7 @@ class _Service:
     async def _prepare(self, name: str, data: bytes, domain: str) -> Tensor:
         """One file as the domain's network takes it, decoded in a thread."""
         wanted = self._engine.preprocessing(domain)
-        work = partial(
-            prepare,
-            data,
-            image_shape=wanted.image_shape,
-            mean=wanted.mean,
-            std=wanted.std,
-            max_pixels=self._limits.max_pixels,
-        )
+        work = partial(prepare, data, wanted, max_pixels=self._limits.max_pixels)
         try:
             return await to_thread.run_sync(work, limiter=self._decoders)
         except UndecodableImage as error:
@@ -278,12 +271,15 @@ async def _files(request: Request, max_bytes: int, max_images: int) -> list[tupl
 
 def _bounded(request: Request, max_bytes: int) -> Receive:
     """The request's `receive`, which refuses to go past `max_bytes`, announced or received."""
-    received = 0
-    error = HTTPException(413, f"the request has more than {max_bytes} bytes", _CLOSE)
+    announced, received = int(request.headers.get("content-length", 0)), 0
+    # What was announced, uvicorn drops, and a client that reads only after it has sent all sees the
+    # answer; what has no end is cut off.
+    headers = _CLOSE if "transfer-encoding" in request.headers else {}
+    error = HTTPException(413, f"the request has more than {max_bytes} bytes", headers)
 
     async def receive() -> Message:
         nonlocal received
-        if int(request.headers.get("content-length", 0)) > max_bytes:
+        if announced > max_bytes:
             raise error
         message = await request.receive()
         received += len(message.get("body", b""))

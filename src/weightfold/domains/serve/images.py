@@ -6,6 +6,7 @@ an animation is used, transparency is dropped, and EXIF orientation is not appli
 """
 
 import io
+from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image, UnidentifiedImageError
@@ -13,6 +14,9 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
 from weightfold.data.files import square
+
+if TYPE_CHECKING:
+    from weightfold.domains.serve.engine import Preprocessing
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF")
 """What is decoded, by Pillow's names; its other decoders are for rare formats and less tried."""
@@ -55,22 +59,13 @@ def decode(data: bytes, *, channels: int, max_pixels: int) -> Tensor:
         raise UndecodableImage(f"the image is damaged or cut short ({error})") from error
 
 
-def prepare(
-    data: bytes,
-    *,
-    image_shape: tuple[int, int, int],
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    max_pixels: int,
-) -> Tensor:
+def prepare(data: bytes, wanted: "Preprocessing", *, max_pixels: int) -> Tensor:
     """Decode an image file and bring it to the size and scale a network was trained on.
 
     Args:
         data: The whole file.
-        image_shape: (C, size, size), C 1 or 3. The shorter side is scaled to `size`, and the middle
-            square taken.
-        mean: Of images / 255, per channel.
-        std: Of images / 255, per channel.
+        wanted: Images of (C, size, size), C 1 or 3. The shorter side is scaled to `size`, and the
+            middle square taken.
         max_pixels: As in `decode`.
 
     Returns:
@@ -79,10 +74,10 @@ def prepare(
     Raises:
         UndecodableImage: As in `decode`.
     """
-    channels, size, _ = image_shape
+    channels, size, _ = wanted.image_shape
     image = square(decode(data, channels=channels, max_pixels=max_pixels), size)
-    spread = torch.tensor(std, dtype=torch.float64).view(-1, 1, 1)
-    shift = torch.tensor(mean, dtype=torch.float64).view(-1, 1, 1) / spread
+    spread = torch.tensor(wanted.std, dtype=torch.float64).view(-1, 1, 1)
+    shift = torch.tensor(wanted.mean, dtype=torch.float64).view(-1, 1, 1) / spread
     return image.float().mul_((1 / (255 * spread)).float()).sub_(shift.float())
 
 

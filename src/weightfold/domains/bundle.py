@@ -68,8 +68,8 @@ class Bundle:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.manifest = read_manifest(self.folder)
+        self._config = _config(self.manifest["levels"], self.folder)
         self._checked: dict[str | None, tuple[int, int, int]] = {}
-        _config(self.manifest["levels"], self.folder)
 
     @property
     def domains(self) -> list[str]:
@@ -98,10 +98,6 @@ class Bundle:
             name: {key: about[key] for key in PREPROCESSING if key in about}
             for name, about in self.about.items()
         }
-
-    @property
-    def _config(self) -> dict[str, Any]:
-        return _config(self.manifest["levels"], self.folder)
 
     def sizes(self) -> Sizes:
         """Bytes of the tensors in each file, from the files' headers; `Plan.account` foretells it.
@@ -276,6 +272,7 @@ class Bundle:
         changed = _with_domains(self.manifest["levels"], classes, about)
         write_manifest(self.folder, tensors, parts, changed)
         self.manifest = read_manifest(self.folder)
+        self._config = _config(self.manifest["levels"], self.folder)
 
     def _tensors(self, name: str | None) -> Mapping[str, Tensor]:
         if name is not None and name not in self.manifest["parts"]:

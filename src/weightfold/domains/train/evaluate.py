@@ -83,7 +83,7 @@ def decathlon_points(
 
 
 def decathlon_score(errors: Mapping[str, float], baseline_errors: Mapping[str, float]) -> float:
-    """The score of the Visual Decathlon (Rebuffi et al. 2017, section 4, equation 3).
+    """The score of the Visual Decathlon (Rebuffi, Bilen and Vedaldi 2017).
 
     S = sum over domains of alpha max(0, Emax - E)^2 with Emax twice the baseline's error and alpha
     = 1000 / Emax^2: a perfect domain counts 1000, one at the baseline 250, one at Emax or worse 0.

@@ -32,7 +32,8 @@ class Joint:
     loss_weights: Mapping[str, float] | Literal["uncertainty"] | None = None
     """Weight of each domain's mean cross-entropy L in the sum; none: 1. uncertainty: learned, each
     domain's term is exp(-s) L + s / 2 with a trained s = log sigma^2 that starts at 0 (Kendall, Gal
-    and Cipolla 2018, classification: L / sigma^2 + log sigma); s is not decayed."""
+    and Cipolla 2018, classification: L / sigma^2 + log sigma); s is not decayed. The factor exp(-s)
+    tends to 1 / (2 L), so the steps on a domain learnt by heart grow without end: set clip_norm."""
 
     shared_gradient: Literal["sum", "mean"] = "sum"
     """Gradient of what several domains share: of the sum of the losses, or that divided by the

@@ -162,7 +162,7 @@ class _Service:
     async def predict(self, request: Request) -> Response:
         """Classify the images of a request."""
         domain, top = self._domain(request), _top(request)
-        if self._under_way >= self._limits.max_requests or not self._batcher.accepting:
+        if self._under_way >= self._limits.max_requests:
             raise HTTPException(503, "too many requests are under way; try again later", _LATER)
         self._under_way += 1
         try:

@@ -145,5 +145,3 @@ def test_heads(heads, message):
 def test_arguments():
     with pytest.raises(ValueError, match="bn='none'"):
         small().account(HEADS, bn="none")
-    with pytest.raises(ValueError, match="same number of classes"):
-        small(head="shared").account(HEADS)

@@ -188,6 +188,15 @@ def test_parameters_are_what_the_paper_counts():
     assert total == plan.account(heads).total.parameters
 
 
+def test_one_domain_at_a_time_is_run_by_reference():
+    """A swap between resident domains allocates nothing."""
+    net = shared(Residual())
+    storages = {t.untyped_storage().data_ptr() for t in (*net.parameters(), *net.buffers())}
+    for name in NAMES:
+        operands = net.sharing.operands(domain=name)
+        assert {t.untyped_storage().data_ptr() for t in operands.values()} <= storages
+
+
 @pytest.mark.parametrize("optimizer", [
     lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.1),
     lambda p: torch.optim.AdamW(p, lr=0.1, weight_decay=0.1),
@@ -252,6 +261,12 @@ def test_shared_batch_norm_and_head():
         close(logits[i, : net.classes[name]], row)
         close(net.deploy(domain=name)(x[i : i + 1])[0], row)
     assert sum(1 for n, _ in net.named_parameters() if "head" in n) == 2
+    account = net.plan.account(net.classes)
+    assert sum(p.numel() for p in net.parameters()) == account.total.parameters
+    net.remove_domain("cars")
+    close(net(x, domain="dogs"), net.deploy(domain="dogs")(x))
+    with pytest.raises(ValueError, match=r"classes=8.*has 7"):
+        net.add_domain("new", 8, from_domain="dogs")
     assert sum(1 for n, _ in net.named_parameters() if "norm" in n) == 4
 
 

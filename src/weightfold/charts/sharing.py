@@ -30,8 +30,10 @@ class Sharing(Chart):
         norms: Paths of batch norms each domain owns, statistics included.
         head: Path of the classifier.
         classes: Domain -> number of classes.
-        shared_head: One classifier of the most classes for all; a domain uses its first rows.
+        shared_head: Rows of one classifier for all, of which a domain uses the first; 0: each
+            domain has its own.
         about: Domain -> what goes with it, as JSON values: class names, normalisation.
+        plan: Where all this comes from, as JSON values.
     """
 
     kind = "sharing"
@@ -43,17 +45,18 @@ class Sharing(Chart):
         norms: Sequence[str],
         head: str,
         classes: Mapping[str, int],
-        shared_head: bool = False,
+        shared_head: int = 0,
         about: Mapping[str, Any] | None = None,
+        plan: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.layout = Layout.of(layers, own, norms, head, shared_head)
-        self.classes, self.about = dict(classes), dict(about or {})
+        self.classes, self.about, self.plan = dict(classes), dict(about or {}), plan
         self.shared, self.domains = nn.Module(), nn.ModuleDict()
         self.places: dict[str, list[Place]] = {}
         start = {f"{p}.{n}": tensor_at(layers[p], n) for p, n in self.layout.tensors}
         for path, name in self.layout.tensors:
-            rows = max(classes.values()) if path == head else None
+            rows = shared_head if path == head else None
             part = self.layout.cut(path, start[f"{path}.{name}"], rows, shared=True)
             if part is not None:
                 plant(self.shared, f"{path}.{name}", part)
@@ -166,6 +169,7 @@ class Sharing(Chart):
             "classes": self.classes,
             "shared_head": layout.shared_head,
             "about": self.about,
+            "plan": self.plan,
         }
 
     @classmethod

@@ -10,13 +10,14 @@ import tyro
 
 @dataclass(frozen=True)
 class Bench:
-    """Measure training steps: compact, expanded and folded on the fly, and as a chain of layers.
+    """Measure what training in other coordinates costs, in ratios of things timed in turn.
 
-    Prints, for each network, estimated and measured ratios of step times, the medians of steps
-    taken in turn.
+    expand: training steps compact, expanded and folded on the fly, and as a chain of layers, beside
+    their estimates. domains: many domains in one backbone: training steps, mixed batches, swaps,
+    loading, memory.
     """
 
-    what: tyro.conf.Positional[Literal["expand"]]
+    what: tyro.conf.Positional[Literal["expand", "domains"]]
     """The benchmark."""
 
     threads: int = os.cpu_count() or 1
@@ -26,13 +27,18 @@ class Bench:
     """Timed steps of each network."""
 
     chain: bool = True
-    """Also run the chains of layers, which takes most of the time."""
+    """Of expand: also run the chains of layers, which takes most of the time."""
 
     folder: Path | None = None
     """Write the table there, as JSON; none: only print it."""
 
     def run(self) -> None:
         """Run the benchmark."""
+        if self.what == "domains":
+            from weightfold.lab.bench_domains import bench_domains
+
+            bench_domains(threads=self.threads, repeats=self.repeats, folder=self.folder)
+            return
         from weightfold.lab.bench import bench_expand
 
         bench_expand(

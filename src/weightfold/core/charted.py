@@ -68,12 +68,12 @@ class Charted(nn.Module):
         )
         self.model = vacate(model, (place for p in self._places.values() for place in p))
         self._layers: dict[str, nn.Module] = {}
-        self._steered: list[str] = []
+        self._steered: list[Any] = []
         for chart in charts:
             for path, executor in chart.executors().items():
                 self._layers[path] = replace_module(self.model, path, executor)
                 if hasattr(executor, "at"):
-                    self._steered.append(path)
+                    self._steered.append(executor)
         self.charts = nn.ModuleList(charts)
         self._below = isinstance(model, Charted)
         self._held: dict[Any, dict[str, Tensor]] | None = None
@@ -164,8 +164,8 @@ class Charted(nn.Module):
         return out
 
     def _steer(self, at: Mapping[str, Any]) -> None:
-        for path in self._steered:
-            self.model.get_submodule(path).at = at  # type: ignore[assignment]
+        for executor in self._steered:
+            executor.at = at
 
     def somewhere(self) -> dict[str, Any]:
         """One valid value of `at` for all charts of all levels."""

@@ -177,7 +177,7 @@ def account(
     kept = own if keep_shared_copy else Cost()
     shared = body - own - norms + Cost(kept.parameters, kept.bytes)
     if plan.shared_head:
-        shared += next(iter(head.values()))
+        shared += _head(plan, max(heads.values()))
     domains = {d: own + norms + (Cost() if plan.shared_head else head[d]) for d in heads}
     return Account(
         shared=shared,
@@ -197,11 +197,6 @@ def _check_heads(plan: "Plan", heads: Mapping[str, int]) -> None:
             raise ValueError(f"heads has the domain {domain!r}; use letters, digits, '_' and '-'")
         if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
             raise ValueError(f"heads[{domain!r}]={classes!r}; a domain has 1 class or more")
-    if plan.shared_head and len(set(heads.values())) > 1:
-        raise ValueError(
-            f"heads={dict(heads)}; the plan shares the classifier, so every domain needs the same "
-            "number of classes"
-        )
 
 
 def _shares(plan: "Plan") -> Iterator[LayerShare]:

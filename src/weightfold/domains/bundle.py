@@ -22,6 +22,7 @@ from weightfold.core.store import (
     write_manifest,
     write_part,
 )
+from weightfold.domains.plan import Plan
 from weightfold.files import replacing
 
 KIND = "sharing"
@@ -70,6 +71,12 @@ class Bundle:
         self.manifest = read_manifest(self.folder)
         self._config = _config(self.manifest["levels"], self.folder)
         self._checked: dict[str | None, tuple[int, int, int]] = {}
+
+    @property
+    def plan(self) -> Plan | None:
+        """What the domains own and why; None if the net was made without a plan."""
+        made = self._config.get("plan")
+        return None if made is None else Plan.from_json(made)
 
     @property
     def domains(self) -> list[str]:

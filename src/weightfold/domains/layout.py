@@ -29,7 +29,7 @@ class Layout:
         own: Convolution path -> True for each filter (first axis) the domains own.
         norms: Paths of batch norms each domain owns, statistics included.
         head: Path of the classifier.
-        shared_head: One classifier of the most classes for all; a domain uses its first rows.
+        shared_head: Rows of one classifier for all, of which a domain uses the first, or 0.
         outline: Path -> the plain layer without its tensors.
         names: Path -> names of the layer's parameters and buffers.
     """
@@ -37,7 +37,7 @@ class Layout:
     own: dict[str, list[bool]]
     norms: list[str]
     head: str
-    shared_head: bool
+    shared_head: int
     outline: dict[str, nn.Module]
     names: dict[str, list[str]]
 
@@ -48,7 +48,7 @@ class Layout:
         own: Mapping[str, Sequence[bool]],
         norms: Sequence[str],
         head: str,
-        shared_head: bool,
+        shared_head: int,
     ) -> "Layout":
         """The layout over plain `layers`, by path."""
         names = {path: list(layer.state_dict()) for path, layer in layers.items()}
@@ -77,7 +77,7 @@ class Layout:
             mask = torch.tensor(self.own[path], device=value.device) ^ shared
             part = value[mask] if mask.any() else None
         else:
-            part = value if shared == (path == self.head and self.shared_head) else None
+            part = value if shared == (path == self.head and self.shared_head > 0) else None
         if part is None or not isinstance(value, nn.Parameter):
             return copy.deepcopy(part)
         part = resized(part.detach(), len(part) if rows is None else rows)

@@ -11,6 +11,7 @@ from weightfold.charts.sharing import Sharing
 from weightfold.core.charted import NOWHERE, Charted, check_state
 from weightfold.domains.heads import reset_head
 from weightfold.domains.mixture import Mixture
+from weightfold.domains.plan import Plan
 
 Batch = Tensor | Mapping[str, Tensor]
 
@@ -47,6 +48,11 @@ class SharedNet(Charted):
     def about(self) -> dict[str, Any]:
         """What goes with each domain, as JSON values; saved with the net."""
         return self.sharing.about
+
+    @property
+    def plan(self) -> Plan | None:
+        """From `wf.plan_sharing`; None if the chart was made without one."""
+        return None if self.sharing.plan is None else Plan.from_json(self.sharing.plan)
 
     def forward(
         self,
@@ -175,6 +181,8 @@ class SharedNet(Charted):
         """
         check_names([*self.domains, name])
         check_classes({name: classes})
+        if 0 < (rows := self.sharing.layout.shared_head) < classes:
+            raise ValueError(f"classes={classes}, but the head that all domains share has {rows}")
         if (from_domain is None) == (weights is None):
             raise ValueError(
                 f"a start for {name!r} is missing: give from_domain, one of "

@@ -50,7 +50,9 @@ def share(
     plan.check(model)
     paths = (*plan.own, *plan.norms, plan.head)
     layers = {path: model.get_submodule(path) for path in paths}
-    chart = Sharing(layers, plan.own, plan.norms, plan.head, domains, plan.shared_head)
+    rows = max(domains.values()) if plan.shared_head else 0
+    made = plan.to_json()
+    chart = Sharing(layers, plan.own, plan.norms, plan.head, domains, rows, plan=made)
     for domain in domains:
         reset_head(chart, domain, seed)
     with torch.no_grad():

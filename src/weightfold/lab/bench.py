@@ -249,15 +249,17 @@ def _median_peak(model: str, variant: str) -> tuple[float, float]:
 def _peak(model: str, variant: str) -> tuple[int, int]:
     """Bytes at the peak of three steps above those before the net was built, and of parameters."""
     torch.set_num_threads(1)
-    before = _status("VmRSS")
+    before = status_bytes("VmRSS")
     net = _net(model, variant)
     step = _stepper(net)
     for _ in range(3):
         step()
-    return _status("VmHWM") - before, sum(p.numel() * p.element_size() for p in net.parameters())
+    return status_bytes("VmHWM") - before, sum(
+        p.numel() * p.element_size() for p in net.parameters()
+    )
 
 
-def _status(field: str) -> int:
+def status_bytes(field: str) -> int:
     """A field of this process's status, in bytes."""
     lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
     return int(lines[field].split()[0]) * 1024

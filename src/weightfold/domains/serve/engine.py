@@ -15,6 +15,9 @@ from weightfold.domains.cache import DeltaCache
 from weightfold.domains.net import SharedNet
 from weightfold.domains.tuning import Choice, tune
 
+READY = 8
+"""Domains a thread keeps as modules, the last used; of others it holds the mapped bytes alone."""
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -158,18 +161,26 @@ class Engine:
         return name
 
     def _replica(self, names: set[str]) -> SharedNet:
-        """This thread's net with the deltas of `names`: modules of its own over the same tensors."""
+        """This thread's net with the deltas of `names`: its own modules over the same tensors."""
         deltas = {name: self.cache.get(name) for name in names}
         net: SharedNet | None = getattr(self._local, "net", None)
         if net is None:
             with self._lock:
                 tensors = (*self._net.parameters(), *self._net.buffers())
                 net = self._local.net = copy.deepcopy(self._net, {id(t): t for t in tensors})
-        held = set(self.cache.held) | names
-        for name in set(net.sharing.domains) - held:
-            net.sharing.detach(name)
-        for name in names - set(net.sharing.domains):
-            net.sharing.attach(name, _own(name, deltas[name]))
+            self._local.recent = {}
+        recent: dict[str, None] = self._local.recent
+        for name in names:
+            if name not in recent:
+                net.sharing.attach(name, _own(name, deltas[name]))
+            recent[name] = recent.pop(name, None)
+        kept = set(self.cache.held) | names
+        idle = [name for name in recent if name not in names]
+        surplus = set(idle[: max(0, len(recent) - READY)])
+        for name in idle:
+            if name in surplus or name not in kept:
+                net.sharing.detach(name)
+                del recent[name]
         return net
 
 

@@ -1,0 +1,266 @@
+"""`weightfold bench domains`: what many domains in one backbone cost, in ratios of one run."""
+
+import multiprocessing
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median, quantiles
+
+import torch
+import torch.nn.functional as F
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from weightfold.core.store import save
+from weightfold.domains.bundle import Bundle
+from weightfold.domains.net import SharedNet
+from weightfold.domains.plan import plan_sharing
+from weightfold.domains.serve.engine import Engine
+from weightfold.domains.tuning import tune
+from weightfold.domains.verb import share
+from weightfold.export.timing import alternate
+from weightfold.files import write_json
+from weightfold.lab.bench import STATUS, status_bytes
+from weightfold.nets import build
+from weightfold.train.record import session
+
+MODEL, CLASSES, FRACTION = "mobilenet_v2", 100, 0.2
+DOMAINS, IMAGES, TRAIN_SIZE = 5, 16, 32
+MIXED, SERVE_SIZE = 20, 64
+MANY = 100
+SWAPS = 200
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A row of the benchmark.
+
+    Attributes:
+        what: What was measured.
+        value: The figure.
+        unit: "x" for a ratio of two things timed in turn, else "ms" or "bytes".
+        aim: What it should be at most; at least, if `higher`.
+        higher: Whether more is better.
+        note: What lies behind it.
+    """
+
+    what: str
+    value: float
+    unit: str
+    aim: float | None
+    higher: bool = False
+    note: str = ""
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the aim was reached; None without one."""
+        if self.aim is None:
+            return None
+        return self.value >= self.aim if self.higher else self.value <= self.aim
+
+
+def bench_domains(
+    *, threads: int = 0, repeats: int = 20, folder: Path | None = None
+) -> list[Measured]:
+    """Measure training, mixed batches, swaps, loading and memory of MobileNetV2 at 20%.
+
+    Args:
+        threads: Threads of torch; 0 keeps torch's number.
+        repeats: Timed rounds; medians are reported.
+        folder: Writes bench.json there.
+
+    Raises:
+        ValueError: `repeats` below 4.
+    """
+    if repeats < 4:
+        raise ValueError(f"repeats={repeats}; a median needs at least 4 rounds")
+    if threads:
+        torch.set_num_threads(threads)
+    console, rows = Console(), list[Measured]()
+    with console.status("bench domains"):
+        for strategy in ("bottom", "random", "top"):
+            rows.append(_training(strategy, repeats))
+        for strategy in ("bottom", "random", "top"):
+            rows += _mixed(strategy, repeats)
+        rows += _swap()
+        with _bundle(DOMAINS) as path:
+            rows.append(_cold_load(path, repeats))
+        if STATUS.exists():
+            with _bundle(MANY) as path:
+                rows.append(_memory(path))
+    console.print(as_table(rows))
+    console.print(
+        f"{torch.get_num_threads()} threads, torch {torch.__version__}, {MODEL} with "
+        f"{FRACTION:.0%} of its convolution weights own, medians of {repeats} alternating rounds"
+    )
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        about = {**session(), "threads": torch.get_num_threads(), "repeats": repeats}
+        write_json(folder / "bench.json", {"session": about, "results": [asdict(r) for r in rows]})
+    return rows
+
+
+def as_table(rows: list[Measured]) -> Table:
+    """Figure, aim and what lies behind it."""
+    table = Table("what", "measured", "aim", "", "note", box=SIMPLE)
+    for row in rows:
+        aim = "" if row.aim is None else f"{'>=' if row.higher else '<='} {row.aim:g} {row.unit}"
+        verdict = {True: "met", False: "missed", None: ""}[row.met]
+        table.add_row(row.what, f"{row.value:.3g} {row.unit}", aim, verdict, row.note)
+    return table
+
+
+def _nets(strategy: str, domains: int = DOMAINS) -> tuple[nn.Module, SharedNet]:
+    """The plain network, and many domains in it."""
+    torch.manual_seed(0)
+    model = build(MODEL, num_classes=CLASSES)
+    plan = plan_sharing(model, strategy, FRACTION)  # type: ignore[arg-type]
+    return model, share(model, {f"d{i}": CLASSES for i in range(domains)}, plan)
+
+
+def _training(strategy: str, repeats: int) -> Measured:
+    """A step of all domains beside one of the plain network on as many images."""
+    plain, net = _nets(strategy)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(DOMAINS * IMAGES, 3, TRAIN_SIZE, TRAIN_SIZE, generator=generator)
+    labels = torch.randint(CLASSES, (DOMAINS * IMAGES,), generator=generator)
+    batches = dict(zip(net.domains, images.split(IMAGES), strict=True))
+    targets = dict(zip(net.domains, labels.split(IMAGES), strict=True))
+
+    def stepper(module: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], None]:
+        optimizer = torch.optim.SGD(module.parameters(), lr=1e-3, momentum=0.9)
+
+        def step() -> None:
+            optimizer.zero_grad()
+            loss().backward()
+            optimizer.step()
+
+        return step
+
+    def together() -> Tensor:
+        losses = [F.cross_entropy(y, targets[name]) for name, y in net(batches).items()]
+        return torch.stack(losses).sum()
+
+    times = alternate(
+        {
+            "plain": stepper(plain, lambda: F.cross_entropy(plain(images), labels)),
+            "domains": stepper(net, together),
+        },
+        warmup=3,
+        repeats=repeats,
+    )
+    return Measured(
+        f"step of {DOMAINS} domains x {IMAGES} images, {strategy} / plain step on all",
+        times["domains"].median_ms / times["plain"].median_ms,
+        "x",
+        1.15,
+        note=f"{TRAIN_SIZE} px, plain {times['plain'].median_ms:.0f} ms",
+    )
+
+
+@torch.inference_mode()
+def _mixed(strategy: str, repeats: int) -> list[Measured]:
+    """A batch of many domains beside the same batch in one, and beside a loop over domains."""
+    _, net = _nets(strategy)
+    net.eval()
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(MIXED, 3, SERVE_SIZE, SERVE_SIZE, generator=generator)
+    ids = torch.arange(MIXED) % DOMAINS
+    parts = {name: images[ids == index] for index, name in enumerate(net.domains)}
+    choices = tune(net, images, ids)
+    segments = sum(choice.kernel == "segments" for choice in choices.values())
+    times = alternate(
+        {
+            "one": lambda: net(images, domain=net.domains[0]),
+            "mixed": lambda: net(images, domain=ids),
+            "loop": lambda: [net(x, domain=name) for name, x in parts.items()],
+        },
+        warmup=3,
+        repeats=repeats,
+    )
+    one, mixed, loop = (times[key].median_ms for key in ("one", "mixed", "loop"))
+    what = f"{MIXED} images of {DOMAINS} domains, {strategy}"
+    note = f"{SERVE_SIZE} px, one domain {one:.0f} ms, {segments}/{len(choices)} layers by segment"
+    return [
+        Measured(f"{what} / all of one domain", mixed / one, "x", 1.3, note=note),
+        Measured(f"loop over domains / {what}", loop / mixed, "x", 1.6, higher=True),
+    ]
+
+
+@torch.inference_mode()
+def _swap() -> list[Measured]:
+    """What another resident domain needs before the network runs: its tensors, by reference."""
+    _, net = _nets("bottom")
+    chart, seconds, new = net.eval().sharing, list[float](), 0
+    storages = {t.untyped_storage().data_ptr() for t in (*net.parameters(), *net.buffers())}
+    for index in range(SWAPS):
+        begin = time.perf_counter()
+        operands = chart.operands(domain=net.domains[index % DOMAINS])
+        seconds.append(time.perf_counter() - begin)
+        new += sum(
+            t.untyped_storage().nbytes()
+            for t in operands.values()
+            if t.untyped_storage().data_ptr() not in storages
+        )
+    cuts = quantiles(seconds, n=100)
+    note = f"p99 {cuts[98] * 1e3:.2f} ms over {SWAPS} swaps"
+    return [
+        Measured("swap between resident domains", cuts[49] * 1e3, "ms", 1.0, note=note),
+        Measured("bytes allocated by it", new, "bytes", 0),
+    ]
+
+
+@contextmanager
+def _bundle(domains: int) -> Iterator[Path]:
+    """A saved net of so many domains."""
+    _, net = _nets("bottom", domains)
+    with tempfile.TemporaryDirectory() as name:
+        save(net, Path(name) / "bundle")
+        yield Path(name) / "bundle"
+
+
+def _cold_load(path: Path, repeats: int) -> Measured:
+    """From a bundle just opened to the tensors in memory, hash checked."""
+    seconds = []
+    for _ in range(repeats):
+        bundle = Bundle(path)
+        begin = time.perf_counter()
+        delta: Mapping[str, Tensor] = bundle.delta("d0")
+        total = sum(float(t.sum()) for t in delta.values())
+        seconds.append(time.perf_counter() - begin)
+        assert total == total
+    size = Bundle(path).sizes().domains["d0"]
+    note = f"{size / 1e6:.2f} MB, hash checked, every page read; the file in the system's cache"
+    return Measured("cold load of one delta", median(seconds) * 1e3, "ms", 20, note=note)
+
+
+def _memory(path: Path) -> Measured:
+    """Resident memory of an engine with all its domains in use, in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        grown = pool.submit(_grown, path).result()
+    payload = Bundle(path).sizes().total
+    note = f"{grown / 1e6:.0f} MB grown, {payload / 1e6:.0f} MB of tensors"
+    return Measured(
+        f"memory of {MANY} domains / their tensors", grown / payload, "x", 1.05, note=note
+    )
+
+
+def _grown(path: Path) -> int:
+    """Bytes that a process grows by when every domain has answered."""
+    torch.set_num_threads(1)
+    model = build(MODEL, num_classes=CLASSES).eval()
+    image = torch.zeros(3, TRAIN_SIZE, TRAIN_SIZE)
+    with torch.inference_mode():
+        model(image[None])
+    before = status_bytes("VmRSS")
+    engine = Engine(path, model)
+    for name in engine.domains:
+        engine.predict([image], [name])
+    return status_bytes("VmRSS") - before

@@ -394,3 +394,38 @@ def test_functional_call_over_the_net():
     out = functional_call(net, moved, (x,), {"domain": "cars"})
     close(out, other(x, domain="cars"))
     assert isinstance(net.sharing, Sharing)
+
+
+def test_a_domain_and_the_shared_filters_in_expanded_coordinates():
+    net = shared(Residual(), fraction=0.5)
+    x = images(3)
+    for where in ("domains.cars.first", "shared.*"):
+        top = wf.expand(net, rate=2, where=where, init="preserve", seed=0).eval()
+        for name in NAMES:
+            torch.testing.assert_close(
+                top(x, domain=name), net.eval()(x, domain=name), rtol=1e-7, atol=1e-9
+            )
+        out = top.train()({name: x for name in NAMES})  # noqa: C420
+        sum(y.square().sum() for y in out.values()).backward()
+        factors = list(top.charts[0].parameters())
+        assert len(factors) >= 3 and all(p.grad is not None for p in factors)
+        close(top.eval().deploy({"domain": "cars"})(x), top(x, domain="cars"))
+
+
+def test_a_stack_over_domains_is_saved(tmp_path):
+    model = Residual()
+    net = shared(model)
+    x = images(2)
+    for index, top in enumerate(
+        [
+            wf.expand(net, rate=2, where="domains.cars.*", seed=0),
+            wf.subspace(net, dim=4, where="domains.cars.*", seed=3),
+        ]
+    ):
+        with torch.no_grad():
+            for p in top.charts.parameters():
+                p.add_(0.1 * torch.randn_like(p))
+        wf.save(top, tmp_path / str(index))
+        back = wf.load(tmp_path / str(index), model.double()).eval()
+        for name in NAMES:
+            assert torch.equal(back(x, domain=name), top.eval()(x, domain=name))

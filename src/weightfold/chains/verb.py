@@ -20,7 +20,7 @@ from weightfold.chains.cost import LayerCost, chain_cost, input_shapes
 from weightfold.chains.initial import fit_chain, match_variance
 from weightfold.charts.expansion import Expansion
 from weightfold.core.charted import Charted
-from weightfold.core.select import Where, locate, plain_model, select
+from weightfold.core.select import Where, coordinate_layers, locate, plain_model, select
 from weightfold.core.slots import Slots, check_chartable, split_name
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -164,7 +164,7 @@ def _candidates(
 ) -> dict[str, nn.Module]:
     """Layers of the plain model that the strategies take and `where` chooses, by name."""
     kinds = (CONVOLUTIONS if conv else ()) + ((nn.Linear,) if linear else ())
-    modules = dict(plain_model(net).named_modules())
+    modules = {**dict(plain_model(net).named_modules()), **coordinate_layers(net)}
     if isinstance(modules[""], (*CONVOLUTIONS, nn.Linear)):
         raise ValueError(
             f"net is itself a {type(net).__name__}, and its weight needs the name of a layer; "

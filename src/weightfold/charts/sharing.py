@@ -154,6 +154,12 @@ class Sharing(Chart):
                 self.layout.assign(part, theta[part.name])
         return self.residuals(theta, domain=names[0])
 
+    def layer_of(self, name: str) -> nn.Module | None:
+        """The convolution of those filters that are shared, or one domain's."""
+        path, rows = name.rpartition(".")[0], len(self.get_parameter(name))
+        path = path.partition(".")[2] if path.startswith("shared.") else path.split(".", 2)[2]
+        return self.layout.convolution(path, rows) if name.endswith(".weight") else None
+
     def stored_in(self, name: str) -> str | None:
         """The domain a coordinate belongs to."""
         head, _, rest = name.partition(".")

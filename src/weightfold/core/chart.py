@@ -122,6 +122,14 @@ class Chart(nn.Module):
         """A small case for the contract tests and the documentation."""
         raise NotImplementedError
 
+    def layer_of(self, name: str) -> nn.Module | None:
+        """The layer, without tensors, whose whole weight coordinate `name` is; None if of none.
+
+        So that a chart above can treat the coordinate as that layer's (filters that a domain owns
+        are a convolution of fewer filters).
+        """
+        return None
+
     def stored_in(self, name: str) -> str | None:
         """File a coordinate is stored in; None: the shared one."""
         return None

@@ -79,7 +79,8 @@ def locate(net: nn.Module, name: str) -> str | None:
     """Name, in `net`, of the tensor that stands for tensor `name` of the deployed model.
 
     Where a chart below computes the tensor, that is the coordinate of the same name and shape
-    (a mask has one, a random subspace has none).
+    (a mask has one, a random subspace has none). `name` may also be a coordinate that is a layer's
+    weight, or that layer's bias, see `coordinate_layers`.
     """
     if not isinstance(net, Charted):
         parameters = dict(net.named_parameters(remove_duplicate=False))
@@ -89,10 +90,25 @@ def locate(net: nn.Module, name: str) -> str | None:
         return f"model.{below}"
     for index, chart in enumerate(net.charts):
         psi = dict(chart.named_parameters())
+        if name in psi and f"{split_name(name)[0]}.weight" in psi:
+            if chart.layer_of(f"{split_name(name)[0]}.weight") is not None:  # type: ignore[operator]
+                return f"charts.{index}.{name}"
         for candidate in net._canonical:
             if candidate in psi and short_name(net.model, candidate) == name:
                 return f"charts.{index}.{candidate}"
     return None
+
+
+def coordinate_layers(net: nn.Module) -> dict[str, nn.Module]:
+    """Layers, without tensors, whose weights are coordinates of `net`, by path in their chart."""
+    found: dict[str, nn.Module] = {}
+    while isinstance(net, Charted):
+        for chart in net.charts:
+            for name, _ in chart.named_parameters():
+                if (layer := chart.layer_of(name)) is not None:  # type: ignore[operator]
+                    found[split_name(name)[0]] = layer
+        net = net.model
+    return found
 
 
 def plain_model(net: nn.Module) -> nn.Module:
@@ -103,6 +119,7 @@ def plain_model(net: nn.Module) -> nn.Module:
 
 
 def plain_layer(net: nn.Module, path: str) -> nn.Module:
-    """The layer of the deployed model whose weight is the tensor `path`.weight of `net`."""
+    """The layer whose weight is the tensor `path`.weight of `net`."""
     name, _ = split_name(short_name(net, f"{path}.weight"))
-    return plain_model(net).get_submodule(name)
+    layers = coordinate_layers(net)
+    return layers[name] if name in layers else plain_model(net).get_submodule(name)

@@ -150,6 +150,14 @@ class Layout:
             return name, name
         return ("shared", "own") if name == "weight" else ("shared_bias", "own_bias")
 
+    def convolution(self, path: str, filters: int) -> nn.Module | None:
+        """The convolution with `filters` of its filters, without tensors; None if it is no such."""
+        layer: Any = copy.deepcopy(self.outline[path])
+        if path not in self.own or (layer.groups > 1 and filters != layer.out_channels):
+            return None
+        layer.out_channels = filters
+        return layer
+
     def classifier(self, classes: int) -> nn.Module:
         """The plain head with that many classes, without its tensors."""
         layer: Any = copy.deepcopy(self.outline[self.head])

@@ -102,7 +102,7 @@ class Sharing(Chart):
             return list(self.domains)
         names = domain.domains if isinstance(domain, Mixture) else (domain,)
         for name in names:
-            if name not in self.domains:
+            if name is None or name not in self.domains:
                 raise KeyError(f"domain={name!r}; the domains are {', '.join(self.domains)}")
         return names  # type: ignore[return-value]
 

@@ -90,9 +90,9 @@ def locate(net: nn.Module, name: str) -> str | None:
         return f"model.{below}"
     for index, chart in enumerate(net.charts):
         psi = dict(chart.named_parameters())
-        if name in psi and f"{split_name(name)[0]}.weight" in psi:
-            if chart.layer_of(f"{split_name(name)[0]}.weight") is not None:  # type: ignore[operator]
-                return f"charts.{index}.{name}"
+        weight = f"{split_name(name)[0]}.weight"
+        if name in psi and weight in psi and chart.layer_of(weight) is not None:  # type: ignore[operator]
+            return f"charts.{index}.{name}"
         for candidate in net._canonical:
             if candidate in psi and short_name(net.model, candidate) == name:
                 return f"charts.{index}.{candidate}"

@@ -6,6 +6,7 @@ grouped call serves all domains. Unequal counts run domain by domain. A tensor o
 that are exported, picks each image's weights and works for any number of images.
 """
 
+import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -101,11 +102,8 @@ class DomainConv(DomainLayer):
         if count == 1 or self.groups > 1:
             weight, bias = self._assembled(own, own_bias)
             return self._grouped(x, weight, bias)
-        both = [
-            self._convolve(x, self.shared, self.shared_bias, 1),
-            self._grouped(x, own, own_bias),
-        ]
-        return interlace(*both, self.runs, 1)
+        shared = self._convolve(x, self.shared, self.shared_bias, 1)
+        return interlace(shared, self._grouped(x, own, own_bias), self.runs, 1)
 
     def gathered(self, x: Tensor, ids: Tensor) -> Tensor:
         """Tap by tap, as batched matrix products: no number of groups depends on the batch."""
@@ -115,17 +113,17 @@ class DomainConv(DomainLayer):
         weight, x = weight[ids], self._padded(x, always=True)
         groups, spatial = self.groups, weight.shape[3:]
         weight = weight.unflatten(1, (groups, -1))
-        out: Tensor | None = None
+        products: list[Tensor] = []
+        size: tuple[int, ...] = ()
         for tap in itertools.product(*map(range, spatial)):
             image = x[(..., *self._window(x, tap, spatial))]
             columns = image.flatten(2).unflatten(1, (groups, -1))
             kernel = weight[(..., *tap)]
             # A matrix product over one channel is a product of numbers, and slower as the former.
             depthwise = kernel.shape[-1] == 1
-            product = kernel * columns if depthwise else kernel @ columns
-            out = product if out is None else out + product
-        assert out is not None
-        y = out.flatten(1, 2).unflatten(2, image.shape[2:])
+            products.append(kernel * columns if depthwise else kernel @ columns)
+            size = image.shape[2:]
+        y = functools.reduce(torch.add, products).flatten(1, 2).unflatten(2, size)
         return y if bias is None else y + bias[ids].flatten(1)[(..., *(None,) * len(spatial))]
 
     def _window(self, x: Tensor, tap: tuple[int, ...], spatial: torch.Size) -> Iterator[slice]:
@@ -223,9 +221,12 @@ class DomainBatchNorm(DomainLayer):
             if momentum is None:
                 momentum = 1.0 / float(tracked[0])
         flat = [None if t is None else t.flatten() for t in (mean, var, weight, bias)]
+        mean, var, weight, bias = flat
         batch_statistics = self.training or mean is None
         momentum = 0.0 if momentum is None else momentum
-        y = F.batch_norm(interleaved(x, count), *flat, batch_statistics, momentum, self.eps)
+        y = F.batch_norm(
+            interleaved(x, count), mean, var, weight, bias, batch_statistics, momentum, self.eps
+        )
         return restored(y, len(x))
 
     def gathered(self, x: Tensor, ids: Tensor) -> Tensor:

@@ -94,20 +94,23 @@ class Layout:
 
     def assign(self, part: "Place", value: Tensor) -> None:
         """Write a plain layer's tensor into its two parts; a head of other classes is left."""
+        at_head = part.path == self.head
         for tensor, shared in ((part.shared, True), (part.mine, False)):
-            if tensor is not None:
-                rows = len(tensor) if part.path == self.head else None
-                if part.path != self.head or len(value) == rows or (shared and len(value) <= rows):
-                    new = self.cut(part.path, value, rows, shared=shared)
-                    tensor.copy_(new)  # type: ignore[arg-type]
+            if tensor is None:
+                continue
+            fits = not at_head or len(value) == len(tensor) or (shared and len(value) < len(tensor))
+            if fits:
+                rows = len(tensor) if at_head else None
+                new = self.cut(part.path, value, rows, shared=shared)
+                tensor.copy_(new)  # type: ignore[arg-type]
 
     def places(self, shared: nn.Module, mine: nn.Module) -> "list[Place]":
         """Where the two parts of every tensor are kept."""
         found = []
         for path, name in self.tensors:
-            holders = (_holder(root, path, name) for root in (shared, mine))
-            slots = (f"{path}.{slot}" for slot in self.slots(path, name))
-            found.append(Place(path, name, *holders, *slots))
+            kept, own = (f"{path}.{slot}" for slot in self.slots(path, name))
+            holders = _holder(shared, path, name), _holder(mine, path, name)
+            found.append(Place(path, name, *holders, kept, own))
         return found
 
     def operands(self, domains: "Sequence[list[Place]]", classes: int) -> dict[str, Tensor]:

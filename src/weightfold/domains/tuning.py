@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -85,7 +86,7 @@ def _measure(
     kernels: tuple[Kernel, ...] = ("grouped", "segments")
     training, before = layer.training, layer.at
     layer.eval()
-    times = alternate({k: lambda k=k: run(k) for k in kernels}, warmup=2, repeats=repeats)
+    times = alternate({k: partial(run, k) for k in kernels}, warmup=2, repeats=repeats)
     layer.train(training)
     layer.at = before
     milliseconds = {kernel: time.median_ms for kernel, time in times.items()}

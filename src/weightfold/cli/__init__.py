@@ -13,6 +13,8 @@ import tyro
 from weightfold.cli.bench import Bench
 from weightfold.cli.charts import Charts, chart_lines
 from weightfold.cli.compare import Compare
+from weightfold.cli.domains import COMMANDS as DOMAINS
+from weightfold.cli.domains import Domains
 from weightfold.cli.experiment import Experiment
 from weightfold.cli.export import Export
 from weightfold.cli.presets import chosen_preset
@@ -24,6 +26,7 @@ COMMANDS: dict[str, Any] = {
     "compare": Compare,
     "train": Train,
     "export": Export,
+    "domains": Domains,
     "bench": Bench,
     "experiment": Experiment,
     "report": Report,
@@ -34,7 +37,8 @@ COMMANDS: dict[str, Any] = {
 ERRORS = (ValueError, TypeError, LookupError, OSError, ImportError, ArithmeticError, RuntimeError)
 """What wrong arguments, files, installations and machines raise."""
 
-DESCRIPTION = """Train a compact CNN in expanded coordinates, deploy the very same compact CNN.
+DESCRIPTION = """Train a compact CNN in expanded coordinates, deploy the very same compact CNN;
+let many domains share one.
 
 'weightfold COMMAND --help' explains a command. Networks, data sets and variants are given as
 specs, "name" or "name,key=value,key=value": smallnet_b,kernel_size=9; cifar10,corrupt=0.8;
@@ -74,15 +78,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parse(arguments: list[str]) -> Any:
     """The command, its options filled in."""
-    name = arguments[0] if arguments else "--help"
+    name, *rest = arguments or ["--help"]
+    if name == "domains" and rest and rest[0] in DOMAINS:
+        return _options(DOMAINS[rest[0]], f"{name} {rest[0]}", rest[1:])
     if name in COMMANDS:
-        return tyro.cli(
-            COMMANDS[name],
-            prog=f"weightfold {name}",
-            args=arguments[1:],
-            config=(tyro.conf.OmitSubcommandPrefixes,),
-            **_defaults(COMMANDS[name], arguments),
-        )
+        return _options(COMMANDS[name], name, rest)
     commands = [
         Annotated[command, tyro.conf.subcommand(name, description=command.__doc__.split("\n")[0])]
         for name, command in COMMANDS.items()
@@ -93,6 +93,17 @@ def _parse(arguments: list[str]) -> Any:
         prog="weightfold",
         description=DESCRIPTION + charts,
         args=arguments or ["--help"],
+    )
+
+
+def _options(command: Any, name: str, arguments: list[str]) -> Any:
+    """A command, filled in by the options after its name."""
+    return tyro.cli(
+        command,
+        prog=f"weightfold {name}",
+        args=arguments,
+        config=(tyro.conf.OmitSubcommandPrefixes,),
+        **_defaults(command, arguments),
     )
 
 

@@ -1,0 +1,68 @@
+"""`weightfold domains add`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from weightfold.cli.presets import Preset
+from weightfold.train.recipe import RECIPES, Recipe
+
+
+@dataclass(frozen=True)
+class Add:
+    """Train one more domain for a bundle, and add it.
+
+    Only what the new domain owns is trained. The shared tensors and the other domains are frozen;
+    their files stay byte for byte, which is checked, and one new file is written.
+    """
+
+    source: tyro.conf.Positional[Path]
+    """A bundle, or the folder of 'domains train' that holds one."""
+
+    domain: tyro.conf.Positional[str]
+    """NAME=DATASET, such as cars=/path/of/a/folder,size=64."""
+
+    folder: Path
+    """Where the record of the training goes; a run that was stopped goes on from there."""
+
+    from_domain: str | None = None
+    """Start from this domain's own filters and batch norm."""
+
+    weights: Path | None = None
+    """Start from a plain network's instead: a safetensors file of its state_dict, such as
+    torchvision's."""
+
+    seed: int = 0
+    """Of the classifier's initial weights, order of the data, augmentation and validation split."""
+
+    head_epochs: int = 0
+    """Epochs at first in which only the classifier is trained."""
+
+    validation: int | float = 0
+    """Training images (500) or share of them (0.1) held out to choose the best epoch by; 0:
+    none."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to train."""
+
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+    """Of the forward pass; weights stay in float32."""
+
+    model: str | None = None
+    """Network, for a bundle that does not tell its own."""
+
+    data_root: Path | None = None
+    """Data folder; none: the environment variable WEIGHTFOLD_DATA."""
+
+    preset: Annotated[Preset, tyro.conf.arg(name="recipe")] = "digits"
+    """Preset of the hyperparameters. Those below are its values; give one to change it."""
+
+    recipe: tyro.conf.OmitArgPrefixes[Recipe] = RECIPES["digits"]
+
+    def run(self) -> None:
+        """Train, add, and say what changed on disk."""
+        from weightfold.cli.domains.adding import add_domain
+
+        add_domain(self)

@@ -1,0 +1,45 @@
+"""`weightfold domains export`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a bundle's domains to files, and check them against torch.
+
+    Files take any batch size; their images are (pixel / 255 - mean) / std per channel, of the mean,
+    std and shape in export.json beside them.
+    """
+
+    source: tyro.conf.Positional[Path]
+    """A bundle, or the folder of 'domains train' that holds one."""
+
+    folder: Path
+    """Where the files go; made if missing."""
+
+    format: Literal["onnx", "onnx-per-domain", "torch-export", "plain"] = "onnx"
+    """onnx: one file with an input 'domain' beside the images, the domain's position per image;
+    onnx-per-domain: a file per domain over one file of weights; torch-export: one .pt2 file with an
+    input for the domain; plain: a domain's plain network as safetensors, without the others."""
+
+    domains: tuple[str, ...] = ()
+    """Which; none: all. Their order is that of the positions."""
+
+    fold_bn: bool = False
+    """Fold batch norm into the convolutions (plain)."""
+
+    tolerance: float = 1e-5
+    """Largest relative difference from torch that is accepted."""
+
+    model: str | None = None
+    """Network, for a bundle that does not tell its own."""
+
+    def run(self) -> None:
+        """Write the files, and print how far they are from torch."""
+        from weightfold.cli.domains.exporting import export
+
+        export(self)

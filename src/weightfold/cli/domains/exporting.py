@@ -1,0 +1,105 @@
+"""What `weightfold domains export` does."""
+
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from weightfold.cli.domains.export import Export
+from weightfold.cli.domains.inputs import open_bundle
+from weightfold.domains.bundle import Bundle
+from weightfold.domains.net import SharedNet
+from weightfold.export.checks import BATCH_SIZES, check_differences, relative_differences
+from weightfold.export.runners import torch_runner
+from weightfold.files import write_json
+from weightfold.train import session
+from weightfold.train.checkpoint import load_weights, save_weights
+
+Row = dict[str, Any]
+"""A file: its name, domains, bytes, and relative difference from torch."""
+
+
+def export(asked: Export) -> None:
+    """Write the files of a format, and a table of them.
+
+    Raises:
+        ExportError: A file computes something else than torch.
+        KeyError: No such domain.
+        ValueError: `fold_bn` with another format than "plain", or a bundle that does not tell its
+            domains' image shapes.
+    """
+    if asked.fold_bn and asked.format != "plain":
+        raise ValueError(f"fold_bn=True is for --format plain, not {asked.format}")
+    bundle, model, spec = open_bundle(asked.source, asked.model)
+    names = list(asked.domains) or bundle.domains
+    net = bundle.load(model, names).eval()
+    assert isinstance(net, SharedNet)
+    examples = {name: torch.zeros(1, *_shape(bundle, name)) for name in names}
+    asked.folder.mkdir(parents=True, exist_ok=True)
+    rows = FORMATS[asked.format](net, examples, asked)
+    told = {name: bundle.about[name] | {"classes": bundle.classes[name]} for name in names}
+    record = {"model": spec, "format": asked.format, "domains": told, "files": rows}
+    write_json(asked.folder / "export.json", record | {"session": session()})
+    table = Table("file", "domains", "bytes", "from torch")
+    for row in rows:
+        table.add_row(
+            row["file"], ", ".join(row["domains"]), f"{row['bytes']:,}", f"{row['from_torch']:.1e}"
+        )
+    Console().print(table)
+
+
+def _shape(bundle: Bundle, name: str) -> list[int]:
+    told = bundle.preprocessing[name]
+    if "image_shape" not in told:
+        raise ValueError(
+            f"{bundle.folder} does not say the image_shape of {name!r}; set net.about[{name!r}] "
+            "before wf.save"
+        )
+    return told["image_shape"]
+
+
+def _plain(net: SharedNet, examples: dict[str, torch.Tensor], asked: Export) -> list[Row]:
+    """A safetensors file per domain, read again into a network that is compared with `net`."""
+    rows = []
+    for name, example in examples.items():
+        path = asked.folder / f"{name}.safetensors"
+        plain = net.deploy(domain=name, fold_bn=asked.fold_bn).eval()
+        save_weights(plain, path)
+        load_weights(plain.apply(_blank), path)
+        differences = relative_differences(
+            torch_runner(plain), _Domain(net, name), example, BATCH_SIZES
+        )
+        check_differences(path.name, differences, asked.tolerance)
+        rows.append(
+            {
+                "file": path.name,
+                "domains": [name],
+                "bytes": path.stat().st_size,
+                "from_torch": max(differences.values()),
+            }
+        )
+    return rows
+
+
+FORMATS = {"plain": _plain}
+
+
+class _Domain(nn.Module):
+    """One domain of a net, as a network of one input."""
+
+    def __init__(self, net: SharedNet, name: str) -> None:
+        super().__init__()
+        self.net, self.name = net, name
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits (B, classes)."""
+        return self.net(x, domain=self.name)
+
+
+@torch.no_grad()
+def _blank(module: nn.Module) -> None:
+    """Nothing of what was there survives, so that a file is checked and not the memory."""
+    for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+        tensor.zero_()

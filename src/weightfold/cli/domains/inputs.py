@@ -1,0 +1,231 @@
+"""What the commands read: data of domains, networks, start weights, bundles."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from weightfold.core.store import MANIFEST
+from weightfold.data import Dataset
+from weightfold.domains.bundle import PREPROCESSING, Bundle
+from weightfold.domains.net import check_names
+from weightfold.domains.train import parse_domains
+from weightfold.nets import build
+
+BUNDLE = "bundle"
+
+
+def read_domains(texts: Iterable[str], root: Path | None) -> dict[str, Dataset]:
+    """The data of domains given as NAME=DATASET, all with equally many channels.
+
+    Raises:
+        ValueError: A text, a name or a data set is wrong, which the message names; no domain; or
+            images of different channels.
+        FileNotFoundError: As `weightfold.data.load`.
+    """
+    texts = list(texts)
+    check_names([text.partition("=")[0].strip() for text in texts if "=" in text])
+    found: dict[str, Dataset] = {}
+    for text in texts:
+        try:
+            found |= parse_domains([text], root)
+        except ValueError as error:
+            raise ValueError(f"domain {text!r}: {error}") from error
+    if not found:
+        raise ValueError("no domain is given; write 'name=dataset', such as 'digits=mnist'")
+    channels = {name: dataset.train.image_shape[0] for name, dataset in found.items()}
+    if len(set(channels.values())) > 1:
+        shown = ", ".join(f"{name}: {count}" for name, count in channels.items())
+        raise ValueError(
+            f"domains have images of different channels ({shown}); add ',rgb=true' to the gray ones"
+        )
+    return found
+
+
+def heads_of(texts: Iterable[str]) -> dict[str, int]:
+    """Domains given as NAME=CLASSES.
+
+    Raises:
+        ValueError: A text is not of that form, or a name is given twice.
+    """
+    found: dict[str, int] = {}
+    for text in texts:
+        name, _, count = text.partition("=")
+        if not (count.isascii() and count.isdigit()):
+            raise ValueError(f"heads: {text!r} is not NAME=CLASSES; write 'birds=200'")
+        check_names([*found, name])
+        found[name] = int(count)
+    return found
+
+
+def seeded_model(spec: str, *, classes: int, channels: int, seed: int = 0) -> nn.Module:
+    """A network with initial weights of a seed; torch's global state is left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build(spec, num_classes=classes, in_channels=channels)
+
+
+def check_sizes(model: nn.Module, datasets: Mapping[str, Dataset], spec: str) -> None:
+    """Refuse images that the network does not take.
+
+    Raises:
+        ValueError: As said; the message names the domain.
+    """
+    training = model.training
+    model.eval()
+    for name, dataset in datasets.items():
+        shape = dataset.train.image_shape
+        try:
+            with torch.no_grad():
+                model(torch.zeros(1, *shape))
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise ValueError(
+                f"domain {name!r}: {spec!r} does not take its images of {shape}: {error}; "
+                "add ',size=PIXELS' to its data set"
+            ) from error
+    model.train(training)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """A plain network's state_dict from a safetensors file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no safetensors file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"weights={str(path)!r} is no file; give a .safetensors file")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"weights={str(path)!r} is no safetensors file: {error}") from error
+
+
+def take_weights(model: nn.Module, weights: Mapping[str, Tensor], head: str) -> list[str]:
+    """Fill `model` with trained weights, all but a classifier of other classes.
+
+    Args:
+        model: Changed in place.
+        weights: A plain state_dict.
+        head: Path of the classifier.
+
+    Returns:
+        Names of the classifier's tensors that were left as they are.
+
+    Raises:
+        ValueError: The weights are another network's; the message names what differs.
+    """
+    own = model.state_dict()
+    differ = [n for n in own.keys() & weights.keys() if own[n].shape != weights[n].shape]
+    left = [name for name in differ if name.rpartition(".")[0] == head]
+    missing = [n for n in own.keys() - weights.keys() if not n.endswith("num_batches_tracked")]
+    wrong = [f"{n!r} is {tuple(weights[n].shape)} there, {tuple(own[n].shape)} here"
+             for n in set(differ) - set(left)]  # fmt: skip
+    wrong += [f"it lacks {name!r}" for name in missing if name.rpartition(".")[0] != head]
+    wrong += [f"it has {name!r} besides" for name in weights.keys() - own.keys()]
+    if wrong:
+        more = f" and {len(wrong) - 3} more differences" if len(wrong) > 3 else ""
+        raise ValueError(
+            f"weights are of another network than this {type(model).__name__}: "
+            f"{'; '.join(sorted(wrong)[:3])}{more}"
+        )
+    model.load_state_dict({n: t for n, t in weights.items() if n not in left}, strict=False)
+    return sorted(left)
+
+
+def about(spec: str, dataset: Dataset) -> dict[str, Any]:
+    """What a bundle tells of a domain: the network's spec, class names, preprocessing."""
+    return {
+        "model": spec,
+        "class_names": list(dataset.class_names),
+        "image_shape": list(dataset.train.image_shape),
+        "mean": list(dataset.mean),
+        "std": list(dataset.std),
+    }
+
+
+def open_bundle(source: Path, model: str | None) -> tuple[Bundle, nn.Module, str]:
+    """A bundle, a network of its architecture, and that network's spec.
+
+    Args:
+        source: A bundle, or the folder of `weightfold domains train` that holds one.
+        model: The network's spec; None: the one the bundle tells.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: There are several; the bundle is damaged; or neither it nor `model` says which
+            network it is, or they disagree.
+    """
+    bundle = find_bundle(source)
+    told = {of["model"] for of in bundle.about.values() if "model" in of}
+    if model is None and len(told) != 1:
+        raise ValueError(f"{bundle.folder} does not say what network it is of; give --model")
+    if model is not None and told not in (set(), {model}):
+        raise ValueError(
+            f"model={model!r}: {bundle.folder} is of {', '.join(sorted(told))}; leave --model out"
+        )
+    spec = told.pop() if model is None else model
+    shapes = [of["image_shape"] for of in bundle.preprocessing.values() if "image_shape" in of]
+    channels = shapes[0][0] if shapes else 3
+    classes = max(bundle.classes.values())
+    return bundle, seeded_model(spec, classes=classes, channels=channels), spec
+
+
+def find_bundle(source: Path) -> Bundle:
+    """The bundle in a folder, or in that of `weightfold domains train`.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: There are several, or it is damaged.
+    """
+    found = sorted(path.parent for path in source.glob(f"*/{BUNDLE}/{MANIFEST}"))
+    if (source / MANIFEST).exists() or not found:
+        return Bundle(source)
+    if len(found) > 1:
+        raise ValueError(
+            f"{source} holds {len(found)} bundles; give one of them: {', '.join(map(str, found))}"
+        )
+    return Bundle(found[0])
+
+
+def as_trained(bundle: Bundle, datasets: Mapping[str, Dataset]) -> dict[str, Dataset]:
+    """`datasets` normalised as the bundle's domains were in training.
+
+    Raises:
+        KeyError: The bundle has no such domain.
+        ValueError: Images or classes differ from those the bundle was trained on.
+    """
+    found = {}
+    for name, dataset in datasets.items():
+        if name not in bundle.classes:
+            raise KeyError(f"domain={name!r}; the domains are {', '.join(bundle.domains)}")
+        if dataset.num_classes != bundle.classes[name]:
+            raise ValueError(
+                f"domain {name!r} has {bundle.classes[name]} classes in {bundle.folder}, but its "
+                f"data set {dataset.name!r} has {dataset.num_classes}"
+            )
+        names, told = bundle.class_names[name], bundle.preprocessing[name]
+        if names and list(dataset.class_names) != names:
+            raise ValueError(
+                f"domain {name!r} has the classes {_shown(names)} in {bundle.folder}, the data set "
+                f"{_shown(dataset.class_names)}; give data with the same ones in the same order"
+            )
+        if (shape := tuple(told.get("image_shape", dataset.test.image_shape))) != (
+            given := dataset.test.image_shape
+        ):
+            raise ValueError(
+                f"domain {name!r} takes images of {shape}, the data set has {given}; add "
+                "',size=PIXELS' or ',rgb=true' to it"
+            )
+        scale: dict[str, Any] = {key: tuple(told[key]) for key in PREPROCESSING[1:] if key in told}
+        found[name] = replace(dataset, **scale)
+    return found
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

@@ -1,0 +1,93 @@
+"""`weightfold domains serve`."""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from weightfold.domains.serve.limits import DEFAULT
+
+if TYPE_CHECKING:
+    from weightfold.domains.serve.engine import Engine
+
+TUNED_DOMAINS = 4
+TUNED_IMAGES = 16
+
+
+@dataclass(frozen=True)
+class Serve:
+    """Serve a bundle's domains over HTTP until SIGTERM or Ctrl-C.
+
+    POST an image to /v1/domains/NAME/predict; GET /v1/domains, /healthz, /readyz and /metrics.
+    Images of concurrent requests, of any domains, are computed together.
+    """
+
+    source: tyro.conf.Positional[Path]
+    """A bundle, or the folder of 'domains train' that holds one."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 for all."""
+
+    port: int = 8000
+    """Port; 0 for any free one."""
+
+    max_batch: int = DEFAULT.max_batch
+    """Images computed at once."""
+
+    max_wait_ms: float = DEFAULT.max_wait_ms
+    """Milliseconds that an image waits at most for others to be computed with it."""
+
+    max_bytes: int = DEFAULT.max_bytes
+    """Bytes of a request; a larger one is refused."""
+
+    memory: int | None = None
+    """Bytes of the domains' own tensors held at once; those used longest ago are let go. None: all
+    may stay."""
+
+    tune: bool = True
+    """Before serving, measure layer by layer how this machine best runs several domains at once."""
+
+    model: str | None = None
+    """Network, for a bundle that does not tell its own."""
+
+    def run(self) -> None:
+        """Serve."""
+        from weightfold.cli.domains.inputs import open_bundle
+        from weightfold.domains.serve.engine import Engine
+        from weightfold.domains.serve.limits import Limits
+
+        limits = Limits(
+            max_batch=self.max_batch, max_wait_ms=self.max_wait_ms, max_bytes=self.max_bytes
+        )
+        try:
+            from weightfold.domains.serve.http import serve
+        except ImportError as error:
+            raise ImportError(
+                f"serving needs {error.name}: pip install 'weightfold[serve]'"
+            ) from error
+        bundle, model, _ = open_bundle(self.source, self.model)
+        engine = Engine(bundle, model, max_bytes=self.memory)
+        if self.tune:
+            _tune(engine, min(self.max_batch, TUNED_IMAGES))
+        print(f"{len(engine.domains)} domains: {', '.join(engine.domains)}", flush=True)
+        serve(engine, host=self.host, port=self.port, limits=limits)
+
+
+def _tune(engine: "Engine", images: int) -> None:
+    """Choose kernels on noise of the size that most domains take, if several take one."""
+    import torch
+
+    sizes: dict[tuple[int, int, int], list[str]] = {}
+    for name in engine.domains:
+        sizes.setdefault(engine.preprocessing(name).image_shape, []).append(name)
+    shape, names = max(sizes.items(), key=lambda item: len(item[1]))
+    names = names[:TUNED_DOMAINS]
+    if len(names) < 2 or images < len(names):
+        return
+    noise = torch.randn(images, *shape, generator=torch.Generator().manual_seed(0))
+    choices = engine.tune(noise, [names[i % len(names)] for i in range(images)])
+    kernels = Counter(choice.kernel for choice in choices.values())
+    shown = ", ".join(f"{count} {kernel}" for kernel, count in kernels.items())
+    print(f"kernels of {len(choices)} layers, {len(names)} domains at once: {shown}")

@@ -1,6 +1,8 @@
 """Batch norms of a plain network, in eval mode, folded into the convolutions before them."""
 
 import copy
+from collections import Counter
+from typing import Any
 
 from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -17,7 +19,24 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
 
     Returns:
         A module of the same class; the folded convolutions have a bias. A batch norm elsewhere
-        stays.
+        stays, and so does one without running statistics.
+
+    Raises:
+        ValueError: torch.fx cannot trace the model.
+    """
+    model = copy.deepcopy(model).eval()
+    for before, norm in foldable(model):
+        fused = fuse(model.get_submodule(before), model.get_submodule(norm))
+        model.set_submodule(before, fused)
+        model.set_submodule(norm, nn.Identity())
+    return model
+
+
+def foldable(model: nn.Module) -> list[tuple[str, str]]:
+    """Paths of each convolution and the batch norm that alone reads its output; both used once.
+
+    Args:
+        model: A network torch.fx can trace; left unchanged.
 
     Raises:
         ValueError: torch.fx cannot trace the model.
@@ -27,19 +46,28 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
         graph = fx.Tracer().trace(model)
     except Exception as error:
         raise ValueError(
-            f"fold_bn=True needs a network that torch.fx can trace, and {type(model).__name__} is "
-            f"none ({error}); export with fold_bn=False"
+            f"folding batch norm needs a network that torch.fx can trace, and "
+            f"{type(model).__name__} is none ({error}); leave fold_bn=False"
         ) from error
     layers = dict(model.named_modules())
-    calls = [node for node in graph.nodes if node.op == "call_module"]
-    for node in calls:
+    calls = Counter(str(node.target) for node in graph.nodes if node.op == "call_module")
+    found = []
+    for node in graph.nodes:
         before = node.args[0] if node.args else None
-        if not isinstance(layers[str(node.target)], _BatchNorm) or not isinstance(before, fx.Node):
+        if node.op != "call_module" or not isinstance(before, fx.Node):
             continue
-        convolution = layers.get(str(before.target)) if before.op == "call_module" else None
-        once = all(sum(c.target == n.target for c in calls) == 1 for n in (node, before))
-        if isinstance(convolution, CONVOLUTIONS) and len(before.users) == 1 and once:
-            fused = fuse_conv_bn_eval(convolution, layers[str(node.target)])  # type: ignore[arg-type]
-            model.set_submodule(str(before.target), fused)
-            model.set_submodule(str(node.target), nn.Identity())
-    return model
+        path, norm = str(before.target), str(node.target)
+        alone = len(before.users) == 1 and calls[path] == calls[norm] == 1
+        if before.op == "call_module" and alone and _fits(layers[path], layers[norm]):
+            found.append((path, norm))
+    return found
+
+
+def _fits(convolution: nn.Module, norm: Any) -> bool:
+    kinds = isinstance(convolution, CONVOLUTIONS) and isinstance(norm, _BatchNorm)
+    return kinds and norm.running_mean is not None
+
+
+def fuse(convolution: nn.Module, norm: nn.Module) -> nn.Module:
+    """A convolution that computes both, in eval mode."""
+    return fuse_conv_bn_eval(convolution, norm)  # type: ignore[arg-type]

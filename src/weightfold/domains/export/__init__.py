@@ -1,0 +1,26 @@
+"""Ship a SharedNet: one graph that takes each image's domain, or one graph a domain.
+
+Names are imported on first use, so that importing this package costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from weightfold.domains.export.one_graph import OneGraphReport as OneGraphReport
+    from weightfold.domains.export.one_graph import to_exported_program as to_exported_program
+    from weightfold.domains.export.one_graph import to_onnx as to_onnx
+    from weightfold.domains.export.routed import RoutedNet as RoutedNet
+
+_HOMES = {
+    "OneGraphReport": "one_graph",
+    "RoutedNet": "routed",
+    "to_exported_program": "one_graph",
+    "to_onnx": "one_graph",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,5 +1,7 @@
 """What `weightfold domains export` does."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +12,7 @@ from torch import nn
 from weightfold.cli.domains.export import Export
 from weightfold.cli.domains.inputs import open_bundle
 from weightfold.domains.bundle import Bundle
+from weightfold.domains.export import to_exported_program, to_onnx
 from weightfold.domains.net import SharedNet
 from weightfold.export.checks import BATCH_SIZES, check_differences, relative_differences
 from weightfold.export.runners import torch_runner
@@ -72,18 +75,31 @@ def _plain(net: SharedNet, examples: dict[str, torch.Tensor], asked: Export) -> 
             torch_runner(plain), _Domain(net, name), example, BATCH_SIZES
         )
         check_differences(path.name, differences, asked.tolerance)
-        rows.append(
-            {
-                "file": path.name,
-                "domains": [name],
-                "bytes": path.stat().st_size,
-                "from_torch": max(differences.values()),
-            }
-        )
+        rows.append(_row(path, [name], path.stat().st_size, differences))
     return rows
 
 
-FORMATS = {"plain": _plain}
+def _one_graph(net: SharedNet, examples: dict[str, torch.Tensor], asked: Export) -> list[Row]:
+    """One file that takes the domain of each image."""
+    shapes = {name: tuple(example.shape[1:]) for name, example in examples.items()}
+    if len(set(shapes.values())) > 1:
+        raise ValueError(
+            f"one graph takes images of one size, the domains have {shapes}; give --domains of one "
+            "size, or --format onnx-per-domain"
+        )
+    onnx = asked.format == "onnx"
+    write = to_onnx if onnx else to_exported_program
+    path = asked.folder / ("domains.onnx" if onnx else "domains.pt2")
+    report = write(net, next(iter(examples.values())), path, tolerance=asked.tolerance)
+    return [_row(path, list(examples), report.bytes, report.max_relative_difference)]
+
+
+def _row(path: Path, domains: list[str], size: int, differences: Mapping[Any, float]) -> Row:
+    worst = max(differences.values())
+    return {"file": path.name, "domains": domains, "bytes": size, "from_torch": worst}
+
+
+FORMATS = {"plain": _plain, "onnx": _one_graph, "torch-export": _one_graph}
 
 
 class _Domain(nn.Module):

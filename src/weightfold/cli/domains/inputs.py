@@ -35,7 +35,7 @@ def read_domains(texts: Iterable[str], root: Path | None) -> dict[str, Dataset]:
         try:
             found |= parse_domains([text], root)
         except ValueError as error:
-            raise ValueError(f"domain {text!r}: {error}") from error
+            raise ValueError(f"domain {text!r}: {error}" if "=" in text else error) from error
     if not found:
         raise ValueError("no domain is given; write 'name=dataset', such as 'digits=mnist'")
     channels = {name: dataset.train.image_shape[0] for name, dataset in found.items()}
@@ -86,7 +86,7 @@ def check_sizes(model: nn.Module, datasets: Mapping[str, Dataset], spec: str) ->
         except (RuntimeError, ValueError, TypeError) as error:
             raise ValueError(
                 f"domain {name!r}: {spec!r} does not take its images of {shape}: {error}; "
-                "add ',size=PIXELS' to its data set"
+                "add ',size=PIXELS' or ',rgb=true' to its data set"
             ) from error
     model.train(training)
 

@@ -35,7 +35,7 @@ class Sharing:
     '*.downsample.1'."""
 
     head: Literal["domain", "shared"] = "domain"
-    """Classifier per domain or shared; shared needs the same number of classes everywhere."""
+    """Classifier per domain, or one of the most classes for all."""
 
     head_path: str | None = None
     """Path of the classifier in the network; none: found by a run of the network."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,7 +21,7 @@ from weightfold.cli.domains.inputs import (
     seeded_model,
     take_weights,
 )
-from weightfold.cli.domains.options import Sharing, Strategy
+from weightfold.cli.domains.options import Sharing
 from weightfold.cli.domains.train import Train
 from weightfold.core.store import MANIFEST
 from weightfold.data import Augment, Dataset
@@ -29,6 +29,7 @@ from weightfold.domains.net import SharedNet
 from weightfold.domains.page import INDEPENDENT, Outcome
 from weightfold.domains.plan import Plan, plan_sharing
 from weightfold.domains.train import DomainsHistory, fit_domains
+from weightfold.domains.train.check import check_all
 from weightfold.domains.train.feed import DomainBatches
 from weightfold.domains.verb import share
 from weightfold.train.feed import set_aside, training_batches
@@ -64,33 +65,20 @@ class Study:
         _check(asked)
         given = None if asked.plan is None else _read_plan(asked.plan)
         weights = None if asked.weights is None else read_weights(asked.weights)
-        datasets = read_domains(asked.domains, asked.data_root)
-        _check_known(asked.unflipped, datasets, "unflipped")
-        if isinstance(asked.joint.loss_weights, Mapping):
-            _check_known(asked.joint.loss_weights, datasets, "loss_weights")
+        datasets = _read_data(asked)
         shape = next(iter(datasets.values())).train.image_shape
         classes = max(dataset.num_classes for dataset in datasets.values())
         model = seeded_model(asked.model, classes=classes, channels=shape[0])
         check_sizes(model, datasets, asked.model)
-        heads = {name: dataset.num_classes for name, dataset in datasets.items()}
         strategies = asked.strategies if given is None else (str(given.choice["strategy"]),)
-        plans: dict[tuple[str, int], Plan] = {}
-        for strategy, seed in product(strategies, _seeds(asked)):
-            if given is not None:
-                given.check(model)
-                plans[strategy, seed] = given
-            elif strategy != INDEPENDENT:
-                chosen = cast(Strategy, strategy)
-                plans[strategy, seed] = asked.sharing.plan(
-                    model, chosen, torch.zeros(1, *shape), seed
-                )
-        for plan in plans.values():
-            plan.account(heads)
+        study = cls(asked, datasets, strategies, _plans(asked, given, model, shape), weights)
+        for plan in study.plans.values():
+            plan.account(study.heads)
         if weights is not None:
-            head = next(iter(plans.values())).head if plans else _alone(model, shape).head
+            head = next(iter(study.plans.values()), _alone(model, shape)).head
             if left := take_weights(model, weights, head):
                 print(f"of {asked.weights} {', '.join(left)} are left out: other classes")
-        return cls(asked, datasets, strategies, plans, weights)
+        return study
 
     @property
     def title(self) -> str:
@@ -253,10 +241,29 @@ def _check(asked: Train) -> None:
         )
 
 
-def _check_known(given: Any, datasets: Mapping[str, Dataset], argument: str) -> None:
-    for name in given:
-        if name not in datasets:
-            raise KeyError(f"{argument} has {name!r}; the domains are {', '.join(datasets)}")
+def _read_data(asked: Train) -> dict[str, Dataset]:
+    """The domains, and whether the options that name domains name them."""
+    datasets = read_domains(asked.domains, asked.data_root)
+    if unknown := [name for name in asked.unflipped if name not in datasets]:
+        raise KeyError(f"unflipped has {unknown[0]!r}; the domains are {', '.join(datasets)}")
+    if isinstance(asked.joint.loss_weights, Mapping):
+        check_all(asked.joint.loss_weights, datasets, "loss_weights")
+    return datasets
+
+
+def _plans(
+    asked: Train, given: Plan | None, model: nn.Module, shape: tuple[int, ...]
+) -> dict[tuple[str, int], Plan]:
+    """(strategy, seed) -> plan."""
+    example, seeds = torch.zeros(1, *shape), _seeds(asked)
+    if given is not None:
+        given.check(model)
+        return {(str(given.choice["strategy"]), seed): given for seed in seeds}
+    return {
+        (strategy, seed): asked.sharing.plan(model, strategy, example, seed)
+        for strategy, seed in product(asked.strategies, seeds)
+        if strategy != "independent"
+    }
 
 
 def _read_plan(path: Path) -> Plan:

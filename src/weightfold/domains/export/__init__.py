@@ -10,13 +10,17 @@ if TYPE_CHECKING:
     from weightfold.domains.export.one_graph import OneGraphReport as OneGraphReport
     from weightfold.domains.export.one_graph import to_exported_program as to_exported_program
     from weightfold.domains.export.one_graph import to_onnx as to_onnx
+    from weightfold.domains.export.per_domain import PerDomainReport as PerDomainReport
+    from weightfold.domains.export.per_domain import to_onnx_per_domain as to_onnx_per_domain
     from weightfold.domains.export.routed import RoutedNet as RoutedNet
 
 _HOMES = {
     "OneGraphReport": "one_graph",
+    "PerDomainReport": "per_domain",
     "RoutedNet": "routed",
     "to_exported_program": "one_graph",
     "to_onnx": "one_graph",
+    "to_onnx_per_domain": "per_domain",
 }
 
 

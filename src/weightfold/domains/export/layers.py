@@ -191,5 +191,6 @@ def layer_of(sharing: Sharing, path: str, domain: str) -> nn.Module:
         return JoinedConv(layout.outline[path], shared, own, layout.own[path])
     if path == layout.head:
         rows = sharing.classes[domain]
-        shared = {name: nn.Parameter(t[:rows].detach()) for name, t in shared.items()}
+        cut = {n: nn.Parameter(t[:rows].detach()) for n, t in shared.items() if len(t) > rows}
+        shared |= cut
     return filled(layout.outline[path], shared | own)

@@ -64,7 +64,7 @@ def test_workers_train_what_this_process_trains(tiny_cell, tmp_path):
         message = str(error)
         assert "2 of 4 cells failed" in message
         assert f"{bad.folder}: NonFiniteLoss: the loss is" in message
-        assert f"{student.folder}: RuntimeError: its teacher {bad.folder} failed" in message
+        assert f"{student.folder}: RuntimeError: its {bad.folder} failed" in message
     for cell in (good, expanded):
         pairs = zip(*(figures(error.finished[cell]) for error in caught), strict=True)
         for here, there in pairs:

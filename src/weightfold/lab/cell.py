@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 from weightfold.train.recipe import Distillation, Recipe
 
@@ -45,10 +45,103 @@ class Cell:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:10]
 
     @property
+    def title(self) -> str:
+        """What is being trained, in a few words."""
+        return f"{self.model} {self.variant} seed {self.seed}"
+
+    @property
+    def epochs(self) -> int:
+        """How many it is trained for."""
+        return self.recipe.epochs
+
+    @property
+    def before(self) -> "Cell | None":
+        """The cell that must be finished first."""
+        return self.teacher
+
+    @property
     def folder(self) -> str:
         """Name of the run's folder, readable and unique."""
         parts = (self.model, self.variant, self.data, f"seed{self.seed}", self.key)
         return "_".join("".join(c if c.isalnum() or c in "-.+" else "-" for c in p) for p in parts)
+
+    def finished(self, root: Path) -> "History | None":
+        """The record of its run below `root`; None if it has not come to its end."""
+        from weightfold.train import checkpoint
+
+        return checkpoint.finished(root / self.folder)
+
+    def train(
+        self,
+        root: Path,
+        *,
+        data_root: Path | None = None,
+        progress: "bool | Callable[[Row], None]" = True,
+    ) -> "History":
+        """Train it in its folder below `root`, or go on where it stopped; a no-op once finished.
+
+        Args:
+            root: Folder of the runs; holds the teacher's.
+            data_root: Data folder; None: $WEIGHTFOLD_DATA.
+            progress: As for `weightfold.train.fit`.
+        """
+        from weightfold.data import load
+        from weightfold.train import fit, load_teacher
+
+        dataset = load(self.data, data_root)
+        teacher = None
+        if self.teacher is not None:
+            weights = root / self.teacher.folder / "last.safetensors"
+            teacher = load_teacher(build(self.teacher, dataset), weights)
+        return fit(
+            build(self, dataset),
+            dataset,
+            self.recipe,
+            folder=root / self.folder,
+            seed=self.seed,
+            teacher=teacher,
+            distillation=self.distillation,
+            progress=progress,
+            about={"model": self.model, "variant": self.variant, "data": self.data},
+        )
+
+
+class AnyCell(Protocol):
+    """What `run` and `weightfold.lab.runner` need of a cell: hashable, and made of plain values."""
+
+    @property
+    def title(self) -> str:
+        """What is being trained, in a few words."""
+        ...
+
+    @property
+    def folder(self) -> str:
+        """Name of the run's folder, readable and unique."""
+        ...
+
+    @property
+    def epochs(self) -> int:
+        """How many it is trained for."""
+        ...
+
+    @property
+    def before(self) -> "AnyCell | None":
+        """The cell that must be finished first."""
+        ...
+
+    def finished(self, root: Path) -> "History | None":
+        """The record of its run below `root`; None if it has not come to its end."""
+        ...
+
+    def train(
+        self,
+        root: Path,
+        *,
+        data_root: Path | None = None,
+        progress: "bool | Callable[[Row], None]" = True,
+    ) -> "History":
+        """Train it in its folder below `root`, or go on where it stopped; a no-op once finished."""
+        ...
 
 
 def build(cell: Cell, dataset: "Dataset") -> "nn.Module":
@@ -65,40 +158,20 @@ def build(cell: Cell, dataset: "Dataset") -> "nn.Module":
 
 
 def run(
-    cell: Cell,
+    cell: AnyCell,
     root: Path,
     *,
     data_root: Path | None = None,
     progress: "bool | Callable[[Row], None]" = True,
-    **options: Any,
 ) -> "History":
-    """Train a cell in its folder below `root`, or go on where it stopped; a no-op once finished.
+    """Train a cell and those that must be finished before it; finished ones are left as they are.
 
     Args:
         cell: What to train.
         root: Folder of the runs.
         data_root: Data folder; None: $WEIGHTFOLD_DATA.
         progress: As for `weightfold.train.fit`.
-        **options: More arguments of `weightfold.train.fit`.
     """
-    from weightfold.data import load
-    from weightfold.train import fit, load_teacher
-
-    dataset = load(cell.data, data_root)
-    teacher = None
-    if cell.teacher is not None:
-        run(cell.teacher, root, data_root=data_root, progress=progress)
-        weights = root / cell.teacher.folder / "last.safetensors"
-        teacher = load_teacher(build(cell.teacher, dataset), weights)
-    return fit(
-        build(cell, dataset),
-        dataset,
-        cell.recipe,
-        folder=root / cell.folder,
-        seed=cell.seed,
-        teacher=teacher,
-        distillation=cell.distillation,
-        progress=progress,
-        about={"model": cell.model, "variant": cell.variant, "data": cell.data},
-        **options,
-    )
+    if cell.before is not None and cell.before.finished(root) is None:
+        run(cell.before, root, data_root=data_root, progress=progress)
+    return cell.train(root, data_root=data_root, progress=progress)

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from weightfold.lab.cell import Cell
 from weightfold.train.recipe import Distillation, Recipe
@@ -158,6 +159,11 @@ class Experiment:
                 f"experiment {self.name}: {what} {unknown[0]!r} is unknown or repeated"
             )
 
+    @property
+    def remarks(self) -> list[str]:
+        """What is not run by default, and why."""
+        return [f"{column.title}: {column.missing}" for column in self.columns if column.missing]
+
     def column(self, data: str | None) -> Column:
         """The column that a data spec is compared with: that of its name, else the first."""
         name = (data or "").partition(",")[0]
@@ -199,6 +205,24 @@ class Experiment:
             line.label: tuple(_cell(line, size, base, seed) for seed in range(count))
             for line in lines
         }
+
+    def write(self, preset: str, runs: Path, folder: Path, *, asked: Mapping[str, Any]) -> Path:
+        """Write results.csv, results.json, figures and the page from what is finished.
+
+        Args:
+            preset: One of `PRESETS`.
+            runs: Folder of the runs.
+            folder: Made if missing.
+            asked: What `report_experiment` was called with; "seeds" and "data" are as for `cells`.
+
+        Returns:
+            The page.
+        """
+        from weightfold.lab.experiment_page import write_results
+        from weightfold.lab.outcomes import read_results
+
+        results = read_results(self, preset, runs, data=asked["data"], seeds=asked["seeds"])
+        return write_results(results, folder, asked=asked)
 
 
 def _cell(line: Line, preset: Preset, data: str, seed: int) -> Cell:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Self
 
-from weightfold.lab.cell import Cell
+from weightfold.lab.cell import AnyCell
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -37,7 +37,7 @@ class Display:
             disable=not shown,
         )
         self._all = self._bars.add_task("cells", total=cells, completed=done, text="")
-        self._tasks: dict[Cell, TaskID] = {}
+        self._tasks: dict[AnyCell, TaskID] = {}
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -46,18 +46,17 @@ class Display:
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
-    def begin(self, cell: Cell) -> None:
+    def begin(self, cell: AnyCell) -> None:
         """A cell is being trained from now on."""
-        name = f"{cell.model} {cell.variant} seed {cell.seed}"
-        self._tasks[cell] = self._bars.add_task(name, total=cell.recipe.epochs, text="")
+        self._tasks[cell] = self._bars.add_task(cell.title, total=cell.epochs, text="")
 
-    def row(self, cell: Cell, row: "Row") -> None:
+    def row(self, cell: AnyCell, row: "Row") -> None:
         """One of its epochs is done."""
         if cell in self._tasks:
             text = f"test accuracy {row.test_accuracy:.2%}"
             self._bars.update(self._tasks[cell], completed=row.epoch, text=text)
 
-    def end(self, cell: Cell, *, failed: bool) -> None:
+    def end(self, cell: AnyCell, *, failed: bool) -> None:
         """It is finished or has failed."""
         if cell in self._tasks:
             self._bars.remove_task(self._tasks.pop(cell))

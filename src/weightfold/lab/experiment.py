@@ -8,20 +8,24 @@ from functools import cache
 from pathlib import Path
 
 from weightfold.lab.declare import PRESETS, Experiment
+from weightfold.lab.domains_declare import DomainsExperiment
+from weightfold.lab.domains_pruning import PruningExperiment
+
+AnyExperiment = Experiment | DomainsExperiment | PruningExperiment
 
 RUNS = "runs"
 RESULTS = "results.json"
 
 
 @cache
-def experiments() -> Mapping[str, Experiment]:
+def experiments() -> Mapping[str, AnyExperiment]:
     """All experiments by name: every `EXPERIMENTS` of the modules in `lab/papers/`.
 
     Raises:
         ValueError: Two have one name.
     """
     package = importlib.import_module("weightfold.lab.papers")
-    found: dict[str, Experiment] = {}
+    found: dict[str, AnyExperiment] = {}
     names = sorted(m.name for m in pkgutil.iter_modules(package.__path__))
     for module in (name for name in names if not name.startswith("_")):
         for experiment in importlib.import_module(f"{package.__name__}.{module}").EXPERIMENTS:
@@ -31,7 +35,7 @@ def experiments() -> Mapping[str, Experiment]:
     return found
 
 
-def experiment(name: str) -> Experiment:
+def experiment(name: str) -> AnyExperiment:
     """An experiment by its name.
 
     Raises:
@@ -50,8 +54,7 @@ def print_experiments() -> None:
     table = Table("experiment", "shows", *PRESETS, title="networks trained by each preset")
     for name, found in experiments().items():
         counts = (sum(map(len, found.cells(preset).values())) for preset in PRESETS)
-        remarks = [f"{c.title}: {c.missing}" for c in found.columns if c.missing]
-        table.add_row(name, "\n".join([found.title, *remarks]), *map(str, counts))
+        table.add_row(name, "\n".join([found.title, *found.remarks]), *map(str, counts))
     Console().print(table)
 
 
@@ -128,14 +131,10 @@ def report_experiment(
     Returns:
         The page.
     """
-    from weightfold.lab.experiment_page import write_results
-    from weightfold.lab.outcomes import read_results
-
     where = folder / RUNS if runs is None else runs
-    results = read_results(experiment(name), preset, where, data=data, seeds=seeds)
     slug = "".join(c if c.isalnum() else "-" for c in f"{preset}-{data}") if data else preset
     asked = {"name": name, "preset": preset, "seeds": seeds, "data": data}
-    return write_results(results, folder / name / slug, asked=asked)
+    return experiment(name).write(preset, where, folder / name / slug, asked=asked)
 
 
 def report(folder: Path, *, runs: Path | None = None) -> list[Path]:

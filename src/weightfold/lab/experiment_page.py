@@ -1,6 +1,6 @@
 """What an experiment leaves in its folder: CSV, JSON, figures and a page, from its results."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -49,9 +49,9 @@ def write_results(results: Results, folder: Path, *, asked: Mapping[str, Any]) -
         *([Section("Lines not in this preset", "", _table(results, rest))] if rest else []),
         *_absent(results),
         Section("Settings", "", _settings(results)),
-        *_machines(results),
+        *machines(o.sessions for line in results.outcomes.values() for o in line),
     ]
-    write_page(page, title, sections, footer=_footer(results))
+    write_page(page, title, sections, footer=footer())
     return page
 
 
@@ -226,21 +226,24 @@ def _settings(results: Results) -> Table:
     return Table(columns, rows)
 
 
-def _machines(results: Results) -> list[Section]:
-    """With which versions and on which machines the runs were made."""
+def machines(sessions: Iterable[Sequence[Mapping[str, Any]]]) -> list[Section]:
+    """With which versions and on which machines runs were made; nothing without a session.
+
+    Args:
+        sessions: Of each run, those that run.json holds.
+    """
     counts: dict[tuple[str, ...], int] = {}
-    for line in results.outcomes.values():
-        for outcome in line:
-            for one in outcome.sessions:
-                key = tuple(str(one.get(name)) for name in (*_MACHINE, "device"))
-                counts[key] = counts.get(key, 0) + 1
+    for one in (one for run in sessions for one in run):
+        key = tuple(str(one.get(name)) for name in (*_MACHINE, "device"))
+        counts[key] = counts.get(key, 0) + 1
     if not counts:
         return []
     rows = [[*key, str(count)] for key, count in counts.items()]
     return [Section("Runs were made with", "", Table([*_MACHINE, "device", "sessions"], rows))]
 
 
-def _footer(results: Results) -> str:
+def footer() -> str:
+    """When and with which version a page was written."""
     here = session()
     return (
         f"Page written {here['started']} by weightfold {here['weightfold']}, commit "

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from weightfold.train import History, Row
 
 # Okabe and Ito's colours, which the colour-blind tell apart, without yellow; then other dashes.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _DASHES = ("-", "--", ":", "-.")
 _PUBLISHED = "#767676"
 
 
 @contextmanager
-def _figure(path: Path, **options: Any) -> Iterator[tuple[Any, Any]]:
+def drawing(path: Path, **options: Any) -> Iterator[tuple[Any, Any]]:
     """A figure and its axes, written to `path` at the end."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -59,7 +59,7 @@ def learning_curves(
         "test accuracy (%)": lambda row: 100 * row.test_accuracy,
         "training error, augmented images (%)": lambda row: 100 * row.train_error,
     }
-    with _figure(path, figsize=(10, 4.4), ncols=2) as (figure, axes):
+    with drawing(path, figsize=(10, 4.4), ncols=2) as (figure, axes):
         for (label, of), axis in zip(curves.items(), axes, strict=True):
             for index, (name, runs) in enumerate(histories.items()):
                 if runs:
@@ -74,11 +74,11 @@ def learning_curves(
 def _curve(axis: Any, index: int, name: str, runs: list[list[float]]) -> None:
     epochs = range(max(map(len, runs)))
     points = [summarize([run[epoch] for run in runs if epoch < len(run)]) for epoch in epochs]
-    colour = _COLOURS[index % len(_COLOURS)]
+    colour = COLOURS[index % len(COLOURS)]
     x = [epoch + 1 for epoch in epochs]
     style = {
         "color": colour,
-        "linestyle": _DASHES[index // len(_COLOURS) % len(_DASHES)],
+        "linestyle": _DASHES[index // len(COLOURS) % len(_DASHES)],
         "marker": "o" if len(x) == 1 else None,
     }
     axis.plot(x, [p.mean for p in points], label=f"{name} (n = {len(runs)})", **style)
@@ -113,13 +113,13 @@ def dot_plot(dots: Sequence[Dot], path: Path, *, title: str, unit: str) -> None:
     Raises:
         ImportError: matplotlib is not installed.
     """
-    with _figure(path, figsize=(8, 1.6 + 0.42 * len(dots))) as (figure, axis):
+    with drawing(path, figsize=(8, 1.6 + 0.42 * len(dots))) as (figure, axis):
         for y, dot in enumerate(dots):
             if dot.ours:
-                _dot(axis, dot.ours.mean, dot.ours.std, y - 0.13, _COLOURS[0], "o")
+                _dot(axis, dot.ours.mean, dot.ours.std, y - 0.13, COLOURS[0], "o")
             if dot.published:
                 _dot(axis, *dot.published, y + 0.13, _PUBLISHED, "D")
-        _dot(axis, float("nan"), None, 0, _COLOURS[0], "o", "ours, mean ± std over seeds")
+        _dot(axis, float("nan"), None, 0, COLOURS[0], "o", "ours, mean ± std over seeds")
         _dot(axis, float("nan"), None, 0, _PUBLISHED, "D", "published")
         axis.set_yticks(range(len(dots)), [dot.label for dot in dots])
         axis.set_ylim(len(dots) - 0.5, -0.5)

@@ -15,7 +15,7 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from weightfold.lab.cell import Cell, run
+from weightfold.lab.cell import AnyCell, run
 from weightfold.lab.display import Display
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.2
 
-Failures = dict[Cell, Exception]
+Failures = dict[AnyCell, Exception]
 
 
 class CellsFailed(RuntimeError):
@@ -34,7 +34,7 @@ class CellsFailed(RuntimeError):
         finished: The histories of the others.
     """
 
-    def __init__(self, failed: Failures, finished: "Mapping[Cell, History]") -> None:
+    def __init__(self, failed: Failures, finished: "Mapping[AnyCell, History]") -> None:
         self.failed, self.finished = dict(failed), dict(finished)
         reasons: dict[str, list[str]] = {}
         for cell, error in failed.items():
@@ -46,16 +46,16 @@ class CellsFailed(RuntimeError):
 
 
 def run_cells(
-    cells: Sequence[Cell],
+    cells: Sequence[AnyCell],
     root: Path,
     *,
     data_root: Path | None = None,
     jobs: int = 1,
     progress: bool = True,
-) -> "dict[Cell, History]":
+) -> "dict[AnyCell, History]":
     """Train cells, each in its folder below `root`; finished ones are read, not trained again.
 
-    Teachers are trained before the cells they teach, once. A cell that fails does not keep the
+    What a cell needs (its teacher) is trained before it, once. A cell that fails does not keep the
     others from running. Stopped by Ctrl-C, or in any other way, the same call goes on where it
     was, within a cell after its last whole epoch.
 
@@ -74,19 +74,17 @@ def run_cells(
         CellsFailed: Some cells failed; raised after the others were run.
         ValueError: `jobs` is below 1.
     """
-    from weightfold.train import checkpoint
-
     if jobs < 1:
         raise ValueError(f"jobs={jobs}: give the number of processes, at least 1")
     root = Path(root)
     failed: Failures = {}
     wanted = [cell for stage in _stages(cells) for cell in stage]
-    done = {cell: h for cell in wanted if (h := checkpoint.finished(root / cell.folder))}
+    done = {cell: h for cell in wanted if (h := cell.finished(root))}
     with Display(len(wanted), len(done), shown=progress) as display:
         for stage in _stages(cells):
             waiting = [cell for cell in stage if cell not in done]
-            for cell in [cell for cell in waiting if cell.teacher in failed]:
-                failed[cell] = RuntimeError(f"its teacher {cell.teacher.folder} failed")  # type: ignore[union-attr]
+            for cell in [cell for cell in waiting if cell.before in failed]:
+                failed[cell] = RuntimeError(f"its {cell.before.folder} failed")  # type: ignore[union-attr]
                 waiting.remove(cell)
             if not waiting:
                 continue
@@ -102,25 +100,25 @@ def run_cells(
     return {cell: done[cell] for cell in cells}
 
 
-def _stages(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """The cells and their teachers, each once, in stages that need only those before."""
-    stages: list[list[Cell]] = []
+def _stages(cells: Sequence[AnyCell]) -> list[list[AnyCell]]:
+    """The cells and what they need, each once, in stages that need only those before."""
+    stages: list[list[AnyCell]] = []
     rest = list(dict.fromkeys(cells))
     while rest:
         stages.insert(0, rest)
-        rest = list(dict.fromkeys(cell.teacher for cell in rest if cell.teacher))
-    seen: set[Cell] = set()
+        rest = list(dict.fromkeys(cell.before for cell in rest if cell.before))
+    seen: set[AnyCell] = set()
     for index, stage in enumerate(stages):
         stages[index] = [cell for cell in stage if cell not in seen]
         seen |= set(stage)
     return stages
 
 
-Outcomes = Iterator[tuple[Cell, "History | Exception"]]
+Outcomes = Iterator[tuple[AnyCell, "History | Exception"]]
 
 
 def _in_this_process(
-    cells: list[Cell], root: Path, data_root: Path | None, display: Display
+    cells: list[AnyCell], root: Path, data_root: Path | None, display: Display
 ) -> Outcomes:
     for cell in cells:
         display.begin(cell)
@@ -131,10 +129,10 @@ def _in_this_process(
 
 
 def _in_workers(
-    cells: list[Cell], root: Path, data_root: Path | None, display: Display, *, jobs: int
+    cells: list[AnyCell], root: Path, data_root: Path | None, display: Display, *, jobs: int
 ) -> Outcomes:
     with _pool(min(jobs, len(cells)), display) as (pool, listen):
-        futures: dict[Future, Cell] = {
+        futures: dict[Future, AnyCell] = {
             pool.submit(_work, cell, root, data_root): cell for cell in cells
         }
         while futures:
@@ -151,7 +149,7 @@ def _in_workers(
 class _Event:
     """A cell begins (row None) or has done an epoch."""
 
-    cell: Cell
+    cell: AnyCell
     row: "Row | None"
 
 
@@ -198,7 +196,7 @@ def _begin(threads: int, events: Any, alive: Connection) -> None:
     global _EVENTS
     _EVENTS = events
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    torch.set_num_threads(threads)
+    torch.set_num_threads(min(threads, torch.get_num_threads()))  # which OMP_NUM_THREADS bounds
     Thread(target=_exit_with, args=(alive,), daemon=True).start()
 
 
@@ -208,7 +206,7 @@ def _exit_with(alive: Connection) -> None:
     os._exit(1)
 
 
-def _work(cell: Cell, root: Path, data_root: Path | None) -> "History":
+def _work(cell: AnyCell, root: Path, data_root: Path | None) -> "History":
     """One cell, in a worker."""
     _EVENTS.put(_Event(cell, None))
     return run(cell, root, data_root=data_root, progress=lambda row: _EVENTS.put(_Event(cell, row)))

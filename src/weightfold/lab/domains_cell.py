@@ -1,0 +1,350 @@
+"""A cell of several domains: one SharedNet trained once, named by all that defines it. No torch."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from weightfold.domains.train.joint import Joint
+from weightfold.spec import parse_spec, read_options
+from weightfold.train.recipe import Recipe
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from weightfold.data import Dataset
+    from weightfold.domains.net import SharedNet
+    from weightfold.domains.plan import Plan
+    from weightfold.domains.train import DomainsHistory
+    from weightfold.train import Row
+
+STRATEGIES = ("bottom", "top", "random", "independent")
+_OPTIONS = {
+    "fraction": float,
+    "num_filters": int,
+    "budget": str,
+    "bn": str,
+    "shared_norms": str,
+    "head": str,
+}
+PLAIN = "plain.safetensors"
+"""In the folder of a cell of one domain: the state_dict of its plain network."""
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A data set under a domain's name.
+
+    Attributes:
+        name: Of the domain.
+        data: Data spec as `weightfold.data.load` takes it; if it begins with no data set's name,
+            the path of a folder or .npz file below the data folder.
+        classes: How many.
+    """
+
+    name: str
+    data: str
+    classes: int
+
+
+@dataclass(frozen=True)
+class DomainCell:
+    """What is trained jointly, on what, how, and from which seed.
+
+    Attributes:
+        model: Network spec, as `weightfold.nets.build` takes it.
+        plan: What each domain owns: "bottom", "top" or "random" with options fraction,
+            num_filters, budget, bn, shared_norms and head of `wf.plan_sharing`, whose `seed` is
+            the cell's; or "independent", which is fraction 1.
+        domains: Their data.
+        recipe: Hyperparameters; the batch is each domain's.
+        seed: Of the classifiers, a random plan, data order and augmentation.
+        size: Height and width of the images.
+        joint: How the domains are trained together.
+        start: Where all but the classifiers starts: the last weights of a cell of one domain, or
+            the path of a .safetensors file below the data folder; None: at random, from `seed`.
+            Batch norms it lacks start as torch initialises them.
+        test_limit: Of each domain's test images, this many of a fixed random order; None: all.
+    """
+
+    model: str
+    plan: str
+    domains: tuple[Domain, ...]
+    recipe: Recipe
+    seed: int
+    size: int
+    joint: Joint = field(default_factory=Joint)
+    start: "DomainCell | str | None" = None
+    test_limit: int | None = None
+
+    @property
+    def key(self) -> str:
+        """Hash of all fields; equal cells have equal results."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:10]
+
+    @property
+    def folder(self) -> str:
+        """Name of the run's folder, readable and unique."""
+        parts = (self.model, self.plan, f"{len(self.domains)}domains", f"seed{self.seed}", self.key)
+        return "_".join("".join(c if c.isalnum() or c in "-.+" else "-" for c in p) for p in parts)
+
+    @property
+    def title(self) -> str:
+        """What is being trained, in a few words."""
+        return f"{self.model} {self.plan} x{len(self.domains)} seed {self.seed}"
+
+    @property
+    def epochs(self) -> int:
+        """Those of the classifiers, then the joint ones."""
+        return self.joint.head_epochs + self.recipe.epochs
+
+    @property
+    def before(self) -> "DomainCell | None":
+        """The cell that must be finished first."""
+        return self.start if isinstance(self.start, DomainCell) else None
+
+    @property
+    def classes(self) -> dict[str, int]:
+        """Domain -> classes; the most of any for all of them if they share the classifier."""
+        classes = {domain.name: domain.classes for domain in self.domains}
+        if read_plan(self.plan)[1].get("head") == "shared":
+            return dict.fromkeys(classes, max(classes.values()))
+        return classes
+
+    def finished(self, root: Path) -> "DomainsHistory | None":
+        """The record of its run below `root`; None if it has not come to its end."""
+        from weightfold.domains.train import DomainsHistory
+        from weightfold.train import checkpoint
+
+        return checkpoint.finished(root / self.folder, DomainsHistory)
+
+    def train(
+        self,
+        root: Path,
+        *,
+        data_root: Path | None = None,
+        progress: "bool | Callable[[Row], None]" = True,
+    ) -> "DomainsHistory":
+        """Train it in its folder below `root`, or go on where it stopped; a no-op once finished.
+
+        Args:
+            root: Folder of the runs; holds that of `start`.
+            data_root: Data folder; None: $WEIGHTFOLD_DATA.
+            progress: As for `weightfold.domains.train.fit_domains`.
+
+        Raises:
+            FileNotFoundError: Data or weights to start from are missing; the message names all.
+            ValueError: A domain's data has other classes or another size than declared.
+        """
+        from weightfold.domains.train import fit_domains
+        from weightfold.train import checkpoint
+
+        done = self.finished(root)
+        if done is not None:
+            return done
+        self._check_files(data_root)
+        datasets = {d.name: load_domain(d, self, data_root) for d in self.domains}
+        images = [_first_images(dataset) for dataset in datasets.values()]
+        net = shared_net(self, self._state(root, data_root), images)
+        history = fit_domains(
+            net,
+            datasets,
+            self.recipe,
+            folder=root / self.folder,
+            seed=self.seed,
+            joint=self.joint,
+            progress=progress,
+            about={"model": self.model, "plan": self.plan, "cell": self.key},
+        )
+        if len(self.domains) == 1:
+            plain = net.deploy(domain=self.domains[0].name)
+            checkpoint.save_weights(plain, root / self.folder / PLAIN)
+        return history
+
+    def _state(self, root: Path, data_root: Path | None) -> dict[str, Any] | None:
+        """The state_dict it starts from."""
+        from safetensors.torch import load_file
+
+        if self.start is None:
+            return None
+        if isinstance(self.start, str):
+            return load_file(_below(data_root, self.start))
+        return load_file(root / self.start.folder / PLAIN)
+
+    def _check_files(self, data_root: Path | None) -> None:
+        """Raise with the names of all that is missing."""
+        from weightfold.data.registry import readers
+
+        missing = []
+        for domain in self.domains:
+            name = domain.data.partition(",")[0]
+            if name not in readers() and not _below(data_root, name).exists():
+                missing.append(
+                    f"{_below(data_root, name)} for domain {domain.name!r} (a folder "
+                    "train/CLASS/IMAGE and test/CLASS/IMAGE, or an .npz file)"
+                )
+        if isinstance(self.start, str) and not _below(data_root, self.start).exists():
+            missing.append(
+                f"{_below(data_root, self.start)}, the state_dict to start from, of "
+                f"{self.model} trained on ImageNet, as safetensors"
+            )
+        if missing:
+            raise FileNotFoundError("missing: " + "; ".join(missing))
+
+
+def read_plan(plan: str) -> tuple[str, dict[str, Any]]:
+    """Strategy and arguments of `wf.plan_sharing` of a cell's `plan`.
+
+    Raises:
+        ValueError: The plan is unknown or has other options.
+    """
+    name, texts = parse_spec(plan)
+    if name not in STRATEGIES:
+        raise ValueError(f"plan={plan!r}; choose {', '.join(STRATEGIES)}")
+    if name == "independent":
+        return "bottom", {**read_options(name, texts, {}), "fraction": 1.0}
+    return name, dict(read_options(name, texts, _OPTIONS))
+
+
+@cache
+def plan_of(model: str, plan: str, size: int, seed: int) -> "Plan":
+    """The plan of a cell, made from its network's shapes alone."""
+    import torch
+
+    from weightfold.domains.plan import plan_sharing
+    from weightfold.nets import build
+
+    strategy, options = read_plan(plan)
+    example = torch.zeros(1, 3, size, size)
+    with torch.random.fork_rng(devices=[]):
+        net = build(model, num_classes=10)
+    return plan_sharing(net, strategy, seed=seed, example_input=example, **options)  # type: ignore[arg-type]
+
+
+def shared_net(
+    cell: DomainCell, state: dict[str, Any] | None, images: "Sequence[Tensor]" = ()
+) -> "SharedNet":
+    """The cell's net with its initial weights.
+
+    Args:
+        cell: Whose.
+        state: state_dict of a plain network with any number of classes, with or without its batch
+            norms; None: random weights.
+        images: Normalised images of the domains; where the batch norms of `state` do nothing,
+            because they were folded, these give them statistics, see `renormalize`.
+
+    Raises:
+        KeyError: The state is of another architecture.
+    """
+    import torch
+
+    from weightfold.core.charted import check_state
+    from weightfold.domains.verb import share
+    from weightfold.nets import build
+
+    plan = plan_of(cell.model, cell.plan, cell.size, cell.seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(cell.seed)
+        model = build(cell.model, num_classes=10)
+    if state is not None:
+        own = model.state_dict()
+        with_norms = any(name.rpartition(".")[0] in plan.norms for name in state)
+        fresh = {plan.head, *(() if with_norms else plan.norms)}
+        new = {name: own[name] for name in own if name.rpartition(".")[0] in fresh}
+        state = {**state, **new}
+        check_state(own, state)
+        model.load_state_dict(state)
+        if images and all((state[f"{n}.running_mean"] == 0).all() for n in plan.norms):
+            renormalize(model, plan.norms, torch.cat([*images]))
+    return share(model, cell.classes, plan, seed=cell.seed)
+
+
+def renormalize(model: "nn.Module", norms: Sequence[str], images: "Tensor") -> None:
+    """Give batch norms the statistics of their inputs and leave the network's function as it is.
+
+    Trained weights are handed on with batch norm folded in, and a batch norm that does nothing in
+    its place; in train mode that would divide by spreads which the weights know nothing of. Here
+    running statistics become those of `images`, and weight and bias what undoes them.
+
+    Args:
+        model: Put in eval mode; changed in place.
+        norms: Paths of its batch norms.
+        images: float (B, C, H, W), as the model takes them.
+    """
+    import torch
+
+    def before(norm: Any, args: tuple) -> None:
+        x = args[0]
+        mean, variance = x.mean((0, 2, 3)), x.var((0, 2, 3), unbiased=False)
+        scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+        norm.bias += scale * (mean - norm.running_mean)
+        norm.weight.copy_(scale * (variance + norm.eps).sqrt())
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(variance)
+
+    hooks = [model.get_submodule(n).register_forward_pre_hook(before) for n in norms]
+    with torch.no_grad():
+        model.eval()(images)
+    for hook in hooks:
+        hook.remove()
+
+
+def _first_images(dataset: "Dataset") -> "Tensor":
+    import torch
+
+    from weightfold.train.feed import evaluation_batches
+
+    part = dataset.train.select(torch.arange(min(100, len(dataset.train))))
+    return next(evaluation_batches(part, dataset, "cpu").epoch(0))[0]
+
+
+def _below(data_root: Path | None, name: str) -> Path:
+    """A path below the data folder, or the absolute path it is."""
+    from weightfold.data.registry import ROOT_VARIABLE
+
+    return Path(data_root or os.environ.get(ROOT_VARIABLE, ".")).expanduser() / name
+
+
+@cache
+def _read(data: str, size: int, test_limit: int | None, data_root: Path | None) -> "Dataset":
+    """A data set in colour, at the cell's size, with fewer test images."""
+    from dataclasses import replace
+
+    import torch
+
+    from weightfold.data import load
+    from weightfold.data.registry import readers
+
+    name, _, options = data.partition(",")
+    where = name if name in readers() else str(_below(data_root, name))
+    spec = ",".join(filter(None, (where, options, "rgb=true", f"size={size}")))
+    dataset = load(spec, data_root)
+    if test_limit is None or test_limit >= len(dataset.test):
+        return dataset
+    generator = torch.Generator().manual_seed(0)
+    order = torch.randperm(len(dataset.test), generator=generator)[:test_limit]
+    record = {**dataset.record, "test": test_limit}
+    return replace(dataset, test=dataset.test.select(order), record=record)
+
+
+def load_domain(domain: Domain, cell: DomainCell, data_root: Path | None) -> "Dataset":
+    """The data of a domain of a cell.
+
+    Raises:
+        ValueError: It has other classes than declared.
+    """
+    from dataclasses import replace
+
+    dataset = _read(domain.data, cell.size, cell.test_limit, data_root)
+    if dataset.num_classes != domain.classes:
+        raise ValueError(
+            f"domain {domain.name!r} is declared with {domain.classes} classes, its data "
+            f"{domain.data!r} has {dataset.num_classes}"
+        )
+    classes = cell.classes[domain.name]
+    spare = tuple(f"unused-{i}" for i in range(classes - domain.classes))
+    return replace(dataset, num_classes=classes, class_names=(*dataset.class_names, *spare))

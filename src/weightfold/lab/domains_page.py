@@ -1,0 +1,300 @@
+"""What an experiment on several domains leaves in its folder: CSV, JSON, figures and a page."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from statistics import fmean
+from typing import Any, get_args
+
+from weightfold.files import write_csv, write_json
+from weightfold.lab.claims import describe
+from weightfold.lab.domains_cell import DomainCell
+from weightfold.lab.domains_declare import Counted
+from weightfold.lab.domains_figures import accuracy_curves, front_figure, share_figure
+from weightfold.lab.domains_results import MEAN, Epoch, Results
+from weightfold.lab.experiment_page import footer, machines
+from weightfold.lab.figures import Dot, dot_plot
+from weightfold.lab.page import Section, Table, write_page
+from weightfold.lab.statistics import Summary
+from weightfold.train.record import session
+
+_CLAIMS = (
+    "A cell is one domain of one comparison. Held: the mean of our paired differences over seeds "
+    "is on the claim's side. Clear: so is the whole 95% Student-t interval; against: the interval "
+    "lies on the other side. Difference: of the mean over all cells, in points, paired by seed. "
+    "The best epoch is chosen on test images, by the mean over domains: optimistic, and the paper "
+    "does not say which it reports. The paper's count is of its printed numbers, one run each."
+)
+
+
+def write_results(results: Results, folder: Path, *, asked: Mapping[str, Any]) -> Path:
+    """Write results.csv, claims.csv, results.json, figures and index.html.
+
+    Args:
+        results: Finished or not.
+        folder: Made if missing.
+        asked: What `report_experiment` was called with; goes into results.json.
+
+    Returns:
+        The page.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    experiment = results.experiment
+    records, claims = list(_records(results)), _claims(results)
+    write_csv(folder / "results.csv", records)
+    write_csv(folder / "claims.csv", claims)
+    write_json(folder / "results.json", _as_json(results, records, claims, asked))
+    figure = _draw_dots(results, folder / "figure.png")
+    sections = [
+        Section("Results", _introduction(results), _table(results), figure),
+        *_published(results),
+        Section("Claims", _CLAIMS, _claims_table(claims)),
+        *_figures(results, folder),
+        Section("How this differs from the paper", experiment.presets[results.preset].differs),
+        *_unfinished(results),
+        Section("Settings", "", _settings(results)),
+        *machines(o.sessions for line in results.outcomes.values() for o in line),
+    ]
+    page = folder / "index.html"
+    write_page(page, f"{experiment.name}: {experiment.title}", sections, footer=footer())
+    return page
+
+
+def _introduction(results: Results) -> str:
+    size, experiment = results.experiment.presets[results.preset], results.experiment
+    data = "; ".join(f"{d.name}: {d.data}" for d in size.domains)
+    text = (
+        f"Preset {results.preset}; domains: {data}. Test accuracy in percent after the last epoch, "
+        "mean ± sample standard deviation over seeds, and the mean over domains also at the best "
+        "epoch. Parameters and bytes are of all domains together, shared parts once; own weights "
+        "and compute are a domain's share of the convolutions'."
+    )
+    return "\n\n".join(filter(None, (f"{experiment.paper}.", text, experiment.notes)))
+
+
+def _records(results: Results) -> Iterator[dict[str, Any]]:
+    """A record for each line and domain, the mean over domains included."""
+    for line in results.experiment.lines:
+        ours = results.domains_of(line.label)
+        published = dict(line.published or {})
+        if published:
+            published[MEAN] = fmean(published.values())
+        names = [*ours, *(d for d in published if d not in (*ours, MEAN)), MEAN]
+        for domain in names:
+            last, best = (results.summary(line.label, domain, e) for e in get_args(Epoch))
+            values = results.values(line.label, domain)
+            if last is None and domain not in published:
+                continue
+            yield {
+                "line": line.label,
+                "backbone": line.backbone,
+                "plan": line.plan,
+                "domain": domain,
+                "n": last.n if last else 0,
+                "last_mean": last and last.mean,
+                "last_std": last and last.std,
+                "best_mean": best and best.mean,
+                "best_std": best and best.std,
+                "published": 100 * published[domain] if domain in published else None,
+                "seeds": " ".join(map(str, values)),
+                "last_values": " ".join(f"{value:.6g}" for value in values.values()),
+            }
+
+
+def _claims(results: Results) -> list[dict[str, Any]]:
+    return [_claim(results, claim) for claim in results.experiment.claims]
+
+
+def _claim(results: Results, claim: Counted) -> dict[str, Any]:
+    last, best = (results.count(claim, epoch) for epoch in get_args(Epoch))
+    paper = results.published_count(claim)
+    return {
+        "claim": claim.text,
+        "held": last.held,
+        "clear": last.clear,
+        "against": last.against,
+        "cells": last.of,
+        "held_best_epoch": best.held,
+        "difference": describe(last.difference) if last.difference else "not run",
+        "difference_best_epoch": describe(best.difference) if best.difference else "not run",
+        "paper_held": paper and paper[0],
+        "paper_cells": paper and paper[1],
+        "paper_difference": paper and paper[2],
+    }
+
+
+def _claims_table(claims: list[dict[str, Any]]) -> Table:
+    columns = [
+        "claim",
+        "held, last epoch",
+        "clear",
+        "against",
+        "held, best epoch",
+        "difference, last epoch",
+        "paper held",
+        "paper difference",
+    ]
+    rows = []
+    for c in claims:
+        of = c["cells"]
+        ours = [f"{c['held']} of {of}", str(c["clear"]), str(c["against"])]
+        ours = [*ours, f"{c['held_best_epoch']} of {of}"] if of else ["not run", "", "", ""]
+        paper = ["not printed", ""]
+        if c["paper_held"] is not None:
+            paper = [f"{c['paper_held']} of {c['paper_cells']}", f"{c['paper_difference']:+.2f}"]
+        rows.append([c["claim"], *ours, c["difference"] if of else "", *paper])
+    return Table(columns, rows)
+
+
+def _table(results: Results) -> Table:
+    columns = [
+        "",
+        "runs",
+        "own weights",
+        "own compute",
+        "parameters (M)",
+        *(["published"] if any(line.parameters for line in results.experiment.lines) else []),
+        "MB",
+        *results.domains,
+        "mean",
+        "mean, best epoch",
+    ]
+    return Table(columns, [_row(results, label, columns) for label in results.outcomes])
+
+
+def _row(results: Results, label: str, columns: list[str]) -> list[str]:
+    plan, total = results.plan(label), results.account(label).total
+    outcomes = results.outcomes[label]
+    return [
+        label,
+        f"{sum(o.history is not None for o in outcomes)}/{len(outcomes)}",
+        f"{plan.weights_share:.1%}",
+        f"{plan.macs_share:.1%}",
+        f"{total.parameters / 1e6:.2f}",
+        *([results.line(label).parameters] if "published" in columns else []),
+        f"{total.bytes / 1e6:.2f}",
+        *(_show(results.summary(label, domain)) for domain in [*results.domains, MEAN]),
+        _show(results.summary(label, MEAN, "best")),
+    ]
+
+
+def _show(found: Summary | None) -> str:
+    if found is None:
+        return ""
+    return f"{found.mean:.2f}" + (f" ± {found.std:.2f}" if found.std is not None else "")
+
+
+def _published(results: Results) -> list[Section]:
+    """The paper's accuracies, with ours minus them where the domains are the paper's."""
+    lines = [line for line in results.experiment.lines if line.published]
+    if not lines:
+        return []
+    names = list(dict.fromkeys(domain for line in lines for domain in line.published or {}))
+    same = {*names} <= {*results.domains}
+    rows = []
+    for line in lines:
+        printed, ours = line.published or {}, results.summary(line.label)
+        mean = 100 * fmean(printed.values())
+        cells = [f"{100 * printed[d]:.2f}" if d in printed else "" for d in names]
+        beside = f"{ours.mean - mean:+.2f}" if same and ours else ""
+        ours_mean = f"{ours.mean:.2f}" if ours else ""
+        rows.append([line.label, *cells, f"{mean:.2f}", ours_mean, *([beside] if same else [])])
+    text = "Validation accuracy in percent as printed, and our mean over our domains beside it."
+    if not same:
+        text += " The domains differ: compare the order of the lines, not the numbers."
+    columns = ["", *names, "mean", "our mean", *(["difference"] if same else [])]
+    return [Section("Published", text, Table(columns, rows))]
+
+
+def _draw_dots(results: Results, path: Path) -> Path | None:
+    dots = []
+    for label in results.outcomes:
+        printed, ours = results.line(label).published, results.summary(label)
+        if printed or ours:
+            published = (100 * fmean(printed.values()), None) if printed else None
+            dots.append(Dot(label, ours, published))
+    if not dots:
+        path.unlink(missing_ok=True)
+        return None
+    title = f"{results.experiment.name}, preset {results.preset}"
+    dot_plot(dots, path, title=title, unit="test accuracy, last epoch, mean over domains (%)")
+    return path
+
+
+def _figures(results: Results, folder: Path) -> list[Section]:
+    drawn = {
+        "curves": (accuracy_curves, "Accuracy while training"),
+        "share": (share_figure, "Accuracy against own weights"),
+        "front": (front_figure, "Storage and accuracy"),
+    }
+    sections = []
+    for name in (*results.experiment.figures, "front"):
+        draw, title = drawn[name]
+        path = folder / f"{name}.png"
+        if draw(results, path):
+            sections.append(Section(title, "", None, path))
+        else:
+            path.unlink(missing_ok=True)
+    return sections
+
+
+def _unfinished(results: Results) -> list[Section]:
+    if not results.missing:
+        return []
+    text = f"{len(results.missing)} cells are not finished; run the experiment again to go on."
+    return [Section("Missing cells", text, Table(["cell"], [[c.folder] for c in results.missing]))]
+
+
+def _settings(results: Results) -> Table:
+    """Every backbone's recipe, and how it is trained jointly."""
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for label, line in results.outcomes.items():
+        cell = line[0].cell
+        recipe, joint = (
+            ", ".join(f"{key}={value}" for key, value in asdict(given).items())
+            for given in (cell.recipe, cell.joint)
+        )
+        start = cell.start.folder if isinstance(cell.start, DomainCell) else cell.start
+        seeds = " ".join(str(outcome.cell.seed) for outcome in line)
+        key = (cell.model, recipe, joint, start or "at random", seeds)
+        rows.setdefault(key, []).append(label)
+    columns = ["lines", "model", "recipe", "together", "starts from", "seeds"]
+    return Table(columns, [["; ".join(labels), *key] for key, labels in rows.items()])
+
+
+def _as_json(
+    results: Results,
+    records: list[dict[str, Any]],
+    claims: list[dict[str, Any]],
+    asked: Mapping[str, Any],
+) -> dict[str, Any]:
+    return {
+        "asked": dict(asked),
+        "paper": results.experiment.paper,
+        "results": records,
+        "claims": claims,
+        "lines": {
+            label: {
+                "plan": str(results.plan(label)),
+                **{
+                    f"{part}_{unit}": getattr(getattr(account, part), unit)
+                    for part in ("total", "independent")
+                    for unit in ("parameters", "bytes")
+                },
+            }
+            for label in results.outcomes
+            for account in [results.account(label)]
+        },
+        "cells": [
+            {
+                "line": label,
+                "folder": outcome.cell.folder,
+                **asdict(outcome.cell),
+                "history": outcome.history and outcome.history.as_json(),
+                "sessions": list(outcome.sessions),
+            }
+            for label, line in results.outcomes.items()
+            for outcome in line
+        ],
+        "written": session(),
+    }

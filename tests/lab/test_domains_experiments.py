@@ -125,6 +125,24 @@ def test_a_cell_starts_from_the_network_trained_before_it(tiny, tmp_path):
     assert run(second, tmp_path, data_root="gone", progress=False) == history
 
 
+def test_folded_batch_norms_are_unfolded_without_a_change(tiny):
+    folded = build("digitnet", num_classes=4)
+    with torch.no_grad():
+        folded.bn1.bias.copy_(torch.tensor([0.5, -1.0, 2.0, 0.0]))
+    images = torch.randn(64, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    state = folded.state_dict()
+    alike = replace(tiny, plan="bottom,fraction=0.5,bn=shared")
+    for cell in (tiny, alike):
+        net = shared_net(cell, state, [images[:32], images[32:]])
+        plain = net.deploy(domain="two").eval()
+        folded.load_state_dict({n: plain.state_dict()[n] if n.startswith("fc2") else t
+                                for n, t in state.items()})  # fmt: skip
+        assert not torch.equal(plain.bn2.running_mean, state["bn2.running_mean"])
+        assert torch.allclose(plain(images), folded.eval()(images), atol=1e-5)
+        plain.train()  # its statistics are those of these images, up to n / (n - 1)
+        assert torch.allclose(plain(images), folded(images), atol=1e-4)
+
+
 def test_a_shared_classifier_is_as_wide_as_the_most_classes(tiny):
     cell = replace(tiny, plan="bottom,fraction=0.5,head=shared",
                    domains=(TWO[0], replace(TWO[1], classes=7)))  # fmt: skip
@@ -190,7 +208,13 @@ def test_pruning_finds_the_layer_that_matters(tiny, tmp_path, monkeypatch):
         assert record["accuracy"] - record["drop"] / 100 <= 0.6
     assert run(cell, tmp_path, data_root="gone", progress=False) == records
     found = PruningExperiment(
-        "made-up", "Nobody", "pruned", {"cpu": {"net": (cell.net,)}}, cell.ways, 20, {"cpu": "all"}
+        "made-up",
+        "Nobody",
+        "pruned",
+        {"cpu": {"net": (cell.net,)}},
+        cell.ways,
+        {"cpu": 20},
+        {"cpu": "all"},
     )
     monkeypatch.setattr(registry, "experiments", lambda: {"made-up": found})
     page = run_experiment("made-up", "cpu", tmp_path, runs=tmp_path, progress=False)

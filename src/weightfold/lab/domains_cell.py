@@ -67,7 +67,7 @@ class DomainCell:
         joint: How the domains are trained together.
         start: Where all but the classifiers starts: the last weights of a cell of one domain, or
             the path of a .safetensors file below the data folder; None: at random, from `seed`.
-            Batch norms it lacks start as torch initialises them.
+            Batch norms that it lacks, or that were folded, are made to do nothing at first.
         test_limit: Of each domain's test images, this many of a fixed random order; None: all.
     """
 
@@ -234,8 +234,8 @@ def shared_net(
         cell: Whose.
         state: state_dict of a plain network with any number of classes, with or without its batch
             norms; None: random weights.
-        images: Normalised images of the domains; where the batch norms of `state` do nothing,
-            because they were folded, these give them statistics, see `renormalize`.
+        images: Normalised images of the domains; batch norms that are new, or do nothing because
+            they were folded, get their statistics from these, see `renormalize`.
 
     Raises:
         KeyError: The state is of another architecture.
@@ -252,14 +252,15 @@ def shared_net(
         model = build(cell.model, num_classes=10)
     if state is not None:
         own = model.state_dict()
-        with_norms = any(name.rpartition(".")[0] in plan.norms for name in state)
-        fresh = {plan.head, *(() if with_norms else plan.norms)}
+        norms = [n for n, m in model.named_modules() if isinstance(m, torch.nn.BatchNorm2d)]
+        with_norms = any(name.rpartition(".")[0] in norms for name in state)
+        fresh = {plan.head, *(() if with_norms else norms)}
         new = {name: own[name] for name in own if name.rpartition(".")[0] in fresh}
         state = {**state, **new}
         check_state(own, state)
         model.load_state_dict(state)
-        if images and all((state[f"{n}.running_mean"] == 0).all() for n in plan.norms):
-            renormalize(model, plan.norms, torch.cat([*images]))
+        if images and all((state[f"{n}.running_mean"] == 0).all() for n in norms):
+            renormalize(model, norms, torch.cat([*images]))
     return share(model, cell.classes, plan, seed=cell.seed)
 
 

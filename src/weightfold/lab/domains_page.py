@@ -25,6 +25,15 @@ _CLAIMS = (
     "The best epoch is chosen on test images, by the mean over domains: optimistic, and the paper "
     "does not say which it reports. The paper's count is of its printed numbers, one run each."
 )
+_CURVES = (
+    "Means over seeds. Left of the dotted line only the classifiers are trained, on the frozen "
+    "backbone."
+)
+_COSTS = (
+    "Counted before training. Own weights and own compute: a domain's share of the convolutions' "
+    "parameters and multiply-adds. Parameters: of all domains together, shared ones once; MB: of "
+    "all tensors, buffers included. Lines with fewer domains are not in the figure."
+)
 
 
 def write_results(results: Results, folder: Path, *, asked: Mapping[str, Any]) -> Path:
@@ -66,8 +75,7 @@ def _introduction(results: Results) -> str:
     text = (
         f"Preset {results.preset}; domains: {data}. Test accuracy in percent after the last epoch, "
         "mean ± sample standard deviation over seeds, and the mean over domains also at the best "
-        "epoch. Parameters and bytes are of all domains together, shared parts once; own weights "
-        "and compute are a domain's share of the convolutions'."
+        "epoch."
     )
     return "\n\n".join(filter(None, (f"{experiment.paper}.", text, experiment.notes)))
 
@@ -147,35 +155,38 @@ def _claims_table(claims: list[dict[str, Any]]) -> Table:
 
 
 def _table(results: Results) -> Table:
-    columns = [
-        "",
-        "runs",
-        "own weights",
-        "own compute",
-        "parameters (M)",
-        *(["published"] if any(line.parameters for line in results.experiment.lines) else []),
-        "MB",
-        *results.domains,
-        "mean",
-        "mean, best epoch",
-    ]
-    return Table(columns, [_row(results, label, columns) for label in results.outcomes])
+    """Accuracies."""
+    rows = []
+    for label, outcomes in results.outcomes.items():
+        runs = f"{sum(o.history is not None for o in outcomes)}/{len(outcomes)}"
+        shown = [_show(results.summary(label, domain)) for domain in [*results.domains, MEAN]]
+        rows.append([label, runs, *shown, _show(results.summary(label, MEAN, "best"))])
+    return Table(["", "runs", *results.domains, "mean", "mean, best epoch"], rows)
 
 
-def _row(results: Results, label: str, columns: list[str]) -> list[str]:
-    plan, total = results.plan(label), results.account(label).total
-    outcomes = results.outcomes[label]
-    return [
-        label,
-        f"{sum(o.history is not None for o in outcomes)}/{len(outcomes)}",
-        f"{plan.weights_share:.1%}",
-        f"{plan.macs_share:.1%}",
-        f"{total.parameters / 1e6:.2f}",
-        *([results.line(label).parameters] if "published" in columns else []),
-        f"{total.bytes / 1e6:.2f}",
-        *(_show(results.summary(label, domain)) for domain in [*results.domains, MEAN]),
-        _show(results.summary(label, MEAN, "best")),
-    ]
+def _costs(results: Results) -> Table:
+    """What each line stores and computes."""
+    printed = any(line.parameters for line in results.experiment.lines)
+    rows = []
+    for label in results.outcomes:
+        plan, account = results.plan(label), results.account(label)
+        domain = next(iter(account.domains.values()))
+        rows.append(
+            [
+                label,
+                f"{plan.weights_share:.1%}",
+                f"{plan.macs_share:.1%}",
+                f"{account.total.parameters / 1e6:.2f}",
+                *([results.line(label).parameters] if printed else []),
+                f"{account.shared.bytes / 1e6:.2f}",
+                f"{domain.bytes / 1e6:.2f}",
+                f"{account.total.bytes / 1e6:.2f}",
+            ]
+        )
+    columns = ["", "own weights", "own compute", "parameters (M)"]
+    columns += ["published"] if printed else []
+    columns += ["shared (MB)", f"{results.domains[0]} (MB)", "all (MB)"]
+    return Table(columns, rows)
 
 
 def _show(found: Summary | None) -> str:
@@ -223,18 +234,20 @@ def _draw_dots(results: Results, path: Path) -> Path | None:
 
 def _figures(results: Results, folder: Path) -> list[Section]:
     drawn = {
-        "curves": (accuracy_curves, "Accuracy while training"),
-        "share": (share_figure, "Accuracy against own weights"),
-        "front": (front_figure, "Storage and accuracy"),
+        "curves": (accuracy_curves, "Accuracy while training", _CURVES),
+        "share": (share_figure, "Accuracy against own weights", ""),
+        "front": (front_figure, "Storage and accuracy", _COSTS),
     }
     sections = []
     for name in (*results.experiment.figures, "front"):
-        draw, title = drawn[name]
+        draw, title, text = drawn[name]
         path = folder / f"{name}.png"
-        if draw(results, path):
-            sections.append(Section(title, "", None, path))
-        else:
+        there = draw(results, path)
+        if not there:
             path.unlink(missing_ok=True)
+        if there or name == "front":
+            table = _costs(results) if name == "front" else None
+            sections.append(Section(title, text, table, path if there else None))
     return sections
 
 

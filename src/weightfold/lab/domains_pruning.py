@@ -161,7 +161,7 @@ class PruningExperiment:
         title: What it shows.
         nets: Preset -> label of a backbone -> its independent networks, a cell for each seed.
         ways: How much of what is pruned.
-        images: Test images of each domain.
+        images: Preset -> test images of each domain.
         differs: Preset -> how it differs from the paper.
     """
 
@@ -170,7 +170,7 @@ class PruningExperiment:
     title: str
     nets: Mapping[str, Mapping[str, tuple[DomainCell, ...]]]
     ways: tuple[Way, ...]
-    images: int
+    images: Mapping[str, int]
     differs: Mapping[str, str]
 
     @property
@@ -202,7 +202,9 @@ class PruningExperiment:
         if seeds is not None and not 1 <= seeds <= most:
             raise ValueError(f"seeds={seeds}: {self.name} has 1 to {most} in preset {preset}")
         return {
-            label: tuple(PruningCell(cell, self.ways, self.images) for cell in cells[:seeds])
+            label: tuple(
+                PruningCell(cell, self.ways, self.images[preset]) for cell in cells[:seeds]
+            )
             for label, cells in self.nets[preset].items()
         }
 

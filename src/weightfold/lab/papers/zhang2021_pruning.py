@@ -14,8 +14,8 @@ PRUNING = PruningExperiment(
         preset: {name: TABLE1.cells(preset)[f"{name}, independent"] for name in names}
         for preset, names in _BACKBONES.items()
     },
-    ways=(("weights", 0.5), ("weights", 0.8), ("filters", 0.5)),
-    images=300,
+    ways=(("weights", 0.8), ("filters", 0.5)),
+    images={"smoke": 20, "cpu": 100, "paper": 2000},
     differs={preset: TABLE1.presets[preset].differs for preset in _BACKBONES},
 )
 

@@ -7,6 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from weightfold.domains.export.executorch_file import ExecutorchReport as ExecutorchReport
+    from weightfold.domains.export.executorch_file import to_executorch as to_executorch
     from weightfold.domains.export.one_graph import OneGraphReport as OneGraphReport
     from weightfold.domains.export.one_graph import to_exported_program as to_exported_program
     from weightfold.domains.export.one_graph import to_onnx as to_onnx
@@ -15,9 +17,11 @@ if TYPE_CHECKING:
     from weightfold.domains.export.routed import RoutedNet as RoutedNet
 
 _HOMES = {
+    "ExecutorchReport": "executorch_file",
     "OneGraphReport": "one_graph",
     "PerDomainReport": "per_domain",
     "RoutedNet": "routed",
+    "to_executorch": "executorch_file",
     "to_exported_program": "one_graph",
     "to_onnx": "one_graph",
     "to_onnx_per_domain": "per_domain",

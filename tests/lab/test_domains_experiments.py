@@ -1,11 +1,14 @@
 import csv
 import json
 from dataclasses import replace
+from itertools import product
 from math import isclose
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torchvision.models import resnet50, squeezenet1_0
 
 from weightfold.domains.train import Joint
@@ -20,6 +23,7 @@ from weightfold.lab.experiment import experiment, experiments, report, run_exper
 from weightfold.lab.runner import CellsFailed
 from weightfold.nets import build
 from weightfold.train import Recipe
+from weightfold.train.checkpoint import save_weights
 
 NAMES = [f"zhang2021-{n}" for n in ("table1", "table2", "figure2", "figure3", "figure4")]
 QUICK = Recipe(epochs=2, batch_size=32, lr=0.05, schedule="constant", crop_padding=0, flip=False)
@@ -125,6 +129,21 @@ def test_a_cell_starts_from_the_network_trained_before_it(tiny, tmp_path):
     assert run(second, tmp_path, data_root="gone", progress=False) == history
 
 
+def test_folders_and_weights_below_the_data_folder(tiny, tmp_path):
+    random = np.random.default_rng(0)
+    for part, name in product(("train", "test"), ("cat", "dog")):
+        folder = tmp_path / "pets" / part / name
+        folder.mkdir(parents=True)
+        for i in range(4):
+            Image.fromarray(random.integers(0, 255, (9, 12, 3), np.uint8)).save(folder / f"{i}.png")
+    torch.manual_seed(0)
+    save_weights(build("digitnet", num_classes=1000), tmp_path / "weights.safetensors")
+    domains = (Domain("pets", "pets", 2), TWO[0])
+    cell = replace(tiny, domains=domains, start="weights.safetensors", joint=Joint(epoch="min"))
+    history = run(cell, tmp_path / "runs", data_root=tmp_path, progress=False)
+    assert set(history.last_accuracies) == {"pets", "one"}
+
+
 def test_folded_batch_norms_are_unfolded_without_a_change(tiny):
     folded = build("digitnet", num_classes=4)
     with torch.no_grad():
@@ -181,7 +200,7 @@ def test_run_count_and_report(made_up, tmp_path):
 
 def test_a_page_of_nothing_yet_lists_what_is_missing(made_up, tmp_path, monkeypatch):
     monkeypatch.setenv("WEIGHTFOLD_DATA", str(tmp_path / "empty"))
-    with pytest.raises(CellsFailed, match=r"stripes\.npz for domain 'one'"):
+    with pytest.raises(CellsFailed, match=r"stripes\.npz: missing"):
         run_experiment("made-up", "smoke", tmp_path, seeds=1, progress=False)
     page = tmp_path / "made-up" / "smoke" / "index.html"
     assert "4 cells are not finished" in page.read_text(encoding="utf-8")

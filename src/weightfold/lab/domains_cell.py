@@ -179,21 +179,17 @@ class DomainCell:
         """Raise with the names of all that is missing."""
         from weightfold.data.registry import readers
 
-        missing = []
-        for domain in self.domains:
-            name = domain.data.partition(",")[0]
-            if name not in readers() and not _below(data_root, name).exists():
-                missing.append(
-                    f"{_below(data_root, name)} for domain {domain.name!r} (a folder "
-                    "train/CLASS/IMAGE and test/CLASS/IMAGE, or an .npz file)"
-                )
-        if isinstance(self.start, str) and not _below(data_root, self.start).exists():
-            missing.append(
-                f"{_below(data_root, self.start)}, the state_dict to start from, of "
-                f"{self.model} trained on ImageNet, as safetensors"
-            )
+        paths = [d.data.partition(",")[0] for d in self.domains]
+        paths = [_below(data_root, path) for path in paths if path not in readers()]
+        if isinstance(self.start, str):
+            paths.append(_below(data_root, self.start))
+        missing = [str(path) for path in paths if not path.exists()]
         if missing:
-            raise FileNotFoundError("missing: " + "; ".join(missing))
+            raise FileNotFoundError(
+                f"{', '.join(missing)}: missing. A domain is an .npz file or a folder with "
+                "train/CLASS/IMAGE and test/CLASS/IMAGE; weights are the state_dict of "
+                f"{self.model} trained on ImageNet, as .safetensors"
+            )
 
 
 def read_plan(plan: str) -> tuple[str, dict[str, Any]]:

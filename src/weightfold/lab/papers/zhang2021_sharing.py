@@ -240,7 +240,7 @@ FIGURE4 = DomainsExperiment(
         ),
         "paper": replace(
             fgc(),
-            domains=tuple(Domain(n, f"decathlon-1.0/{n},size=64", c) for n, c in _DECATHLON),
+            domains=tuple(Domain(n, f"decathlon-1.0/{n}", c) for n, c in _DECATHLON),
             sizes={"": 64},
             differs="The paper's recipe and image size are not known; ours are those of Table 1 at "
             "64 pixels. Data: the Decathlon's archive as folders decathlon-1.0/<domain>/train and "

@@ -13,9 +13,11 @@ from torchvision.io import write_png
 
 import weightfold as wf
 from weightfold.cli import main
+from weightfold.cli.domains import exporting
 from weightfold.cli.domains.inputs import open_bundle, read_domains
 from weightfold.data import load
 from weightfold.domains.bundle import Bundle
+from weightfold.domains.export import PerDomainReport
 from weightfold.domains.train import evaluate_domains
 from weightfold.nets import build
 
@@ -202,8 +204,12 @@ def test_add_trains_what_the_domain_owns_and_leaves_shared_statistics(specs, tmp
     arguments = ["--from-domain", "cars", "--folder", tmp_path / "run", *QUICK]
     assert run("add", tmp_path / "out", specs["boats"], *arguments) == 0
     assert before.items() <= contents(bundle).items()
-    history = json.loads((tmp_path / "run" / "history.json").read_text())
-    assert accuracies(bundle, specs["boats"])["boats"] == history["last_accuracy"]
+    last = load_file(tmp_path / "run" / "last.safetensors")
+    for name, tensor in Bundle(bundle).shared().items():
+        assert torch.equal(last[name], tensor), name
+    first = load_file(bundle / next(name for name in before if name.startswith("domain-cars")))
+    moved = {n for n, t in first.items() if not torch.equal(t, last[n.replace("cars", "boats")])}
+    assert {n for n in first if "conv" in n} <= moved
 
 
 def test_add_goes_on_where_it_was_stopped(bundle, specs, tmp_path):
@@ -340,6 +346,33 @@ def test_a_plain_export_is_the_network_of_that_domain(bundle, specs, tmp_path):
     net = Bundle(bundle).load(model).eval()
     x = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(plain(x), net(x, domain="cars"))
+
+
+def test_a_graph_per_domain_gets_each_domains_images(bundle, tmp_path, monkeypatch):
+    calls = []
+
+    def write(net, examples, folder, *, tolerance):
+        calls.append({name: tuple(x.shape) for name, x in examples.items()})
+        sizes, apart = {"cars": 5, "birds": 6}, {"cars": 1e-7, "birds": 2e-7}
+        return PerDomainReport(str(folder), 100, sizes, {"cars": 50, "birds": 60}, apart)
+
+    monkeypatch.setattr(exporting, "to_onnx_per_domain", write)
+    arguments = ["--format", "onnx-per-domain", "--domains", "cars", "birds"]
+    assert run("export", bundle, "--folder", tmp_path / "out", *arguments) == 0
+    assert calls == [{"cars": (1, 1, 8, 8), "birds": (1, 1, 8, 8)}]
+    files = json.loads((tmp_path / "out" / "export.json").read_text())["files"]
+    assert [(row["file"], row["bytes"], row["from_torch"]) for row in files] == [
+        ("shared weights", 100, None), ("cars.onnx", 55, 1e-7), ("birds.onnx", 66, 2e-7),
+    ]  # fmt: skip
+
+
+def test_one_graph_takes_images_of_one_size(bundle, tmp_path, capsys):
+    opened, model, _ = open_bundle(bundle, None)
+    net = opened.load(model)
+    net.about["cars"]["image_shape"] = [1, 9, 9]
+    wf.save(net, bundle)
+    assert run("export", bundle, "--folder", tmp_path / "out") == 2
+    assert "one graph takes images of one size" in capsys.readouterr().err
 
 
 def test_folding_is_for_plain_networks(bundle, tmp_path, capsys):

@@ -12,7 +12,7 @@ from torch import nn
 from weightfold.cli.domains.export import Export
 from weightfold.cli.domains.inputs import open_bundle
 from weightfold.domains.bundle import Bundle
-from weightfold.domains.export import to_exported_program, to_onnx
+from weightfold.domains.export import to_exported_program, to_onnx, to_onnx_per_domain
 from weightfold.domains.net import SharedNet
 from weightfold.export.checks import BATCH_SIZES, check_differences, relative_differences
 from weightfold.export.runners import torch_runner
@@ -21,7 +21,7 @@ from weightfold.train import session
 from weightfold.train.checkpoint import load_weights, save_weights
 
 Row = dict[str, Any]
-"""A file: its name, domains, bytes, and relative difference from torch."""
+"""A file: its name, domains, bytes, and relative difference from torch (None: it has no output)."""
 
 
 def export(asked: Export) -> None:
@@ -47,9 +47,8 @@ def export(asked: Export) -> None:
     write_json(asked.folder / "export.json", record | {"session": session()})
     table = Table("file", "domains", "bytes", "from torch")
     for row in rows:
-        table.add_row(
-            row["file"], ", ".join(row["domains"]), f"{row['bytes']:,}", f"{row['from_torch']:.1e}"
-        )
+        apart = "" if row["from_torch"] is None else f"{row['from_torch']:.1e}"
+        table.add_row(row["file"], ", ".join(row["domains"]), f"{row['bytes']:,}", apart)
     Console().print(table)
 
 
@@ -94,12 +93,30 @@ def _one_graph(net: SharedNet, examples: dict[str, torch.Tensor], asked: Export)
     return [_row(path, list(examples), report.bytes, report.max_relative_difference)]
 
 
+def _per_domain(net: SharedNet, examples: dict[str, torch.Tensor], asked: Export) -> list[Row]:
+    """A graph per domain with its own weights, and what they share."""
+    report = to_onnx_per_domain(net, examples, asked.folder, tolerance=asked.tolerance)
+    rows = [
+        _row(asked.folder / f"{name}.onnx", [name], size + report.own_bytes[name], {name: found})
+        for (name, size), found in zip(
+            report.graph_bytes.items(), report.max_relative_difference.values(), strict=True
+        )
+    ]
+    shared = {"file": "shared weights", "domains": list(examples), "bytes": report.shared_bytes}
+    return [{**shared, "from_torch": None}, *rows]
+
+
 def _row(path: Path, domains: list[str], size: int, differences: Mapping[Any, float]) -> Row:
     worst = max(differences.values())
     return {"file": path.name, "domains": domains, "bytes": size, "from_torch": worst}
 
 
-FORMATS = {"plain": _plain, "onnx": _one_graph, "torch-export": _one_graph}
+FORMATS = {
+    "plain": _plain,
+    "onnx": _one_graph,
+    "torch-export": _one_graph,
+    "onnx-per-domain": _per_domain,
+}
 
 
 class _Domain(nn.Module):

@@ -103,7 +103,7 @@ def test_index_and_metadata(exported):
 
 def test_a_second_export_replaces_the_first(tmp_path):
     """The domain that did not change keeps its file; files nothing refers to are gone."""
-    net = shared_net("top", 0.5)
+    net = shared_net("top", 0.5, cars=3)
     (tmp_path / "notes.txt").write_text("mine")
     to_onnx_per_domain(net, EXAMPLE, tmp_path)
     before = {p.name for p in tmp_path.iterdir()}

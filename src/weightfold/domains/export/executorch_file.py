@@ -86,8 +86,8 @@ def _program(plain: nn.Module, images: Tensor) -> bytes:
     from executorch.exir import to_edge_transform_and_lower  # type: ignore[import]
 
     exported = torch.export.export(plain, (images,))
-    lowered: Any = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
-    return lowered.to_executorch().buffer
+    edge: Any = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
+    return edge.to_executorch().buffer
 
 
 @torch.no_grad()

@@ -19,13 +19,14 @@ class Add:
     """
 
     source: tyro.conf.Positional[Path]
-    """A bundle, or the folder of 'domains train' that holds one."""
+    """A bundle, or the folder of 'domains train' or of one of its strategies that holds it."""
 
     domain: tyro.conf.Positional[str]
     """NAME=DATASET, such as cars=/path/of/a/folder,size=64."""
 
-    folder: Path
-    """Where the record of the training goes; a run that was stopped goes on from there."""
+    folder: Path | None = None
+    """Where the record of the training goes, from which a run that was stopped goes on; none:
+    beside the bundle, BUNDLE-add-NAME."""
 
     from_domain: str | None = None
     """Start from this domain's own filters and batch norm."""

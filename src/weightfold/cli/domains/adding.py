@@ -48,7 +48,7 @@ def add_domain(asked: Add) -> None:
         alone,
         {name: dataset},
         asked.recipe,
-        folder=asked.folder,
+        folder=asked.folder or bundle.folder.with_name(f"{bundle.folder.name}-add-{name}"),
         seed=asked.seed,
         joint=Joint(head_epochs=asked.head_epochs),
         validation=asked.validation,

@@ -15,7 +15,7 @@ class Eval:
     """
 
     source: tyro.conf.Positional[Path]
-    """A bundle, or the folder of 'domains train' that holds one."""
+    """A bundle, or the folder of 'domains train' or of one of its strategies that holds it."""
 
     domains: tuple[str, ...]
     """NAME=DATASET each, of some or all of the bundle's domains."""

@@ -11,20 +11,21 @@ import tyro
 class Export:
     """Write a bundle's domains to files, and check them against torch.
 
-    Files take any batch size; their images are (pixel / 255 - mean) / std per channel, of the mean,
-    std and shape in export.json beside them.
+    Files take any batch size unless said; their images are (pixel / 255 - mean) / std per channel,
+    of the mean, std and shape in export.json beside them.
     """
 
     source: tyro.conf.Positional[Path]
-    """A bundle, or the folder of 'domains train' that holds one."""
+    """A bundle, or the folder of 'domains train' or of one of its strategies that holds it."""
 
     folder: Path
     """Where the files go; made if missing."""
 
-    format: Literal["onnx", "onnx-per-domain", "torch-export", "plain"] = "onnx"
+    format: Literal["onnx", "onnx-per-domain", "torch-export", "executorch", "plain"] = "onnx"
     """onnx: one file with an input 'domain' beside the images, the domain's position per image;
     onnx-per-domain: a file per domain over one file of weights; torch-export: one .pt2 file with an
-    input for the domain; plain: a domain's plain network as safetensors, without the others."""
+    input for the domain; executorch: a .pte file per domain, for one image at a time; plain: a
+    domain's plain network as safetensors, without the others."""
 
     domains: tuple[str, ...] = ()
     """Which; none: all. Their order is that of the positions."""

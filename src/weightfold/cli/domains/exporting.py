@@ -12,7 +12,12 @@ from torch import nn
 from weightfold.cli.domains.export import Export
 from weightfold.cli.domains.inputs import open_bundle
 from weightfold.domains.bundle import Bundle
-from weightfold.domains.export import to_exported_program, to_onnx, to_onnx_per_domain
+from weightfold.domains.export import (
+    to_executorch,
+    to_exported_program,
+    to_onnx,
+    to_onnx_per_domain,
+)
 from weightfold.domains.net import SharedNet
 from weightfold.export.checks import BATCH_SIZES, check_differences, relative_differences
 from weightfold.export.runners import torch_runner
@@ -106,6 +111,16 @@ def _per_domain(net: SharedNet, examples: dict[str, torch.Tensor], asked: Export
     return [{**shared, "from_torch": None}, *rows]
 
 
+def _executorch(net: SharedNet, examples: dict[str, torch.Tensor], asked: Export) -> list[Row]:
+    """A .pte file per domain."""
+    rows = []
+    for name, example in examples.items():
+        path = asked.folder / f"{name}.pte"
+        report = to_executorch(net, example, path, domain=name, tolerance=asked.tolerance)
+        rows.append(_row(path, [name], report.bytes, {name: report.max_relative_difference}))
+    return rows
+
+
 def _row(path: Path, domains: list[str], size: int, differences: Mapping[Any, float]) -> Row:
     worst = max(differences.values())
     return {"file": path.name, "domains": domains, "bytes": size, "from_torch": worst}
@@ -116,6 +131,7 @@ FORMATS = {
     "onnx": _one_graph,
     "torch-export": _one_graph,
     "onnx-per-domain": _per_domain,
+    "executorch": _executorch,
 }
 
 

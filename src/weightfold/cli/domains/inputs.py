@@ -153,7 +153,7 @@ def open_bundle(source: Path, model: str | None) -> tuple[Bundle, nn.Module, str
     """A bundle, a network of its architecture, and that network's spec.
 
     Args:
-        source: A bundle, or the folder of `weightfold domains train` that holds one.
+        source: As for `find_bundle`.
         model: The network's spec; None: the one the bundle tells.
 
     Raises:
@@ -177,13 +177,14 @@ def open_bundle(source: Path, model: str | None) -> tuple[Bundle, nn.Module, str
 
 
 def find_bundle(source: Path) -> Bundle:
-    """The bundle in a folder, or in that of `weightfold domains train`.
+    """The bundle in a folder, or in that of `weightfold domains train` or of its strategy.
 
     Raises:
         FileNotFoundError: There is none.
         ValueError: There are several, or it is damaged.
     """
-    found = sorted(path.parent for path in source.glob(f"*/{BUNDLE}/{MANIFEST}"))
+    nested = (f"{BUNDLE}/{MANIFEST}", f"*/{BUNDLE}/{MANIFEST}")
+    found = sorted(path.parent for pattern in nested for path in source.glob(pattern))
     if (source / MANIFEST).exists() or not found:
         return Bundle(source)
     if len(found) > 1:

@@ -14,7 +14,7 @@ class Predict:
     """
 
     source: tyro.conf.Positional[Path]
-    """A bundle, or the folder of 'domains train' that holds one."""
+    """A bundle, or the folder of 'domains train' or of one of its strategies that holds it."""
 
     images: tyro.conf.Positional[tuple[Path, ...]]
     """Image files; they are scaled and normalised as the domain's images were."""

@@ -11,7 +11,7 @@ class Remove:
     """Remove a domain from a bundle; the files of the others are not touched."""
 
     source: tyro.conf.Positional[Path]
-    """A bundle, or the folder of 'domains train' that holds one."""
+    """A bundle, or the folder of 'domains train' or of one of its strategies that holds it."""
 
     domain: tyro.conf.Positional[str]
     """Its name."""

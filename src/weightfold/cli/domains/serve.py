@@ -25,7 +25,7 @@ class Serve:
     """
 
     source: tyro.conf.Positional[Path]
-    """A bundle, or the folder of 'domains train' that holds one."""
+    """A bundle, or the folder of 'domains train' or of one of its strategies that holds it."""
 
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 for all."""

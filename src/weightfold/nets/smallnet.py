@@ -1,7 +1,7 @@
 """The two small networks of the ExpandNets paper (Guo, Alvarez, Salzmann, NeurIPS 2020, Sec. 4)."""
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from weightfold.nets.registry import network
 
@@ -17,6 +17,10 @@ def _check_size(x: Tensor) -> None:
         raise ValueError(
             f"images of {tuple(x.shape[-2:])} pixels given; this network takes 32 x 32"
         )
+
+
+# So that torch.fx traces the networks: the check branches on the shape.
+fx.wrap("_check_size")
 
 
 @network("smallnet_a")

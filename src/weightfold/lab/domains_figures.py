@@ -24,6 +24,8 @@ def accuracy_curves(results: Results, path: Path) -> bool:
     Returns:
         Whether there was anything to draw.
     """
+    from matplotlib.ticker import MaxNLocator
+
     panels: dict[str, list[str]] = {}
     for label, line in results.outcomes.items():
         if _strategy(results, label) in ("bottom", "top") and any(o.history for o in line):
@@ -39,6 +41,7 @@ def accuracy_curves(results: Results, path: Path) -> bool:
             for label in labels:
                 _domain_curves(results, label, axis)
             axis.set(title=backbone, xlabel="epoch", ylabel="test accuracy (%)")
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
             axis.grid(alpha=0.3)
         for axis in list(axes.flat)[len(panels) :]:
             axis.set_axis_off()

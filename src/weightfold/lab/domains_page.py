@@ -1,7 +1,7 @@
 """What an experiment on several domains leaves in its folder: CSV, JSON, figures and a page."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, get_args
@@ -23,7 +23,7 @@ _CLAIMS = (
     "is on the claim's side. Clear: so is the whole 95% Student-t interval; against: the interval "
     "lies on the other side. Difference: of the mean over all cells, in points, paired by seed. "
     "The best epoch is chosen on test images, by the mean over domains: optimistic, and the paper "
-    "does not say which it reports. The paper's count is of its printed numbers, one run each."
+    "does not say which it reports. The paper's count is of all its printed numbers, one run each."
 )
 _CURVES = (
     "Means over seeds. Left of the dotted line only the classifiers are trained, on the frozen "
@@ -110,14 +110,23 @@ def _records(results: Results) -> Iterator[dict[str, Any]]:
 
 
 def _claims(results: Results) -> list[dict[str, Any]]:
-    return [_claim(results, claim) for claim in results.experiment.claims]
+    """Every claim, and below it each of its comparisons that was run."""
+    rows = []
+    for claim in results.experiment.claims:
+        rows.append(_claim(results, claim, ""))
+        if len(claim.pairs) > 1:
+            for a, b in claim.pairs:
+                row = _claim(results, replace(claim, pairs=((a, b),)), f"({a}) - ({b})")
+                rows += [row] if row["cells"] else []
+    return rows
 
 
-def _claim(results: Results, claim: Counted) -> dict[str, Any]:
+def _claim(results: Results, claim: Counted, comparison: str) -> dict[str, Any]:
     last, best = (results.count(claim, epoch) for epoch in get_args(Epoch))
     paper = results.published_count(claim)
     return {
         "claim": claim.text,
+        "comparison": comparison,
         "held": last.held,
         "clear": last.clear,
         "against": last.against,
@@ -150,7 +159,7 @@ def _claims_table(claims: list[dict[str, Any]]) -> Table:
         paper = ["not printed", ""]
         if c["paper_held"] is not None:
             paper = [f"{c['paper_held']} of {c['paper_cells']}", f"{c['paper_difference']:+.2f}"]
-        rows.append([c["claim"], *ours, c["difference"] if of else "", *paper])
+        rows.append([c["comparison"] or c["claim"], *ours, c["difference"] if of else "", *paper])
     return Table(columns, rows)
 
 

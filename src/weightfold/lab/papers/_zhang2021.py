@@ -136,8 +136,9 @@ CPU_DIFFERS = (
     "images of a 200-class ImageNet of that size.\n\n"
     "25 steps of the classifiers alone (the backbone frozen), then joint steps of 16 images of "
     "each domain, 75 for MobileNetV2, 100 for SqueezeNet and 200 for the others, AdamW, cosine "
-    "schedule: a short training. 20% is at most 20%; the paper's filters are 20 to 22%. Seeds draw the classifiers, "
-    "the data order and the random plan; the paper's random rows are the mean of two networks."
+    "schedule: a short training. 20% is at most 20%; the paper's filters are 20 to 22%. Seeds draw "
+    "the classifiers, the data order and the random plan; the paper's random rows are the mean of "
+    "two networks."
 )
 
 

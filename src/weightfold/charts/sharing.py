@@ -133,11 +133,9 @@ class Sharing(Chart):
 
     @torch.no_grad()
     def absorb(self, operands: Mapping[str, Tensor], *, domain: Domain = None, **at: Any) -> None:
-        """Batch norm statistics of several domains, from the stacked copies."""
-        if self.training and isinstance(domain, Mixture) and len(domain.domains) > 1:
-            for row, name in enumerate(domain.domains):
-                for key, buffer in self.domains[name].named_buffers():
-                    buffer.copy_(operands[key][row])
+        """Batch norm statistics of several domains, from the stacked copies; batches counted."""
+        if self.training:
+            self.layout.absorb(operands, [self.places[name] for name in self._names(domain)])
 
     def somewhere(self) -> dict[str, Any]:
         """The first domain."""

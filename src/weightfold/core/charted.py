@@ -150,7 +150,7 @@ class Charted(nn.Module):
             **kwargs: The model's own.
         """
         tensors = self._operands(at)
-        given = {place: tensors[place] for place in self._buffer_places}
+        given = {place: tensors[place] for place in self._buffer_places if place in tensors}
         if self._below:
             kwargs["at"] = at
         self._steer(at)

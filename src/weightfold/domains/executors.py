@@ -213,13 +213,14 @@ class DomainBatchNorm(DomainLayer):
             self.kernel = "segments"
 
     def lanes(self, x: Tensor, rows: slice, count: int) -> Tensor:
-        """One batch norm over K * C channels; running statistics are updated in place."""
+        """One batch norm over K * C channels; running statistics are updated in place.
+
+        The chart counts the batches, of which a momentum of None needs those so far.
+        """
         weight, bias, mean, var, tracked = (_at(getattr(self, slot), rows) for slot in self.slots)
         momentum = self.momentum
-        if self.training and tracked is not None:
-            tracked.add_(1)
-            if momentum is None:
-                momentum = 1.0 / float(tracked[0])
+        if self.training and momentum is None and tracked is not None:
+            momentum = 1.0 / (float(tracked[0]) + 1)
         flat = [None if t is None else t.flatten() for t in (mean, var, weight, bias)]
         mean, var, weight, bias = flat
         batch_statistics = self.training or mean is None

@@ -110,8 +110,27 @@ class Layout:
         for path, name in self.tensors:
             kept, own = (f"{path}.{slot}" for slot in self.slots(path, name))
             holders = _holder(shared, path, name), _holder(mine, path, name)
-            found.append(Place(path, name, *holders, kept, own))
+            found.append(
+                Place(path, name, *holders, kept, None if self._counts(path, name) else own)
+            )
         return found
+
+    def _counts(self, path: str, name: str) -> bool:
+        """Whether a tensor counts batches, which a batch norm with a momentum does not read."""
+        layer: Any = self.outline[path]
+        return name == "num_batches_tracked" and layer.momentum is not None
+
+    def absorb(self, operands: Mapping[str, Tensor], domains: "Sequence[list[Place]]") -> None:
+        """Count a batch, and write running statistics that were stacked back to their domains."""
+        for places in zip(*domains, strict=True):
+            if isinstance(tensor := places[0].mine, nn.Parameter) or tensor is None:
+                continue
+            if places[0].tensor == "num_batches_tracked":
+                for place in places:
+                    place.mine.add_(1)  # type: ignore[union-attr]
+            elif len(places) > 1:
+                for place, row in zip(places, operands[places[0].name].unbind(), strict=True):
+                    place.mine.copy_(row)  # type: ignore[union-attr]
 
     def operands(self, domains: "Sequence[list[Place]]", classes: int) -> dict[str, Tensor]:
         """What the executors run on: shared parts as they are, own ones stacked (K, ...).
@@ -120,16 +139,15 @@ class Layout:
             domains: From `places`, one a row of the stacks.
             classes: Rows of every head.
         """
-        rows: dict[str, list[Tensor]] = {}
         out: dict[str, Tensor] = {}
-        for places in domains:
-            for place in places:
-                if (shared := place.shared) is not None:
-                    at_head = place.path == self.head
-                    out[place.shared_slot] = shared[:classes] if at_head else shared
-                if (mine := place.mine) is not None:
-                    value = resized(mine, classes) if place.path == self.head else mine
-                    rows.setdefault(place.own_slot, []).append(value)
+        rows: dict[str, list[Tensor]] = {}
+        for first, *others in zip(*domains, strict=True):
+            at_head = first.path == self.head
+            if (shared := first.shared) is not None:
+                out[first.shared_slot] = shared[:classes] if at_head else shared
+            if (mine := first.mine) is not None and first.own_slot is not None:
+                row = [mine, *(place.mine for place in others)]
+                rows[first.own_slot] = [resized(t, classes) for t in row] if at_head else row  # type: ignore[misc]
         return out | stack(rows)
 
     def executor(self, path: str) -> DomainLayer:
@@ -175,18 +193,18 @@ class Place:
     Attributes:
         path: Of its layer.
         tensor: Its name in the layer.
-        shared_in: Holds the shared part; None if there is none.
-        mine_in: Holds the part of one domain.
+        shared_in: A module's own dictionary that holds the shared part; None if there is none.
+        mine_in: The same for the part of one domain.
         shared_slot: Where an executor finds the shared part.
-        own_slot: Where it finds the stacked own parts.
+        own_slot: Where it finds the stacked own parts; None if it needs none.
     """
 
     path: str
     tensor: str
-    shared_in: nn.Module | None
-    mine_in: nn.Module | None
+    shared_in: dict[str, Any] | None
+    mine_in: dict[str, Any] | None
     shared_slot: str
-    own_slot: str
+    own_slot: str | None
 
     @property
     def name(self) -> str:
@@ -196,21 +214,25 @@ class Place:
     @property
     def shared(self) -> Tensor | None:
         """The shared part, at present."""
-        return None if self.shared_in is None else getattr(self.shared_in, self.tensor)
+        return None if self.shared_in is None else self.shared_in[self.tensor]
 
     @property
     def mine(self) -> Tensor | None:
         """The domain's part, at present."""
-        return None if self.mine_in is None else getattr(self.mine_in, self.tensor)
+        return None if self.mine_in is None else self.mine_in[self.tensor]
 
 
-def _holder(root: nn.Module, path: str, name: str) -> nn.Module | None:
-    """The module of `root` that holds a tensor, if there is one."""
+def _holder(root: nn.Module, path: str, name: str) -> dict[str, Any] | None:
+    """The dictionary of a module of `root` that holds a tensor, if there is one.
+
+    Read hundreds of times a call, so not through the module's attributes.
+    """
     try:
         module = root.get_submodule(path)
     except AttributeError:
         return None
-    return module if name in module._parameters or name in module._buffers else None
+    found = (d for d in (module._parameters, module._buffers) if d.get(name) is not None)
+    return next(found, None)
 
 
 def resized(value: Tensor, rows: int) -> Tensor:
@@ -231,7 +253,9 @@ def stack(rows: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:
         if name not in out:
             sorts.setdefault((tensors[0].dtype, tensors[0].requires_grad), []).append(name)
     for names in sorts.values():
-        flat = torch.cat([t.flatten() for name in names for t in rows[name]])
+        flat = torch.cat(
+            [t if t.dim() == 1 else t.reshape(-1) for name in names for t in rows[name]]
+        )
         shapes = [(len(rows[name]), *rows[name][0].shape) for name in names]
         parts = flat.split([prod(shape) for shape in shapes])
         out |= {n: p.view(s) for n, p, s in zip(names, parts, shapes, strict=True)}

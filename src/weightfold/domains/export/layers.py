@@ -17,11 +17,11 @@ class Route:
 
     Attributes:
         ids: int64 (B,), ascending.
-        counts: Images of each of the K domains; may be 0.
+        places: For each domain, int64 positions of its images in the batch; may be empty.
     """
 
     ids: Tensor
-    counts: Sequence[int] = ()
+    places: Sequence[Tensor] = ()
 
 
 class Segments(nn.Module):
@@ -38,8 +38,9 @@ class Segments(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, ...), sorted by domain."""
-        parts = x.split(self.route.counts)
-        return torch.cat([layer(p) for layer, p in zip(self.layers, parts, strict=True)])
+        # Not a split by sizes: exporters turn that into slices whose sizes grow layer by layer.
+        parts = [x.index_select(0, place) for place in self.route.places]
+        return torch.cat([layer(part) for layer, part in zip(self.layers, parts, strict=True)])
 
 
 class Joined(nn.Module):

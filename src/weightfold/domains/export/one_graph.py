@@ -19,6 +19,8 @@ from weightfold.export.onnx_file import file_bytes, operators
 BATCH_SIZES = (1, 2, 7)
 """Sizes of the batches, of one domain and mixed, on which a file is compared with the net."""
 
+LARGEST_BATCH = 2**20
+
 Run = Callable[[Tensor, Tensor], Tensor]
 """Images and ids to logits."""
 
@@ -136,7 +138,7 @@ def _program(
     images = traceable(shared.deploy(domain=shared.domains[0]), example_input)
     routed = RoutedNet(shared)
     ids = torch.arange(len(images)) % len(shared.domains)
-    batch = torch.export.Dim("batch")
+    batch = torch.export.Dim("batch", max=LARGEST_BATCH)
     with attempting(what, shared, example_input):
         shapes = ({0: batch}, {0: batch})
         return shared, torch.export.export(routed, (images, ids), dynamic_shapes=shapes)

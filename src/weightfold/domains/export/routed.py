@@ -40,7 +40,6 @@ class RoutedNet(nn.Module):
     """
 
     absent: Tensor
-    every: Tensor
 
     def __init__(self, net: SharedNet) -> None:
         super().__init__()
@@ -57,21 +56,18 @@ class RoutedNet(nn.Module):
         for path, candidates in layers.items():
             replace_module(self.model, path, _routed(sharing, path, candidates, self.route))
         counts = torch.tensor(list(sharing.classes.values()))
-        self.register_buffer("every", torch.arange(len(counts)))
         self.register_buffer("absent", torch.arange(int(counts.max())) >= counts[:, None])
         self.requires_grad_(False).eval()
 
     def forward(self, images: Tensor, domain: Tensor) -> Tensor:
         """Logits (B, most classes) of images of any mixture of domains."""
         order = domain.argsort()
-        counts = (domain[:, None] == self.every).sum(0).tolist()
-        for count in counts:
-            torch._check(count >= 0)
-            torch._check(count <= images.shape[0])
-        torch._check(sum(counts) == images.shape[0])
-        self.route.ids, self.route.counts = domain.index_select(0, order), counts
+        ids = domain.index_select(0, order)
+        places = [(ids == index).nonzero().flatten() for index in range(len(self.absent))]
+        torch._check(sum(place.shape[0] for place in places) == images.shape[0])
+        self.route.ids, self.route.places = ids, places
         logits = self.model(images.index_select(0, order)).index_select(0, order.argsort())
-        del self.route.ids, self.route.counts
+        del self.route.ids, self.route.places
         return logits.masked_fill(self.absent.index_select(0, domain), -torch.inf)
 
 

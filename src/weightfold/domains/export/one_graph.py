@@ -20,6 +20,7 @@ BATCH_SIZES = (1, 2, 7)
 """Sizes of the batches, of one domain and mixed, on which a file is compared with the net."""
 
 LARGEST_BATCH = 2**20
+"""Of a .pt2 file: torch.export wants a bound for sizes that add up."""
 
 Run = Callable[[Tensor, Tensor], Tensor]
 """Images and ids to logits."""
@@ -49,9 +50,9 @@ def to_onnx(
     """Write all domains to one .onnx file with inputs "images" and "domain", output "logits".
 
     "images" is (B, C, H, W), "domain" int64 (B,) with the position of each image's domain; any B
-    and any mixture. "logits" is (B, most classes), -inf where the image's domain lacks the class.
-    The file's metadata holds JSON: "domains" (names in the order of ids), "classes" (numbers in
-    the same order) and "about" (what the net keeps of each domain).
+    and any mixture; ids out of range are an error. "logits" is (B, most classes), -inf where the
+    image's domain lacks the class. The file's metadata holds JSON: "domains" (names in the order of
+    ids), "classes" (numbers in the same order) and "about" (what the net keeps of each domain).
 
     Args:
         net: A SharedNet, or charts on one; left unchanged and exported in eval mode.

@@ -103,7 +103,7 @@ def _records(results: Results) -> Iterator[dict[str, Any]]:
                 "last_std": last and last.std,
                 "best_mean": best and best.mean,
                 "best_std": best and best.std,
-                "published": 100 * published[domain] if domain in published else None,
+                "published": round(100 * published[domain], 3) if domain in published else None,
                 "seeds": " ".join(map(str, values)),
                 "last_values": " ".join(f"{value:.6g}" for value in values.values()),
             }

@@ -131,7 +131,7 @@ class Results:
         cells = [(a, b, domain) for a, b in claim.pairs for domain in self.domains_of(a)]
         found = {cell: d for cell in cells if (d := self.difference(*cell, epoch))}
         return Count(
-            held=sum(d.mean > 0 or (claim.or_equal and d.mean == 0) for d in found.values()),
+            held=sum(_holds(d.mean, claim) for d in found.values()),
             clear=sum(d.low is not None and d.low > 0 for d in found.values()),
             against=sum(d.high is not None and d.high < 0 for d in found.values()),
             of=len(found),
@@ -159,8 +159,12 @@ class Results:
             differences += [100 * (ours[d] - others[d]) for d in ours if d in others]
         if not differences:
             return None
-        held = sum(x > 0 or (claim.or_equal and x == 0) for x in differences)
-        return held, len(differences), fmean(differences)
+        return sum(_holds(x, claim) for x in differences), len(differences), fmean(differences)
+
+
+def _holds(difference: float, claim: Counted) -> bool:
+    """Whether a difference in points, true up to rounding, is on the claim's side."""
+    return difference > 1e-9 or (claim.or_equal and difference > -1e-9)
 
 
 def read_results(

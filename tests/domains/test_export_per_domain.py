@@ -86,8 +86,20 @@ def test_every_weight_is_on_disk_once(exported):
         assert numbers(own) == sum(kept)
         assert report.own_bytes[name] == own.stat().st_size
         graph = onnx.load(folder / f"{name}.onnx", load_external_data=False)
-        assert sum(len(t.raw_data) for t in graph.graph.initializer) < 256
+        assert sum(len(t.raw_data) for t in graph.graph.initializer) < 512
     assert len(list(folder.iterdir())) == 1 + 3 + 3 + 1
+
+
+def test_onnx_runtime_joins_filters_and_folds_batch_norm(exported, tmp_path):
+    _, _, folder = exported
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    onnxruntime.InferenceSession(folder / "cars.onnx", options)
+    optimized = onnx.load(tmp_path / "optimized.onnx", load_external_data=False)
+    kinds = {node.op_type for node in optimized.graph.node}
+    assert "FusedConv" in kinds
+    assert not kinds & {"BatchNormalization", "Concat", "Gather", "Expand"}
 
 
 def test_index_and_metadata(exported):

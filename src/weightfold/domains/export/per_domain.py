@@ -204,8 +204,13 @@ def _with_parts(net: SharedNet, domain: str) -> tuple[nn.Module, set[str]]:
 
 
 def _trace(model: nn.Module, images: Tensor) -> Any:
-    """An onnx_ir.Model; not optimized, so that shared weights stay as they are."""
-    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+    """An onnx_ir.Model whose initializers are the tensors of `model`, as they are, and constants.
+
+    Optimized only where no tensor takes part; without that, shapes computed at run time keep ONNX
+    Runtime from folding batch norm.
+    """
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
+    from onnxscript.optimizer import fold_constants
 
     with attempting("torch.onnx.export", model, images):
         program = torch.onnx.export(
@@ -219,8 +224,16 @@ def _trace(model: nn.Module, images: Tensor) -> Any:
             verbose=False,
         )
     assert program is not None
-    ClearMetadataAndDocStringPass()(program.model)
-    return program.model
+    graph = program.model
+    tensors = set(graph.graph.initializers)
+
+    def foldable(node: Any) -> bool | None:
+        return False if any(v is not None and v.name in tensors for v in node.inputs) else None
+
+    fold_constants(graph, onnx_shape_inference=True, should_fold=foldable)
+    RemoveUnusedNodesPass()(graph)
+    ClearMetadataAndDocStringPass()(graph)
+    return graph
 
 
 def _refer(graph: Any, folder: Path, file: str) -> None:

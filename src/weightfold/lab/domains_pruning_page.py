@@ -66,7 +66,7 @@ def write_results(
     write_csv(folder / "results.csv", rows)
     write_csv(folder / "claims.csv", claims)
     written = {"asked": dict(asked), "paper": experiment.paper, "written": session()}
-    write_json(folder / "results.json", {**written, "claims": claims, "results": rows})
+    write_json(folder / "results.json", {**written, "claims": claims})
     figure = _draw(experiment, found, folder / "figure.png")
     text = f"{experiment.paper}.\n\n{_TEXT}"
     measured = ", ".join(f"{x}: {len(found[x])}/{len(cells[x])} seeds" for x in cells)

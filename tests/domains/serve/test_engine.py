@@ -1,5 +1,6 @@
 """The engine: any mixture, any thread, few deltas at a time."""
 
+import copy
 import threading
 
 import pytest
@@ -115,6 +116,18 @@ def test_measured_kernels_change_no_answer(folder, model, net):
     check(engine, net, 12)
     with pytest.raises(ValueError, match="one domain only"):
         tune(net, torch.randn(2, 3, 8, 8), ["d0", "d0"])
+
+
+def test_a_replica_made_while_kernels_are_chosen(folder, model, net, monkeypatch):
+    engine, deepcopy = Engine(folder, model), copy.deepcopy
+
+    def slow(*args):
+        copied = deepcopy(*args)
+        engine._local = threading.local()  # as `tune` does in another thread
+        return copied
+
+    monkeypatch.setattr(copy, "deepcopy", slow)
+    check(engine, net, 5)
 
 
 def test_wrong_requests(folder, model):

@@ -163,13 +163,14 @@ class Engine:
     def _replica(self, names: set[str]) -> SharedNet:
         """This thread's net with the deltas of `names`: its own modules over the same tensors."""
         deltas = {name: self.cache.get(name) for name in names}
-        net: SharedNet | None = getattr(self._local, "net", None)
+        local = self._local  # which `tune` may replace meanwhile
+        net: SharedNet | None = getattr(local, "net", None)
         if net is None:
             with self._lock:
                 tensors = (*self._net.parameters(), *self._net.buffers())
-                net = self._local.net = copy.deepcopy(self._net, {id(t): t for t in tensors})
-            self._local.recent = {}
-        recent: dict[str, None] = self._local.recent
+                net = local.net = copy.deepcopy(self._net, {id(t): t for t in tensors})
+            local.recent = {}
+        recent: dict[str, None] = local.recent
         for name in names:
             if name not in recent:
                 net.sharing.attach(name, _own(name, deltas[name]))

@@ -297,6 +297,17 @@ def test_remove(net, folder):
         bundle.remove("birds")
 
 
+def test_what_was_written_meanwhile_stays(net, folder):
+    bundle = Bundle(folder)
+    net.add_domain("fish", 2, from_domain="cars")
+    Bundle(folder).add(net, "fish")
+    with pytest.raises(ValueError, match="'fish' is in"):
+        bundle.add(net, "fish")
+    bundle.remove("birds")
+    assert Bundle(folder).domains == bundle.domains == ["cars", "dogs", "fish"]
+    assert len(bundle.delta("fish")) > 0
+
+
 def test_an_interrupted_removal_leaves_the_domain(net, folder, monkeypatch):
     monkeypatch.setattr(os, "replace", lambda *args: (_ for _ in ()).throw(OSError("interrupted")))
     with pytest.raises(OSError, match="interrupted"):

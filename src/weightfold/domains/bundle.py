@@ -59,7 +59,7 @@ class Bundle:
 
     Attributes:
         folder: Of the bundle.
-        manifest: As read.
+        manifest: As read at first, and before each change.
 
     Raises:
         FileNotFoundError: There is no manifest.
@@ -68,9 +68,13 @@ class Bundle:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
+        self._checked: dict[str | None, tuple[int, int, int]] = {}
+        self._read()
+
+    def _read(self) -> None:
+        """The manifest as it now is, so that a change keeps what was written meanwhile."""
         self.manifest = read_manifest(self.folder)
         self._config = _config(self.manifest["levels"], self.folder)
-        self._checked: dict[str | None, tuple[int, int, int]] = {}
 
     @property
     def plan(self) -> Plan | None:
@@ -173,6 +177,7 @@ class Bundle:
             KeyError: `net` has no such domain.
             ValueError: The bundle has it; or `net` has other shared tensors, or owns other layers.
         """
+        self._read()
         config = _config(theirs := levels(net), "net")
         if name not in config["classes"]:
             raise KeyError(f"name={name!r}; the net's domains are {', '.join(config['classes'])}")
@@ -198,6 +203,7 @@ class Bundle:
             KeyError: There is no such domain.
             ValueError: It is the only one, or charts lie above the sharing.
         """
+        self._read()
         self._known([name])
         self._check_top("remove the domain of the loaded net and save that")
         if len(self.domains) == 1:
@@ -240,6 +246,7 @@ class Bundle:
             ValueError: The bundle has it; the delta is damaged, or belongs to other shared tensors
                 or another plan.
         """
+        self._read()
         other = Bundle(source)
         other._known([name])
         self._check_new(name, other.manifest["levels"])
@@ -278,8 +285,7 @@ class Bundle:
         about = {**(about or {}), **self._config["about"]}
         changed = _with_domains(self.manifest["levels"], classes, about)
         write_manifest(self.folder, tensors, parts, changed)
-        self.manifest = read_manifest(self.folder)
-        self._config = _config(self.manifest["levels"], self.folder)
+        self._read()
 
     def _tensors(self, name: str | None) -> Mapping[str, Tensor]:
         if name is not None and name not in self.manifest["parts"]:

@@ -106,6 +106,22 @@ def test_what_stays(model, shape, left, dtype):
     assert norms(compare(model, images)) == left
 
 
+class Reused(nn.Module):
+    """Reads the convolution's kernel a second time, past the layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x)) + nn.functional.conv2d(x, self.conv.weight)
+
+
+def test_a_kernel_that_is_read_elsewhere_stays():
+    images = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    assert norms(compare(trained(Reused()), images)) == 1
+
+
 def test_pairs_are_named():
     assert foldable(Dense()) == [("conv2", "after")]
     model = nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1)).train()

@@ -8,6 +8,8 @@ from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from weightfold.core.slots import split_name
+
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -51,6 +53,8 @@ def foldable(model: nn.Module) -> list[tuple[str, str]]:
         ) from error
     layers = dict(model.named_modules())
     calls = Counter(str(node.target) for node in graph.nodes if node.op == "call_module")
+    # What reads a layer's tensors itself needs them as they are.
+    calls.update(split_name(str(node.target))[0] for node in graph.nodes if node.op == "get_attr")
     found = []
     for node in graph.nodes:
         before = node.args[0] if node.args else None

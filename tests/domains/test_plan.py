@@ -262,10 +262,12 @@ def test_batch_norms_and_head_can_stay_shared():
     assert (plan.norms, plan.shared_head) == ((), True)
 
 
-def test_a_batch_norm_without_tensors_is_not_owned():
+def test_a_batch_norm_without_tensors_is_owned_so_that_domains_are_normalised_apart():
     empty = nn.BatchNorm2d(6, affine=False, track_running_stats=False)
     model = nn.Sequential(nn.Conv2d(3, 6, 1), empty, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    assert plan_sharing(model.append(nn.Linear(6, 2)), fraction=0, example_input=IMAGE).norms == ()
+    plan = plan_sharing(model.append(nn.Linear(6, 2)), fraction=0, example_input=IMAGE)
+    assert plan.norms == ("1",)
+    assert plan.account({"a": 2}).domains["a"].bytes == 4 * (6 * 2 + 2)
 
 
 def test_head_path_names_another_classifier():

@@ -117,6 +117,11 @@ class Sharing(Chart):
         most = max(self.classes[name] for name in names)
         return self.layout.operands([self.places[name] for name in names], most)
 
+    def unheld(self, *, domain: Domain = None, **at: Any) -> dict[str, Tensor]:
+        """Stacked batch norm statistics, which other forwards of the domains may have moved."""
+        places = [[p for p in self.places[n] if p.buffer] for n in self._names(domain)]
+        return self.layout.operands(places, 0) if self.training and len(places) > 1 else {}
+
     def executors(self) -> dict[str, nn.Module]:
         """Layers that run several domains at once."""
         return {path: self.layout.executor(path) for path in self.layout.executed}

@@ -67,6 +67,10 @@ class Chart(nn.Module):
         """Tensors the model below runs with: theta, or psi itself where an executor runs."""
         return self(**at)
 
+    def unheld(self, **at: Any) -> dict[str, Tensor]:
+        """Those of `operands` that every forward inside `Charted.hold` needs anew; none mostly."""
+        return {}
+
     def alternatives(self, **at: Any) -> dict[str, tuple[nn.Module, dict[str, Tensor]]]:
         """Every layer that has an executor, running or not: path -> (executor, its tensors)."""
         return {}

@@ -120,13 +120,14 @@ class Charted(nn.Module):
         return False
 
     def _compute(self, at: Mapping[str, Any]) -> dict[str, Tensor]:
-        tensors: dict[str, Tensor] = {}
         with full_precision(self.charts):
-            for chart in self.charts:
-                for name, tensor in chart.operands(**at).items():  # type: ignore[operator]
-                    for place in self._places.get(self._canonical.get(name, name), (name,)):
-                        tensors[place] = tensor
-        return tensors
+            computed = [chart.operands(**at) for chart in self.charts]  # type: ignore[operator]
+        return {place: t for given in computed for place, t in self._placed(given).items()}
+
+    def _placed(self, operands: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """By place in the model: those of one tensor that is tied, or an executor's slot."""
+        places = {n: self._places.get(self._canonical.get(n, n), (n,)) for n in operands}
+        return {place: operands[name] for name in operands for place in places[name]}
 
     def _operands(self, at: Mapping[str, Any]) -> dict[str, Tensor]:
         if self._held is None:
@@ -139,7 +140,9 @@ class Charted(nn.Module):
                     leaves[id(tensor)] = tensor.detach().requires_grad_()
                     self._pulls.append((tensor, leaves[id(tensor)]))
             self._held[key] = {place: leaves.get(id(t), t) for place, t in tensors.items()}
-        return dict(self._held[key])
+        with torch.no_grad():
+            anew = [self._placed(chart.unheld(**at)) for chart in self.charts]  # type: ignore[operator]
+        return {**self._held[key], **{place: t for given in anew for place, t in given.items()}}
 
     def forward(self, *args: Any, at: Mapping[str, Any] = NOWHERE, **kwargs: Any) -> Any:
         """Run the model with theta = T(psi).

@@ -42,11 +42,16 @@ class DomainLayer(nn.Module):
         if isinstance(domain, Tensor):
             return self.gathered(x, domain)
         if isinstance(domain, Mixture) and len(domain.domains) > 1:
-            if not domain.equal or self.kernel == "segments":
+            if self.apart or not domain.equal:
                 parts = enumerate(domain.part(x))
                 return domain.join([self.lanes(part, slice(k, k + 1), 1) for k, part in parts])
             return self.lanes(x, slice(None), len(domain.domains))
         return self.lanes(x, slice(1), 1)
+
+    @property
+    def apart(self) -> bool:
+        """Whether interleaved domains run one after another, too."""
+        return self.kernel == "segments"
 
     def lanes(self, x: Tensor, rows: slice, count: int) -> Tensor:
         """Interleaved images, image i of domain i mod `count`, with the tensors of these rows."""
@@ -209,18 +214,21 @@ class DomainBatchNorm(DomainLayer):
         for slot in self.slots[2:]:
             self.register_buffer(slot, None)
         self.eps, self.momentum = layer.eps, layer.momentum
-        if self.momentum is None:
-            self.kernel = "segments"
+
+    @property
+    def apart(self) -> bool:
+        """Domains that have seen different numbers of batches differ in what None stands for."""
+        return super().apart or (self.training and self.momentum is None)
 
     def lanes(self, x: Tensor, rows: slice, count: int) -> Tensor:
         """One batch norm over K * C channels; running statistics are updated in place.
 
-        The chart counts the batches, of which a momentum of None needs those so far.
+        Batches are counted here where momentum is None, and so reads them; else by the chart.
         """
         weight, bias, mean, var, tracked = (_at(getattr(self, slot), rows) for slot in self.slots)
         momentum = self.momentum
         if self.training and momentum is None and tracked is not None:
-            momentum = 1.0 / (float(tracked[0]) + 1)
+            momentum = 1.0 / float(tracked.add_(1)[0])
         flat = [None if t is None else t.flatten() for t in (mean, var, weight, bias)]
         mean, var, weight, bias = flat
         batch_statistics = self.training or mean is None

@@ -100,9 +100,8 @@ class Layout:
                 continue
             fits = not at_head or len(value) == len(tensor) or (shared and len(value) < len(tensor))
             if fits:
-                rows = len(tensor) if at_head else None
-                new = self.cut(part.path, value, rows, shared=shared)
-                tensor.copy_(new)  # type: ignore[arg-type]
+                new = self.cut(part.path, value, None, shared=shared)
+                (tensor[: len(value)] if at_head else tensor).copy_(new)  # type: ignore[arg-type]
 
     def places(self, shared: nn.Module, mine: nn.Module) -> "list[Place]":
         """Where the two parts of every tensor are kept."""
@@ -110,9 +109,9 @@ class Layout:
         for path, name in self.tensors:
             kept, own = (f"{path}.{slot}" for slot in self.slots(path, name))
             holders = _holder(shared, path, name), _holder(mine, path, name)
-            found.append(
-                Place(path, name, *holders, kept, None if self._counts(path, name) else own)
-            )
+            slot = None if self._counts(path, name) else own
+            buffer = name in self.outline[path]._buffers
+            found.append(Place(path, name, *holders, kept, slot, buffer))
         return found
 
     def _counts(self, path: str, name: str) -> bool:
@@ -123,14 +122,16 @@ class Layout:
     def absorb(self, operands: Mapping[str, Tensor], domains: "Sequence[list[Place]]") -> None:
         """Count a batch, and write running statistics that were stacked back to their domains."""
         for places in zip(*domains, strict=True):
-            if isinstance(tensor := places[0].mine, nn.Parameter) or tensor is None:
+            if not places[0].buffer:
                 continue
-            if places[0].tensor == "num_batches_tracked":
+            if places[0].own_slot is None:
                 for place in places:
                     place.mine.add_(1)  # type: ignore[union-attr]
             elif len(places) > 1:
                 for place, row in zip(places, operands[places[0].name].unbind(), strict=True):
-                    place.mine.copy_(row)  # type: ignore[union-attr]
+                    # Not seen by autograd, as what batch norm itself writes: the backward of an
+                    # earlier forward holds these tensors, and in train mode does not read them.
+                    place.mine.data.copy_(row)  # type: ignore[union-attr]
 
     def operands(self, domains: "Sequence[list[Place]]", classes: int) -> dict[str, Tensor]:
         """What the executors run on: shared parts as they are, own ones stacked (K, ...).
@@ -158,6 +159,11 @@ class Layout:
         if path in self.norms:
             return DomainBatchNorm(layer)
         return DomainConv(layer, [] if path == self.head else self.own[path])
+
+    @property
+    def images_apart(self) -> bool:
+        """Whether in eval mode no image depends on others: the norms keep running statistics."""
+        return all("running_mean" in self.names[path] for path in self.norms)
 
     @property
     def executed(self) -> list[str]:
@@ -197,6 +203,7 @@ class Place:
         mine_in: The same for the part of one domain.
         shared_slot: Where an executor finds the shared part.
         own_slot: Where it finds the stacked own parts; None if it needs none.
+        buffer: Whether it is one of the layer's buffers, which are all own.
     """
 
     path: str
@@ -205,6 +212,7 @@ class Place:
     mine_in: dict[str, Any] | None
     shared_slot: str
     own_slot: str | None
+    buffer: bool
 
     @property
     def name(self) -> str:
@@ -251,7 +259,8 @@ def stack(rows: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:
     sorts: dict[Any, list[str]] = {}
     for name, tensors in rows.items():
         if name not in out:
-            sorts.setdefault((tensors[0].dtype, tensors[0].requires_grad), []).append(name)
+            learnt = any(tensor.requires_grad for tensor in tensors)  # of some domains, frozen
+            sorts.setdefault((tensors[0].dtype, learnt), []).append(name)
     for names in sorts.values():
         flat = torch.cat(
             [t if t.dim() == 1 else t.reshape(-1) for name in names for t in rows[name]]

@@ -75,15 +75,19 @@ class SharedNet(Charted):
 
         Raises:
             KeyError: No such domain; the message lists them.
-            ValueError: Ids out of range or not one an image, or an empty batch.
+            ValueError: Ids out of range or not one an image, an empty batch, or a domain beside a
+                mapping.
         """
         if isinstance(x, Mapping):
+            if domain is not None:
+                raise ValueError(f"domain={domain!r}, but x is by domain already; leave it out")
             return self._together(x, at)
         if domain is None or isinstance(domain, str):
             known = at if domain is None else {**at, "domain": domain}
             return super().forward(x, at=known)
         names = self._names(domain, len(x))
-        mixture, order = Mixture.arrange(names, level=not self.training)
+        level = not self.training and self.sharing.layout.images_apart
+        mixture, order = Mixture.arrange(names, level=level)
         if len(mixture.domains) == 1:
             return super().forward(x, at={**at, "domain": names[0]})
         logits = super().forward(x[order.to(x.device)], at={**at, "domain": mixture})
@@ -216,7 +220,7 @@ class SharedNet(Charted):
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Refuse names of domains that are not usable as file names, and duplicates.
+    """Refuse names of domains that do not do for files or modules, and duplicates.
 
     Raises:
         ValueError: As said.
@@ -224,6 +228,10 @@ def check_names(names: Sequence[str]) -> None:
     for name in names:
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-]+", name):
             raise ValueError(f"{name!r} is no name of a domain; use letters, digits, - and _")
+        if hasattr(nn.ModuleDict, name) or name == "training":
+            raise ValueError(
+                f"{name!r} is no name of a domain: modules of torch have it themselves"
+            )
         if list(names).count(name) > 1:
             raise ValueError(f"domain {name!r} is there already; the domains are {names[:-1]}")
 

@@ -80,7 +80,7 @@ class Trace:
     Attributes:
         layers: Convolutions but the classifier, in execution order; those with tied weights are
             one layer, where the first of them runs.
-        norms: Paths of the batch norms that ran and hold tensors, in execution order.
+        norms: Paths of the batch norms that ran, in execution order.
         classifier: The layer that gives the classes.
         other_macs: Multiply-adds of everything else for one image.
         input_size: Shape of that image, (1, C, ...).
@@ -160,7 +160,7 @@ def trace(
     _own_weight(head, ran[head], canonical)
     classifier = _layer(head, ran[head], macs[head], canonical)
     counted = sum(layer.macs for layer in layers.values()) + classifier.macs
-    norms = tuple(p for p, m in ran.items() if isinstance(m, _BatchNorm) and m.state_dict())
+    norms = tuple(p for p, m in ran.items() if isinstance(m, _BatchNorm))
     return Trace(tuple(layers.values()), norms, classifier, run.macs - counted, tuple(image.shape))
 
 

@@ -7,6 +7,7 @@ from torch import nn
 
 from weightfold.charts.sharing import Sharing
 from weightfold.core.charted import Charted
+from weightfold.core.slots import Slots
 from weightfold.domains.heads import reset_head
 from weightfold.domains.net import SharedNet, check_classes, check_names
 from weightfold.domains.plan import Plan
@@ -36,7 +37,7 @@ def share(
     Raises:
         TypeError: `model` is a Charted net.
         ValueError: No domain, a name twice or not of letters, digits, "-" and "_", classes below
-            1, or a plan made for another model.
+            1, a plan made for another model, or a layer that domains own is tied to another.
     """
     if isinstance(model, Charted):
         raise TypeError(
@@ -50,6 +51,7 @@ def share(
     plan.check(model)
     paths = (*plan.own, *plan.norms, plan.head)
     layers = {path: model.get_submodule(path) for path in paths}
+    _check_untied(model, layers)
     rows = max(domains.values()) if plan.shared_head else 0
     made = plan.to_json()
     chart = Sharing(layers, plan.own, plan.norms, plan.head, domains, rows, plan=made)
@@ -57,3 +59,16 @@ def share(
         reset_head(chart, domain, seed)
     with torch.no_grad():
         return SharedNet(model, [chart])
+
+
+def _check_untied(model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
+    """Refuse layers whose tensors other layers use, too: those would go on without them."""
+    slots = Slots.of(model)
+    for path, layer in layers.items():
+        for name in layer.state_dict():
+            places = slots.places[slots.canonical[f"{path}.{name}"]]
+            if len(places) > 1:
+                raise ValueError(
+                    f"{' and '.join(map(repr, places))} are one tied tensor, which domains cannot "
+                    "own; plan with masks or shared_norms that leave it out, or untie it"
+                )

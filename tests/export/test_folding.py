@@ -3,6 +3,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.parametrizations import weight_norm
 
 from weightfold.export.folding import fold_batch_norm, foldable
 
@@ -120,6 +121,14 @@ class Reused(nn.Module):
 def test_a_kernel_that_is_read_elsewhere_stays():
     images = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     assert norms(compare(trained(Reused()), images)) == 1
+
+
+def test_layers_with_hooks_or_parametrizations_stay():
+    images = torch.randn(2, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    hooked, normed = (nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)) for _ in range(2))
+    hooked[0].register_forward_hook(lambda layer, args, output: output.relu())
+    weight_norm(normed[0])
+    assert norms(compare(trained(hooked), images)) == norms(compare(trained(normed), images)) == 1
 
 
 def test_pairs_are_named():

@@ -21,7 +21,8 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
 
     Returns:
         A module of the same class; the folded convolutions have a bias. A batch norm elsewhere
-        stays, and so does one without running statistics.
+        stays, and so does one without running statistics, or where a hook or parametrization has
+        a part in what the two layers compute.
 
     Raises:
         ValueError: torch.fx cannot trace the model.
@@ -68,8 +69,11 @@ def foldable(model: nn.Module) -> list[tuple[str, str]]:
 
 
 def _fits(convolution: nn.Module, norm: Any) -> bool:
-    kinds = isinstance(convolution, CONVOLUTIONS) and isinstance(norm, _BatchNorm)
-    return kinds and norm.running_mean is not None
+    # A parametrized convolution is of another class; weight_norm of old is a hook.
+    if type(convolution) not in CONVOLUTIONS or not isinstance(norm, _BatchNorm):
+        return False
+    hooked = any(m._forward_hooks or m._forward_pre_hooks for m in (convolution, norm))
+    return not hooked and norm.running_mean is not None
 
 
 def fuse(convolution: nn.Module, norm: nn.Module) -> nn.Module:

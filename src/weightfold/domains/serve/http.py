@@ -237,8 +237,10 @@ class _Service:
 def _top(request: Request) -> int:
     """How many predictions the query asks for."""
     given = request.query_params.get("top", "5")
-    if not (given.isascii() and given.isdigit() and int(given) > 0):
-        raise HTTPException(400, f"top={given!r} must be a positive number")
+    if not (given.isascii() and given.isdigit() and len(given) <= 100 and int(given) > 0):
+        raise HTTPException(
+            400, f"top={given[:20]!r} must be a positive number of at most 100 digits"
+        )
     return int(given)
 
 

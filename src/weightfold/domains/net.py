@@ -24,7 +24,8 @@ class SharedNet(Charted):
 
     In eval mode batch norm uses each domain's running statistics; in train mode each domain's
     images are normalised among themselves and update that domain's statistics alone. Domains that
-    are not in a call get no gradient (`grad` stays None) and no change of any buffer.
+    are not in a call get no gradient (`grad` stays None) and no change of any buffer. Each process
+    of several normalises its own images: an own SyncBatchNorm does not wait for the others.
 
     Not for several threads at once; `weightfold.domains.serve` is.
     """

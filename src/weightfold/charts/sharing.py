@@ -14,7 +14,7 @@ from weightfold.core.slots import plant, tensor_at
 from weightfold.domains.layout import Layout, Place, filter_mask, operands_of, ranges
 from weightfold.domains.mixture import Mixture
 
-Domain = str | Mixture | Tensor | None
+Domain = str | Mixture | None
 
 
 class Sharing(Chart):
@@ -22,7 +22,7 @@ class Sharing(Chart):
 
     Own tensors of different domains are separate Parameters and buffers, so that a step on one
     domain leaves the others bitwise still. `at["domain"]` is a name; where the net runs, also a
-    `Mixture`, or int64 ids in the order of `domains`, one an image.
+    `Mixture`.
 
     Args:
         layers: Path -> the plain layer, for all of `own`, `norms` and `head`.
@@ -98,8 +98,6 @@ class Sharing(Chart):
 
     def _names(self, domain: Domain) -> Sequence[str]:
         """The domains of a call, one a row of the stacked tensors."""
-        if isinstance(domain, Tensor):
-            return list(self.domains)
         names = domain.domains if isinstance(domain, Mixture) else (domain,)
         for name in names:
             if name is None or name not in self.domains:

@@ -2,13 +2,11 @@
 
 Each is given tensors with a leading axis of K domains. A batch of K domains with equally many
 images is interleaved (see `Mixture`), and reading it as (B / K, K * C, ...) costs nothing: one
-grouped call serves all domains. Unequal counts run domain by domain. A tensor of ids, for graphs
-that are exported, picks each image's weights and works for any number of images.
+grouped call serves all domains. Unequal counts run domain by domain.
 """
 
-import functools
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -25,7 +23,7 @@ class DomainLayer(nn.Module):
     """A layer whose tensors have a leading axis of domains.
 
     Attributes:
-        at: Per-call coordinates; `domain` is a name, a `Mixture` or int64 ids (B,).
+        at: Per-call coordinates; `domain` is a name or a `Mixture`.
         kernel: "grouped" runs interleaved domains in one call, "segments" one after another.
     """
 
@@ -39,8 +37,6 @@ class DomainLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Run every image with its own domain's tensors; shapes as in the plain layer."""
         domain = self.at.get("domain")
-        if isinstance(domain, Tensor):
-            return self.gathered(x, domain)
         if isinstance(domain, Mixture) and len(domain.domains) > 1:
             if self.apart or not domain.equal:
                 parts = enumerate(domain.part(x))
@@ -55,10 +51,6 @@ class DomainLayer(nn.Module):
 
     def lanes(self, x: Tensor, rows: slice, count: int) -> Tensor:
         """Interleaved images, image i of domain i mod `count`, with the tensors of these rows."""
-        raise NotImplementedError
-
-    def gathered(self, x: Tensor, ids: Tensor) -> Tensor:
-        """Images whose tensors are the rows `ids`."""
         raise NotImplementedError
 
 
@@ -110,37 +102,6 @@ class DomainConv(DomainLayer):
         shared = self._convolve(x, self.shared, self.shared_bias, 1)
         return interlace(shared, self._grouped(x, own, own_bias), self.runs, 1)
 
-    def gathered(self, x: Tensor, ids: Tensor) -> Tensor:
-        """Tap by tap, as batched matrix products: no number of groups depends on the batch."""
-        weight, bias = self.own, self.own_bias
-        if self.shared is not None:
-            weight, bias = self._assembled(weight, bias)
-        weight, x = weight[ids], self._padded(x, always=True)
-        groups, spatial = self.groups, weight.shape[3:]
-        weight = weight.unflatten(1, (groups, -1))
-        products: list[Tensor] = []
-        size: tuple[int, ...] = ()
-        for tap in itertools.product(*map(range, spatial)):
-            image = x[(..., *self._window(x, tap, spatial))]
-            columns = image.flatten(2).unflatten(1, (groups, -1))
-            kernel = weight[(..., *tap)]
-            # A matrix product over one channel is a product of numbers, and slower as the former.
-            depthwise = kernel.shape[-1] == 1
-            products.append(kernel * columns if depthwise else kernel @ columns)
-            size = image.shape[2:]
-        y = functools.reduce(torch.add, products).flatten(1, 2).unflatten(2, size)
-        return y if bias is None else y + bias[ids].flatten(1)[(..., *(None,) * len(spatial))]
-
-    def _window(self, x: Tensor, tap: tuple[int, ...], spatial: torch.Size) -> Iterator[slice]:
-        """Where one tap of the kernel meets the padded image, along each axis."""
-        sizes, steps = (
-            zip(x.shape[2:], spatial, strict=True),
-            zip(self.stride, self.dilation, tap, strict=True),
-        )
-        for (size, kernel), (stride, dilation, offset) in zip(sizes, steps, strict=True):
-            count = (size - dilation * (kernel - 1) - 1) // stride + 1
-            yield slice(offset * dilation, offset * dilation + (count - 1) * stride + 1, stride)
-
     def _assembled(self, own: Tensor, own_bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Whole kernels (K, O, ...) of the plain layer."""
         assert self.shared is not None
@@ -162,10 +123,9 @@ class DomainConv(DomainLayer):
         convolve: Any = CONVOLVE[weight.dim() - 2]
         return convolve(x, weight, bias, self.stride, padding, self.dilation, groups)
 
-    def _padded(self, x: Tensor, always: bool = False) -> Tensor:
-        if self.padding_mode != "zeros":
-            return F.pad(x, self._pads, mode=self.padding_mode)
-        return F.pad(x, self._pads) if always else x
+    def _padded(self, x: Tensor) -> Tensor:
+        zeros = self.padding_mode == "zeros"
+        return x if zeros else F.pad(x, self._pads, mode=self.padding_mode)
 
 
 class DomainLinear(DomainLayer):
@@ -186,13 +146,6 @@ class DomainLinear(DomainLayer):
         if bias is not None:
             y = y + bias[(slice(None), *(None,) * (y.dim() - 3))]
         return y.flatten(0, 1)
-
-    def gathered(self, x: Tensor, ids: Tensor) -> Tensor:
-        """Batched matrix products."""
-        y = torch.einsum("b...f,bcf->b...c", x, self.weight[ids])
-        return (
-            y if self.bias is None else y + self.bias[ids][(slice(None), *(None,) * (y.dim() - 2))]
-        )
 
 
 class DomainBatchNorm(DomainLayer):
@@ -237,17 +190,6 @@ class DomainBatchNorm(DomainLayer):
             interleaved(x, count), mean, var, weight, bias, batch_statistics, momentum, self.eps
         )
         return restored(y, len(x))
-
-    def gathered(self, x: Tensor, ids: Tensor) -> Tensor:
-        """Running statistics as one scale and one shift an image and channel."""
-        if self.training or self.running_mean is None or self.running_var is None:
-            raise RuntimeError("ids as a tensor need eval mode and batch norm with statistics")
-        scale = torch.rsqrt(self.running_var + self.eps)
-        scale = scale if self.weight is None else scale * self.weight
-        shift = -self.running_mean * scale
-        shift = shift if self.bias is None else shift + self.bias
-        axes = (..., *(None,) * (x.dim() - 2))
-        return torch.addcmul(shift[ids][axes], x, scale[ids][axes])
 
 
 def runs_of(mask: Sequence[bool]) -> list[tuple[bool, int]]:

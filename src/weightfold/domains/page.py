@@ -284,7 +284,7 @@ def _curves(outcomes: Sequence[Outcome], path: Path) -> None:
                 curves = [[100 * value for value in run.curve(domain)] for run in runs]
                 _curve(axis, index, strategy, curves)
             axis.set(title=domain, xlabel="epoch", ylabel="test accuracy (%)")
-            axis.xaxis.get_major_locator().set_params(integer=True)
+            axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
             axis.grid(alpha=0.3)
         for axis in axes[len(domains) :]:
             axis.set_axis_off()

@@ -108,9 +108,10 @@ PLAN = ["plan", "--model", "digitnet", "--image-shape", "1", "8", "8"]
         ([*PLAN], "either with --heads or with --domains"),
         ([*PLAN, "--heads", "birds=x"], "'birds=x' is not NAME=CLASSES"),
         ([*PLAN, "--heads", "birds=2", "birds=3"], "'birds' is there already"),
-        ([*PLAN, "--heads", "birds=0"], "num_classes=0"),
+        ([*PLAN, "--heads", "birds=0"], "'birds=0' is not NAME=CLASSES"),
         ([*PLAN, "--heads", "birds=2", "--fraction", "1.5"], "between 0 and 1"),
         ([*PLAN, "--heads", "birds=2", "--fraction", "0.0001"], "less than the first filter"),
+        (["plan", "--model", "smallnet_a", "--heads", "a=2"], "give --image-shape CHANNELS HEIGHT"),
         (["eval", "nowhere", "--domains", "a=digits"], "holds no saved net"),
         (["remove", "nowhere", "birds"], "holds no saved net"),
         (["serve", "nowhere", "--max-batch", "0"], "max_batch=0"),
@@ -164,6 +165,9 @@ def test_training_refuses_before_work(changes, options, said, domains, tmp_path,
 
 def test_a_plan_is_refused_for_another_model_and_beside_its_options(domains, tmp_path, capsys):
     plan = ["--plan", str(tmp_path / "plan.json")]
+    (tmp_path / "plan.json").write_text("import torch")
+    assert train_with(domains, tmp_path / "out", *plan) == 2
+    assert "is no JSON" in capsys.readouterr().err
     made = ["plan", "--model", "smallnet_a", "--heads", "a=2", "--image-shape", "1", "32", "32"]
     assert exit_code(*made, "--out", plan[1]) == 0
     assert train_with(domains, tmp_path / "out", *plan) == 2

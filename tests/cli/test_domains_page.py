@@ -2,10 +2,12 @@
 
 import csv
 import json
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 
+from weightfold.domains import page as domains_page
 from weightfold.domains.page import Outcome, _cells, _verdicts, write_study
 from weightfold.domains.train.history import DomainsHistory, DomainsRow
 
@@ -110,3 +112,20 @@ def test_a_page_of_one_strategy_compares_nothing(tmp_path):
     page = write_study(OUTCOMES[:1], tmp_path, title="one", asked=ASKED).read_text()
     assert "What this says" not in page
     assert "no spread is known" in page
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 30])
+def test_epochs_are_whole_numbers(epochs, tmp_path, monkeypatch):
+    ticks, drawing = [], domains_page.drawing
+
+    @contextmanager
+    def watched(path, **options):
+        with drawing(path, **options) as (figure, axes):
+            yield figure, axes
+            ticks.extend(axes.flat[0].get_xticks() if path.name == "curves.png" else [])
+
+    monkeypatch.setattr(domains_page, "drawing", watched)
+    run = history({"birds": [0.5] * epochs})
+    write_study([replace(OUTCOMES[0], histories={"birds": run})], tmp_path, title="", asked=ASKED)
+    assert 1 in ticks or epochs > 2
+    assert all(tick == round(tick) for tick in ticks)

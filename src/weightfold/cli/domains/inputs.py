@@ -56,8 +56,10 @@ def heads_of(texts: Iterable[str]) -> dict[str, int]:
     found: dict[str, int] = {}
     for text in texts:
         name, _, count = text.partition("=")
-        if not (count.isascii() and count.isdigit()):
-            raise ValueError(f"heads: {text!r} is not NAME=CLASSES; write 'birds=200'")
+        if not (count.isascii() and count.isdigit() and int(count) > 0):
+            raise ValueError(
+                f"heads: {text!r} is not NAME=CLASSES, of 1 class or more; write 'birds=200'"
+            )
         check_names([*found, name])
         found[name] = int(count)
     return found
@@ -76,19 +78,26 @@ def check_sizes(model: nn.Module, datasets: Mapping[str, Dataset], spec: str) ->
     Raises:
         ValueError: As said; the message names the domain.
     """
-    training = model.training
-    model.eval()
     for name, dataset in datasets.items():
         shape = dataset.train.image_shape
-        try:
-            with torch.no_grad():
-                model(torch.zeros(1, *shape))
-        except (RuntimeError, ValueError, TypeError) as error:
+        if (error := _refusal(model, shape)) is not None:
             raise ValueError(
                 f"domain {name!r}: {spec!r} does not take its images of {shape}: {error}; "
                 "add ',size=PIXELS' or ',rgb=true' to its data set"
             ) from error
-    model.train(training)
+
+
+def check_shape(model: nn.Module, shape: tuple[int, int, int], spec: str) -> None:
+    """Refuse a shape of images (C, H, W) that the network does not take.
+
+    Raises:
+        ValueError: As said.
+    """
+    if (error := _refusal(model, shape)) is not None:
+        raise ValueError(
+            f"image_shape={shape}: {spec!r} does not take such images: {error}; "
+            "give --image-shape CHANNELS HEIGHT WIDTH"
+        ) from error
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -226,6 +235,19 @@ def as_trained(bundle: Bundle, datasets: Mapping[str, Dataset]) -> dict[str, Dat
         scale: dict[str, Any] = {key: tuple(told[key]) for key in PREPROCESSING[1:] if key in told}
         found[name] = replace(dataset, **scale)
     return found
+
+
+def _refusal(model: nn.Module, shape: tuple[int, ...]) -> Exception | None:
+    """Why the network takes no image of a shape; None if it does. Its mode is left as found."""
+    training = model.training
+    try:
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, *shape))
+    except (RuntimeError, ValueError, TypeError) as error:
+        return error
+    finally:
+        model.train(training)
+    return None
 
 
 def _shown(names: Sequence[str]) -> str:

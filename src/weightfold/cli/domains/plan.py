@@ -58,7 +58,13 @@ class Plan:
         import torch
         from rich.console import Console
 
-        from weightfold.cli.domains.inputs import heads_of, read_domains, seeded_model
+        from weightfold.cli.domains.inputs import (
+            check_shape,
+            check_sizes,
+            heads_of,
+            read_domains,
+            seeded_model,
+        )
         from weightfold.files import write_json
 
         if bool(self.heads) == bool(self.domains):
@@ -68,7 +74,12 @@ class Plan:
         shapes = [dataset.train.image_shape for dataset in datasets.values()]
         shape = self.image_shape or (shapes[0] if shapes else (3, 224, 224))
         model = seeded_model(self.model, classes=max(heads.values()), channels=shape[0])
-        plan = self.sharing.plan(model, self.strategy, torch.zeros(1, *shape), self.seed)
+        check_sizes(model, datasets, self.model)
+        try:
+            plan = self.sharing.plan(model, self.strategy, torch.zeros(1, *shape), self.seed)
+        except ValueError:
+            check_shape(model, shape, self.model)  # the usual reason, in terms of this command
+            raise
         account = plan.account(heads, bn=self.count_bn, keep_shared_copy=self.keep_shared_copy)
         Console().print(account)
         if self.out is not None:

@@ -268,7 +268,13 @@ def _plans(
 
 def _read_plan(path: Path) -> Plan:
     try:
-        return Plan.from_json(json.loads(path.read_text(encoding="utf-8")))
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"plan={str(path)!r} is no JSON ({error}); give what 'plan --out' wrote"
+        ) from error
+    try:
+        return Plan.from_json(content)
     except ValueError as error:
         raise ValueError(f"plan={str(path)!r}: {error}") from error
 

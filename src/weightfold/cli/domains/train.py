@@ -42,7 +42,7 @@ class Train:
     sharing: tyro.conf.OmitArgPrefixes[Sharing] = field(default_factory=Sharing)
 
     plan: Path | None = None
-    """A plan that 'plan --out' wrote, instead of a strategy and the options above."""
+    """A plan that 'plan --out' wrote, instead of a strategy and the sharing options."""
 
     weights: Path | None = None
     """Safetensors file of a plain network's state_dict to start from, such as torchvision's; a

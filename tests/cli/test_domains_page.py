@@ -129,3 +129,17 @@ def test_epochs_are_whole_numbers(epochs, tmp_path, monkeypatch):
     write_study([replace(OUTCOMES[0], histories={"birds": run})], tmp_path, title="", asked=ASKED)
     assert 1 in ticks or epochs > 2
     assert all(tick == round(tick) for tick in ticks)
+
+
+def test_settings_are_told_by_group_and_options_that_are_not_set_are_left_out():
+    sharing = {"fraction": 0.2, "num_filters": None, "shared_norms": []}
+    asked = {**ASKED, "domains": ["birds=b", "cars=c"], "plan": None, "sharing": sharing}
+    assert domains_page._settings(asked).split("\n\n") == [
+        "model digitnet; domains birds=b cars=c",
+        "Sharing: fraction 0.2",
+        "Together: sampler all",
+        "Recipe: lr 0.1",
+    ]
+    told = domains_page._settings({**asked, "plan": "plan.json"})
+    assert "plan plan.json" in told
+    assert "fraction" not in told

@@ -91,13 +91,6 @@ def write_study(
     _curves(outcomes, folder / "curves.png")
     _storage(outcomes, folder / "storage.png")
     results = Table(*_cells(outcomes))
-    recipe = ", ".join(f"{key}={value}" for key, value in asked["recipe"].items())
-    joint = ", ".join(f"{key}={value}" for key, value in asked["joint"].items())
-    command = ", ".join(
-        f"{key}={value}"
-        for key, value in asked.items()
-        if key not in ("recipe", "joint", "folder", "data_root")
-    )
     sections = [
         Section("Results", _how(outcomes), results),
         *(
@@ -108,7 +101,7 @@ def write_study(
         Section("Accuracy by epoch, each domain", "", image=folder / "curves.png"),
         Section("Accuracy and storage", _STORAGE, image=folder / "storage.png"),
         Section("Every run", "", _runs(outcomes)),
-        Section("Settings", f"{command}\n\nTogether: {joint}\n\nRecipe: {recipe}"),
+        Section("Settings", _settings(asked)),
     ]
     footer = "\n".join(f"{key}: {value}" for key, value in now.items())
     write_page(folder / "index.html", title, sections, footer=footer)
@@ -135,6 +128,26 @@ _STORAGE = (
     "Bytes of all domains together, classifiers and batch norm included, against the mean test "
     "accuracy over domains; points of one size are set a little apart. Up and left is better."
 )
+
+
+def _settings(asked: Mapping[str, Any]) -> str:
+    """A paragraph of the command's own options, and one of each group of them."""
+    groups = {"Sharing": "sharing", "Together": "joint", "Recipe": "recipe"}
+    own = {k: v for k, v in asked.items() if k not in (*groups.values(), "folder", "data_root")}
+    if asked.get("plan") is not None:
+        del groups["Sharing"]  # the plan says it
+    grouped = [f"{title}: {_told(asked[key])}" for title, key in groups.items() if key in asked]
+    return "\n\n".join([_told(own), *grouped])
+
+
+def _told(options: Mapping[str, Any]) -> str:
+    """Names and values of the options that are set."""
+    shown = {
+        key: " ".join(map(str, value)) if isinstance(value, list) else str(value)
+        for key, value in options.items()
+        if value is not None and value != []
+    }
+    return "; ".join(f"{key} {value}" for key, value in shown.items())
 
 
 def _how(outcomes: Sequence[Outcome]) -> str:

@@ -1,6 +1,6 @@
 """Options that several commands share. Imports no torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -40,6 +40,12 @@ class Sharing:
     head_path: str | None = None
     """Path of the classifier in the network; none: found by a run of the network."""
 
+    @property
+    def settled(self) -> "Sharing":
+        """The same, with the fraction that is taken where nothing is said."""
+        unsaid = self.fraction is None and self.num_filters is None
+        return replace(self, fraction=DEFAULT_FRACTION) if unsaid else self
+
     def plan(
         self, model: "nn.Module", strategy: Strategy, example_input: "Tensor", seed: int
     ) -> "Plan":
@@ -56,11 +62,10 @@ class Sharing:
         """
         from weightfold.domains.plan import plan_sharing
 
-        unsaid = self.fraction is None and self.num_filters is None
         return plan_sharing(
             model,
             strategy,
-            DEFAULT_FRACTION if unsaid else self.fraction,
+            self.settled.fraction,
             num_filters=self.num_filters,
             budget=self.budget,
             seed=seed,

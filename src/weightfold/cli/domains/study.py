@@ -98,8 +98,11 @@ class Study:
 
     @property
     def asked(self) -> dict[str, Any]:
-        """The command, as JSON values."""
-        return json.loads(json.dumps(asdict(self.asked_for), default=str))
+        """The command, as JSON values; the fraction of own weights even where it was not said."""
+        asked = self.asked_for
+        if asked.plan is None:
+            asked = replace(asked, sharing=asked.sharing.settled)
+        return json.loads(json.dumps(asdict(asked), default=str))
 
     def train(self) -> list[Outcome]:
         """Train what is not trained yet; everything that was asked for, strategy by strategy."""

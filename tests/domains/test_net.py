@@ -369,15 +369,28 @@ def test_the_last_domain_stays():
 def test_mixture_orders_are_inverse():
     names = ["b", "a", "b", "c", "a", "c"]
     mixture, order = Mixture.arrange(names)
-    assert mixture == Mixture(("b", "a", "c"), (2, 2, 2))
-    assert [names[i] for i in order] == ["b", "a", "c", "b", "a", "c"]
+    assert mixture.domains == ("a", "b", "c") and mixture.counts == (2, 2, 2)
+    assert [names[i] for i in order] == ["a", "b", "c", "a", "b", "c"]
     uneven, order = Mixture.arrange(["b", "a", "b"])
-    assert uneven.counts == (2, 1) and order.tolist() == [0, 2, 1]
+    assert uneven.counts == (1, 2) and order.tolist() == [1, 0, 2]
     level, order = Mixture.arrange(["b", "a", "b"], level=True)
-    assert level.equal and order.tolist() == [0, 1, 2, 1]
+    assert level.equal and order.tolist() == [1, 0, 1, 2]
+    assert level == uneven and level != mixture
     parts = [torch.arange(3), torch.arange(3) + 10]
     both = Mixture(("a", "b"), (3, 3))
     assert all(torch.equal(p, q) for p, q in zip(parts, both.part(both.join(parts)), strict=True))
+
+
+def test_held_stacks_serve_any_counts(monkeypatch):
+    net, calls = shared(Residual()).eval(), []
+    operands = net.sharing.operands
+    monkeypatch.setattr(net.sharing, "operands", lambda **at: calls.append(at) or operands(**at))
+    names = [["birds", "cars"], ["cars", "cars", "birds"], ["cars", "birds"] * 3]
+    with net.hold():
+        held = [net(images(len(each)), domain=each) for each in names]
+    assert len(calls) == 1
+    for each, logits in zip(names, held, strict=True):
+        close(logits, net(images(len(each)), domain=each))
 
 
 def test_functional_call_over_the_net():

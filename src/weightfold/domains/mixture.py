@@ -1,13 +1,13 @@
 """Which domain each image of a batch belongs to, and the order in which the images run."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Mixture:
     """A batch of several domains, each with its images.
 
@@ -15,13 +15,15 @@ class Mixture:
     is, in place, (B / K, K * C, ...), on which one grouped convolution or one batch norm serves all
     domains. With unequal counts the domains follow one another.
 
+    Two mixtures of the same domains in the same order are equal: they run on the same tensors.
+
     Attributes:
         domains: Names, each once.
         counts: Images of each, at least 1.
     """
 
     domains: tuple[str, ...]
-    counts: tuple[int, ...]
+    counts: tuple[int, ...] = field(compare=False)
 
     @property
     def equal(self) -> bool:
@@ -49,12 +51,12 @@ class Mixture:
             level: Repeat images so that all counts are equal, if that is at most half as many more.
 
         Returns:
-            The mixture, domains in the order they first appear, and int64: the position among
+            The mixture, domains in the order of their names, and int64: the position among
             `names` of each image in the order it runs in.
         """
-        places: dict[str, list[int]] = {}
+        places: dict[str, list[int]] = {name: [] for name in sorted(set(names))}
         for position, name in enumerate(names):
-            places.setdefault(name, []).append(position)
+            places[name].append(position)
         most = max(map(len, places.values()))
         if level and most * len(places) <= 1.5 * len(names):
             places = {n: [p[i % len(p)] for i in range(most)] for n, p in places.items()}

@@ -3,6 +3,7 @@
 import copy
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -169,7 +170,7 @@ class Engine:
             with self._lock:
                 tensors = (*self._net.parameters(), *self._net.buffers())
                 net = local.net = copy.deepcopy(self._net, {id(t): t for t in tensors})
-            local.recent = {}
+            local.recent, local.names, local.holding = {}, None, ExitStack()
         recent: dict[str, None] = local.recent
         for name in names:
             if name not in recent:
@@ -182,6 +183,11 @@ class Engine:
             if name in surplus or name not in kept:
                 net.sharing.detach(name)
                 del recent[name]
+        if names != local.names:
+            # The stacked tensors of the last set of domains stay, for batches of the same set.
+            local.holding.close()
+            local.holding, local.names = ExitStack(), names
+            local.holding.enter_context(net.hold())
         return net
 
 

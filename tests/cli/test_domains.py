@@ -107,7 +107,7 @@ PLAN = ["plan", "--model", "digitnet", "--image-shape", "1", "8", "8"]
     [
         ([*PLAN], "either with --heads or with --domains"),
         ([*PLAN, "--heads", "birds=x"], "'birds=x' is not NAME=CLASSES"),
-        ([*PLAN, "--heads", "birds=2", "birds=3"], "'birds' is there already"),
+        ([*PLAN, "--heads", "birds=2", "birds=3"], "'birds' is named twice"),
         ([*PLAN, "--heads", "birds=0"], "'birds=0' is not NAME=CLASSES"),
         ([*PLAN, "--heads", "birds=2", "--fraction", "1.5"], "between 0 and 1"),
         ([*PLAN, "--heads", "birds=2", "--fraction", "0.0001"], "less than the first filter"),
@@ -135,7 +135,7 @@ def train_with(domains, folder, *options: str) -> int:
 @pytest.mark.parametrize(
     ("changes", "options", "said"),
     [
-        ({"cars": "birds"}, [], "'birds' is there already"),
+        ({"cars": "birds"}, [], "'birds' is named twice"),
         ({"cars=": "ca rs="}, [], "no name of a domain"),
         ({"cars=": ""}, [], "write 'name=dataset'"),
         ({"cars.npz": "nothing.npz"}, [], "nothing.npz"),

@@ -111,6 +111,7 @@ def test_a_mixture_is_its_images_one_by_one(model, strategy, fraction, names, ke
         close(logits[i, :count], wanted[i])
         assert (logits[i, count:] == -torch.inf).all()
     close(net(x, domain=names), logits)
+    close(net(x, domain=ids.tolist()), logits)
     for i, name in enumerate(names):
         close(net.deploy(domain=name)(x[i : i + 1])[0], wanted[i])
 
@@ -333,7 +334,7 @@ def test_fit_one_domain_or_all():
         ),
         (lambda net, x: net.add_domain("a.b", 3, from_domain="cars"), ValueError, "letters"),
         (lambda net, x: net.add_domain("new", 0, from_domain="cars"), ValueError, "classes=0"),
-        (lambda net, x: net.add_domain("new", 3), ValueError, "from_domain.*weights"),
+        (lambda net, x: net.add_domain("new", 3), ValueError, "one start: from_domain.*weights"),
         (lambda net, x: net.add_domain("new", 3, from_domain="boats"), KeyError, "'boats'"),
         (lambda net, x: net.add_domain("new", 3, weights={"a": x}), KeyError, "architecture"),
     ],

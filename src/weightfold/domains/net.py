@@ -66,8 +66,8 @@ class SharedNet(Charted):
 
         Args:
             x: float (B, C, H, W); or domain -> such a batch, of any sizes, in one forward.
-            domain: The domain of all images; or of each: int64 (B,), positions in `domains`, or B
-                names. None if `x` is a mapping, or `at` holds the domain.
+            domain: The domain of all images; or of each: int64 (B,), positions in `domains` (a
+                list of them, too), or B names. None if `x` is a mapping, or `at` holds the domain.
             at: Per-call coordinates of the charts above this net.
 
         Returns:
@@ -108,9 +108,9 @@ class SharedNet(Charted):
             raise ValueError(f"domain is {shape}; give int64 ({images},), an id per image")
         if len(domain) != images or images == 0:
             raise ValueError(f"domain names {len(domain)} images, x holds {images}; give one each")
-        if not isinstance(domain, Tensor):
+        if not isinstance(domain, Tensor) and not all(isinstance(d, int) for d in domain):
             return [self._known(name) for name in domain]
-        known, ids = self.domains, domain.tolist()
+        known, ids = self.domains, torch.as_tensor(domain).tolist()
         if min(ids) < 0 or max(ids) >= len(known):
             raise ValueError(
                 f"domain has ids from {min(ids)} to {max(ids)}; the {len(known)} domains are "
@@ -184,14 +184,16 @@ class SharedNet(Charted):
                 has, neither or both starts are given.
             KeyError: No such `from_domain`, or `weights` of another architecture.
         """
-        check_names([*self.domains, name])
+        if name in self.domains:
+            raise ValueError(f"domain {name!r} is there already, beside {', '.join(self.domains)}")
+        check_names([name])
         check_classes({name: classes})
         if 0 < (rows := self.sharing.layout.shared_head) < classes:
             raise ValueError(f"classes={classes}, but the head that all domains share has {rows}")
         if (from_domain is None) == (weights is None):
             raise ValueError(
-                f"a start for {name!r} is missing: give from_domain, one of "
-                f"{', '.join(self.domains)}, or weights, a plain state_dict; not both"
+                f"{name!r} needs one start: from_domain, one of {', '.join(self.domains)}, or "
+                "weights, a plain state_dict"
             )
         source = self.lower({"domain": self._known(from_domain or self.domains[0])})
         start = source.state_dict(keep_vars=True)
@@ -234,7 +236,7 @@ def check_names(names: Sequence[str]) -> None:
                 f"{name!r} is no name of a domain: modules of torch have it themselves"
             )
         if list(names).count(name) > 1:
-            raise ValueError(f"domain {name!r} is there already; the domains are {names[:-1]}")
+            raise ValueError(f"domain {name!r} is named twice; give every domain a name of its own")
 
 
 def check_classes(classes: Mapping[str, int]) -> None:

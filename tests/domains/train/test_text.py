@@ -28,7 +28,7 @@ def test_every_domain_has_its_options(file):
         (["mnist,size=32"], "domain 'mnist,size=32' has no name"),
         (["digits="], "domain 'digits=' has no name"),
         (["a b=mnist"], "'a b' is no name of a domain"),
-        (["a=mnist", "a=usps"], "'a' is there already"),
+        (["a=mnist", "a=usps"], "'a' is named twice"),
         (["a=nothing_like_it"], "'nothing_like_it' is neither"),
     ],
 )

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from weightfold.core.chart import Chart, Example
 from weightfold.core.slots import plant, tensor_at
-from weightfold.domains.layout import Layout, Place, filter_mask, operands_of, ranges
+from weightfold.domains.layout import Layout, Place, operands_of
 from weightfold.domains.mixture import Mixture
+from weightfold.domains.walk import mask_of, ranges_of
 
 Domain = str | Mixture | None
 
@@ -170,7 +171,7 @@ class Sharing(Chart):
         """Masks as ranges of own filters, paths, domains with their classes."""
         layout = self.layout
         return {
-            "own": {path: ranges(mask) for path, mask in layout.own.items()},
+            "own": {path: ranges_of(mask) for path, mask in layout.own.items()},
             "norms": layout.norms,
             "head": layout.head,
             "classes": self.classes,
@@ -185,7 +186,7 @@ class Sharing(Chart):
     ) -> Self:
         """All domains start from the weights of `net`."""
         layers = {path: net.get_submodule(path) for path in (*own, *norms, head)}
-        masks = {path: filter_mask(own[path], layers[path]) for path in own}
+        masks = {path: mask_of(own[path], len(tensor_at(layers[path], "weight"))) for path in own}
         return cls(layers, masks, norms, head, **config)
 
     @classmethod

@@ -1,6 +1,5 @@
 """What a plan costs: parameters, bytes and multiply-adds, shared and per domain."""
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -8,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console, Group
 from rich.table import Table
+
+from weightfold.domains.names import check_classes, check_names
 
 if TYPE_CHECKING:
     from weightfold.domains.plan import Plan
@@ -168,7 +169,10 @@ def account(
     """What `Plan.account` returns, which see."""
     if bn not in _COUNTED:
         raise ValueError(f"bn={bn!r}; choose one of {tuple(_COUNTED)}")
-    _check_heads(plan, heads)
+    if not heads:
+        raise ValueError("heads={} names no domain; give domain -> number of classes")
+    check_names(list(heads))
+    check_classes(heads)
     own = sum((_own(plan, share) for share in _shares(plan)), Cost())
     norms = sum((_size(size, name, bn) for name, size in _norm_tensors(plan)), Cost())
     body = sum((_size(s, n, bn) for n, s in plan.tensors.items() if not _in_head(plan, n)), Cost())
@@ -187,16 +191,6 @@ def account(
         layers=tuple(_shares(plan)),
         summary=str(plan),
     )
-
-
-def _check_heads(plan: "Plan", heads: Mapping[str, int]) -> None:
-    if not heads:
-        raise ValueError("heads={} names no domain; give domain -> number of classes")
-    for domain, classes in heads.items():
-        if not isinstance(domain, str) or not re.fullmatch(r"[A-Za-z0-9_-]+", domain):
-            raise ValueError(f"heads has the domain {domain!r}; use letters, digits, '_' and '-'")
-        if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
-            raise ValueError(f"heads[{domain!r}]={classes!r}; a domain has 1 class or more")
 
 
 def _shares(plan: "Plan") -> Iterator[LayerShare]:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from weightfold.core.slots import tensor_at, vacate
+from weightfold.core.slots import vacate
 from weightfold.domains.executors import (
     DomainBatchNorm,
     DomainConv,
@@ -278,21 +278,3 @@ def operands_of(operands: Mapping[str, Tensor], path: str) -> dict[str, Tensor]:
         for name, value in operands.items()
         if name.rpartition(".")[0] == path
     }
-
-
-def ranges(mask: Sequence[bool]) -> list[list[int]]:
-    """Where a mask is True, as [start, stop) pairs."""
-    found, position = [], 0
-    for own, length in runs_of(mask):
-        if own:
-            found.append([position, position + length])
-        position += length
-    return found
-
-
-def filter_mask(pairs: Sequence[Sequence[int]], layer: nn.Module) -> list[bool]:
-    """Inverse of `ranges`, over the filters of `layer`."""
-    mask = [False] * len(tensor_at(layer, "weight"))
-    for start, stop in pairs:
-        mask[start:stop] = [True] * (stop - start)
-    return mask

@@ -1,6 +1,5 @@
 """SharedNet: one backbone, many domains."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from weightfold.charts.sharing import Sharing
 from weightfold.core.charted import NOWHERE, Charted, check_state
 from weightfold.domains.heads import reset_head
 from weightfold.domains.mixture import Mixture
+from weightfold.domains.names import check_classes, check_names
 from weightfold.domains.plan import Plan
 
 Batch = Tensor | Mapping[str, Tensor]
@@ -220,31 +220,3 @@ class SharedNet(Charted):
         if self.domains == [self._known(name)]:
             raise ValueError(f"domain={name!r} is the only one; a net needs one")
         self.sharing.remove(name)
-
-
-def check_names(names: Sequence[str]) -> None:
-    """Refuse names of domains that do not do for files or modules, and duplicates.
-
-    Raises:
-        ValueError: As said.
-    """
-    for name in names:
-        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-            raise ValueError(f"{name!r} is no name of a domain; use letters, digits, - and _")
-        if hasattr(nn.ModuleDict, name) or name == "training":
-            raise ValueError(
-                f"{name!r} is no name of a domain: modules of torch have it themselves"
-            )
-        if list(names).count(name) > 1:
-            raise ValueError(f"domain {name!r} is named twice; give every domain a name of its own")
-
-
-def check_classes(classes: Mapping[str, int]) -> None:
-    """Refuse numbers of classes below 1.
-
-    Raises:
-        ValueError: As said.
-    """
-    for name, count in classes.items():
-        if not isinstance(count, int) or count < 1:
-            raise ValueError(f"domain {name!r} has classes={count!r}; give at least 1")

@@ -9,7 +9,8 @@ from weightfold.charts.sharing import Sharing
 from weightfold.core.charted import Charted
 from weightfold.core.slots import Slots
 from weightfold.domains.heads import reset_head
-from weightfold.domains.net import SharedNet, check_classes, check_names
+from weightfold.domains.names import check_classes, check_names
+from weightfold.domains.net import SharedNet
 from weightfold.domains.plan import Plan
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from weightfold.core.store import MANIFEST
 from weightfold.data import Dataset
 from weightfold.domains.bundle import PREPROCESSING, Bundle
-from weightfold.domains.net import check_names
+from weightfold.domains.names import check_names
 from weightfold.domains.train import parse_domains
 from weightfold.nets import build
 

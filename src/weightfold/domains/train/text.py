@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from weightfold.data import Dataset, load
-from weightfold.domains.net import check_names
+from weightfold.domains.names import check_names
 
 
 def parse_domains(texts: Iterable[str], root: Path | str | None = None) -> dict[str, Dataset]:

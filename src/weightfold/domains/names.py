@@ -1,0 +1,34 @@
+"""What may be a domain: its name, its number of classes."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from torch import nn
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuse names of domains that do not do for files or modules, and duplicates.
+
+    Raises:
+        ValueError: As said.
+    """
+    for name in names:
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+            raise ValueError(f"{name!r} is no name of a domain; use letters, digits, - and _")
+        if hasattr(nn.ModuleDict, name) or name == "training":
+            raise ValueError(
+                f"{name!r} is no name of a domain: modules of torch have it themselves"
+            )
+        if list(names).count(name) > 1:
+            raise ValueError(f"domain {name!r} is named twice; give every domain a name of its own")
+
+
+def check_classes(classes: Mapping[str, int]) -> None:
+    """Refuse numbers of classes below 1.
+
+    Raises:
+        ValueError: As said.
+    """
+    for name, count in classes.items():
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise ValueError(f"domain {name!r} has classes={count!r}; give at least 1")

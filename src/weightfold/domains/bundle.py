@@ -1,7 +1,6 @@
 """A saved SharedNet as a folder of domains: read one by one, added, removed and copied."""
 
 import copy
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from weightfold.core.store import (
     write_manifest,
     write_part,
 )
+from weightfold.domains.names import check_names
 from weightfold.domains.plan import Plan
 from weightfold.files import replacing
 
@@ -326,8 +326,7 @@ class Bundle:
         self._check_top("add the domain to the loaded net and save that")
         if name in self.classes:
             raise ValueError(f"domain {name!r} is in {self.folder}; remove it first")
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-            raise ValueError(f"domain {name!r}; use letters, digits, '_' and '-'")
+        check_names([name])
         if _with_domains(theirs, {}, {}) != _with_domains(self.manifest["levels"], {}, {}):
             raise ValueError(
                 f"domain {name!r} comes from a net of another plan than {self.folder}: its domains "

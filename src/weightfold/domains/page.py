@@ -11,9 +11,9 @@ from rich.table import Table as RichTable
 
 from weightfold.domains.train.history import DomainsHistory
 from weightfold.files import write_csv, write_json
-from weightfold.lab.figures import COLOURS, _curve, drawing
-from weightfold.lab.page import Section, Table, write_page
-from weightfold.lab.statistics import Summary, paired, summarize
+from weightfold.pages.figures import COLOURS, _curve, drawing
+from weightfold.pages.page import Section, Table, write_page
+from weightfold.pages.statistics import Summary, paired, summarize
 from weightfold.train.record import session
 
 INDEPENDENT = "independent"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from weightfold.lab.outcomes import Results
-from weightfold.lab.statistics import Paired, paired
+from weightfold.pages.statistics import Paired, paired
 
 Holds = Literal["holds", "unclear", "does not hold", "not run"]
 

@@ -21,7 +21,7 @@ from weightfold.lab.compare_page import write_all
 from weightfold.lab.comparison import Comparison, Deployed, Result
 from weightfold.lab.runner import run_cells
 from weightfold.lab.saved import deployed, load_run
-from weightfold.lab.statistics import paired, summarize
+from weightfold.pages.statistics import paired, summarize
 from weightfold.train import History, Recipe, accuracy, checkpoint, session
 from weightfold.train.feed import evaluation_batches, training_batches
 from weightfold.train.record import check_same

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from weightfold.lab.domains_results import MEAN, Results
-from weightfold.lab.figures import COLOURS, drawing
-from weightfold.lab.statistics import summarize
+from weightfold.pages.figures import COLOURS, drawing
+from weightfold.pages.statistics import summarize
 
 _STYLES = {"bottom": "-", "top": "--", "random": ":", "independent": "-."}
 _OTHER = (0, (1, 3))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from weightfold.lab.domains_cell import DomainCell, plan_of
 from weightfold.lab.domains_declare import Counted, DomainsExperiment, Plan
-from weightfold.lab.statistics import Paired, Summary, paired, summarize
+from weightfold.pages.statistics import Paired, Summary, paired, summarize
 
 if TYPE_CHECKING:
     from weightfold.domains import plan as plans

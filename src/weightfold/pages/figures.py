@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from weightfold.lab.statistics import Summary, summarize
+from weightfold.pages.statistics import Summary, summarize
 
 if TYPE_CHECKING:
     from weightfold.train import History, Row

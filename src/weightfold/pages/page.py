@@ -77,7 +77,7 @@ def write_page(path: Path, title: str, sections: Sequence[Section], *, footer: s
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    template = files("weightfold.lab").joinpath("page.html").read_text(encoding="utf-8")
+    template = files("weightfold.pages").joinpath("page.html").read_text(encoding="utf-8")
     text = environment.from_string(template).render(
         title=title, sections=sections, footer=footer, is_number=_is_number, base64=_base64
     )

@@ -6,9 +6,9 @@ from html.parser import HTMLParser
 import pytest
 
 from weightfold.files import write_csv
-from weightfold.lab.figures import Dot, dot_plot, learning_curves
-from weightfold.lab.page import Section, Table, write_page
-from weightfold.lab.statistics import Summary
+from weightfold.pages.figures import Dot, dot_plot, learning_curves
+from weightfold.pages.page import Section, Table, write_page
+from weightfold.pages.statistics import Summary
 from weightfold.train.history import History, Row
 
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_rel
 
-from weightfold.lab.statistics import paired, summarize
+from weightfold.pages.statistics import paired, summarize
 
 A, B = [0.71, 0.745, 0.69, 0.72], [0.70, 0.70, 0.695, 0.68]
 

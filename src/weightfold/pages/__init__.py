@@ -1,0 +1,1 @@
+"""Report pages, figures and the statistics they print; knows what it is given, trains nothing."""

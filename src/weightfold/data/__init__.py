@@ -10,4 +10,8 @@ from weightfold.data.files import ImageFiles as ImageFiles
 from weightfold.data.load import load as load
 from weightfold.data.registry import available as available
 from weightfold.data.registry import reader as reader
+from weightfold.data.samples import Data as Data
+from weightfold.data.samples import Examples as Examples
+from weightfold.data.samples import Samples as Samples
+from weightfold.data.samples import as_samples as as_samples
 from weightfold.data.splitting import split as split

@@ -113,7 +113,7 @@ class Batches:
         Yields:
             Normalised images, float32 (B, C, H, W), and labels, int64 (B,).
         """
-        generator = _generator(self._seed, index)
+        generator = generator_of(self._seed, index)
         total, device = len(self._set), self._set.labels.device
         order = torch.randperm(total, generator=generator) if self._shuffle else torch.arange(total)
         orders = order.to(device).split(self._batch_size)[: len(self)]
@@ -127,7 +127,7 @@ class Batches:
             yield images, self._set.labels[orders[step]]
 
 
-def _generator(seed: int, epoch: int) -> torch.Generator:
-    """A generator of its own for each (seed, epoch)."""
+def generator_of(seed: int, epoch: int) -> torch.Generator:
+    """A generator of its own for each (seed, epoch): of the order and the augmentation then."""
     mixed = hashlib.blake2b(f"{seed} {epoch}".encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(mixed, "big"))

@@ -17,8 +17,14 @@ if TYPE_CHECKING:
     from weightfold.train.history import Row as Row
     from weightfold.train.loop import fit as fit
     from weightfold.train.record import session as session
+    from weightfold.train.runs import Observer as Observer
+    from weightfold.train.runs import Point as Point
+    from weightfold.train.runs import Run as Run
+    from weightfold.train.runs import Start as Start
+    from weightfold.train.runs import View as View
     from weightfold.train.seeds import fit_seeds as fit_seeds
     from weightfold.train.steps import NonFiniteLoss as NonFiniteLoss
+    from weightfold.train.together import train_together as train_together
 
 _HOMES = {
     "load_teacher": "distill",
@@ -27,8 +33,14 @@ _HOMES = {
     "Row": "history",
     "fit": "loop",
     "session": "record",
+    "Observer": "runs",
+    "Point": "runs",
+    "Run": "runs",
+    "Start": "runs",
+    "View": "runs",
     "fit_seeds": "seeds",
     "NonFiniteLoss": "steps",
+    "train_together": "together",
 }
 
 __all__ = ["RECIPES", "Distillation", "Recipe", *_HOMES]

@@ -1,14 +1,12 @@
 """What a training step minimises: cross-entropy, distillation, and decay on theta."""
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from weightfold.core.chart import Chart
 from weightfold.core.charted import Charted
-from weightfold.train.recipe import Distillation
+from weightfold.train.recipe import Distillation, Recipe
 
 
 def sample_losses(
@@ -44,33 +42,52 @@ def sample_losses(
     return (1 - distillation.weight) * hard + distillation.weight * t**2 * soft
 
 
-def squared_norm(net: nn.Module) -> Callable[[], Tensor]:
-    """A function that gives |theta|^2 over all trainable parameters of the deployed network.
+class Penalty(nn.Module):
+    """weight_decay / 2 times a squared norm over all trainable parameters of the deployed network.
 
-    On a plain module theta is its parameters; on a Charted net the tensors that charts compute,
+    On a plain module these are its parameters; on a Charted net the tensors that charts compute,
     folded once more for this, and the parameters no chart computes.
+
+    Args:
+        net: Whose tensors are read when the penalty is called; not part of this module.
+        recipe: `decay_on` "theta" is |theta|^2, "theta-theta0" is |theta - theta0|^2 with theta0
+            the weights of `net` now.
 
     Raises:
         ValueError: A plain module that holds a Charted net, whose theta has no single name space.
     """
-    if not isinstance(net, Charted):
-        if any(isinstance(module, Chart) for module in net.modules()):
+
+    def __init__(self, net: nn.Module, recipe: Recipe) -> None:
+        super().__init__()
+        if not isinstance(net, Charted) and any(isinstance(m, Chart) for m in net.modules()):
             raise ValueError(
-                "decay_on='theta' needs a plain module or a Charted net, but was given a "
-                f"{type(net).__name__} that holds one; chart the whole model, or use decay_on='psi'"
+                f"decay_on={recipe.decay_on!r} needs a plain module or a Charted net, but was "
+                f"given a {type(net).__name__} that holds one; chart the whole model, or use "
+                "decay_on='psi'"
             )
-        return lambda: _sum_of_squares([p for p in net.parameters() if p.requires_grad])
-    psi = {id(p) for m in net.modules() if isinstance(m, Chart) for p in m.parameters()}
-    plain = [p for p in net.parameters() if p.requires_grad and id(p) not in psi]
-    theta = net.theta
-    deployed = {name for name, p in net.deploy().named_parameters() if p.requires_grad}
+        self._net, self._factor = (net,), recipe.weight_decay / 2
+        psi = {id(p) for m in net.modules() if isinstance(m, Chart) for p in m.parameters()}
+        self._plain = [n for n, p in net.named_parameters() if p.requires_grad and id(p) not in psi]
+        self._charted: set[str] = set()
+        if isinstance(net, Charted):
+            deployed = net.deploy(net.somewhere()).named_parameters()
+            self._charted = {name for name, p in deployed if p.requires_grad}
+        self._origins = 0
+        if recipe.decay_on == "theta-theta0":
+            for tensor in self._theta():
+                self.register_buffer(f"origin{self._origins}", tensor.detach().clone())
+                self._origins += 1
 
-    def norm() -> Tensor:
-        folded = [t for name, t in theta().items() if name in deployed]
-        return _sum_of_squares(folded + plain)
+    def _theta(self) -> list[Tensor]:
+        net = self._net[0]
+        parameters = dict(net.named_parameters())
+        theta = net.theta() if isinstance(net, Charted) else {}
+        folded = [t for name, t in theta.items() if name in self._charted]
+        return folded + [parameters[name] for name in self._plain]
 
-    return norm
-
-
-def _sum_of_squares(tensors: list[Tensor]) -> Tensor:
-    return torch.stack([t.square().sum() for t in tensors]).sum()
+    def forward(self) -> Tensor:
+        """The penalty, a scalar."""
+        theta = self._theta()
+        if self._origins:
+            theta = [t - getattr(self, f"origin{i}") for i, t in enumerate(theta)]
+        return self._factor * torch.stack([t.square().sum() for t in theta]).sum()

@@ -35,10 +35,11 @@ class Recipe:
     weight_decay: float = 0.0
     """Weight decay; on every trainable parameter, biases and batch norm included."""
 
-    decay_on: Literal["psi", "theta"] = "psi"
-    """What is decayed: psi, the coordinates being trained, by the optimizer; or theta, the weights
-    of the deployed network, by adding weight_decay / 2 * |theta|^2 to the loss (sgd). On a plain
-    network both are the same."""
+    decay_on: Literal["psi", "theta", "theta-theta0"] = "psi"
+    """What is decayed: psi, the coordinates being trained, by the optimizer; theta, the weights of
+    the deployed network, by adding weight_decay / 2 * |theta|^2 to the loss; or theta-theta0, their
+    way from where they started, in the same manner. The last two with sgd. On a plain network psi
+    and theta are the same."""
 
     schedule: Literal["step", "cosine", "linear", "constant"] = "cosine"
     """step multiplies lr by gamma at each milestone; cosine and linear take it down to 0 over the
@@ -80,7 +81,7 @@ class Recipe:
         clip = self.clip_norm
         self._need(clip is None or _finite(clip, above=True), "clip_norm", "above 0, or None")
         self._choice("optimizer", ("sgd", "adamw"))
-        self._choice("decay_on", ("psi", "theta"))
+        self._choice("decay_on", ("psi", "theta", "theta-theta0"))
         self._choice("schedule", ("step", "cosine", "linear", "constant"))
         self._check_sgd()
         self._check_schedule()
@@ -122,6 +123,11 @@ class Recipe:
 
     def _choice(self, name: str, choices: tuple[str, ...]) -> None:
         self._need(getattr(self, name) in choices, name, f"one of {', '.join(choices)}")
+
+    @property
+    def penalizes_theta(self) -> bool:
+        """Whether the decay is a part of the loss, not of the optimizer."""
+        return self.weight_decay > 0 and self.decay_on != "psi"
 
     def lr_at(self, step: int, steps_per_epoch: int) -> float:
         """The learning rate of one step: a pure function, so that resuming restores no scheduler.

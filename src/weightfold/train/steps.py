@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from weightfold.train.logs import Watch
-from weightfold.train.objective import sample_losses, squared_norm
+from weightfold.train.objective import Penalty, sample_losses
 from weightfold.train.recipe import Distillation, Recipe
 
 try:
@@ -181,9 +181,8 @@ class PlainSteps(Steps):
         teacher: nn.Module | None,
         distillation: Distillation | None,
     ) -> None:
-        on_theta = recipe.weight_decay > 0 and recipe.decay_on == "theta"
-        self._norm = squared_norm(net) if on_theta else None
-        decay = 0.0 if on_theta else recipe.weight_decay
+        self._penalty = Penalty(net, recipe).to(fabric.device) if recipe.penalizes_theta else None
+        decay = 0.0 if recipe.penalizes_theta else recipe.weight_decay
         optimizer = make_optimizer(net.parameters(), recipe, decay)
         super().__init__(fabric, net, net, optimizer, recipe, ("",))
         self._classes, self._distillation = classes, distillation
@@ -217,8 +216,8 @@ class PlainSteps(Steps):
             distillation=self._distillation,
         )
         loss = losses.sum() * share
-        if self._norm is not None:
-            loss = loss + self.recipe.weight_decay / 2 * self._norm()
+        if self._penalty is not None:
+            loss = loss + self._penalty()
         return loss, count(losses, logits, labels)[None]
 
     @torch.no_grad()

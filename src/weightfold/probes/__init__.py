@@ -1,0 +1,1 @@
+"""Probes: functions of a module and data that return an answer with its uncertainty."""

@@ -1,0 +1,109 @@
+"""What every probe returns: an answer with its uncertainty, as words, numbers and a picture."""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from weightfold.files import write_csv, write_json
+from weightfold.pages.page import Section, Table, write_page
+
+RESULT = "result.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding(ABC):
+    """What a probe found.
+
+    A subclass is a frozen dataclass whose fields are the result, JSON values or tuples of frozen
+    dataclasses of them.
+
+    Attributes:
+        probe: Name of the probe, "intrinsic-dimension".
+        notes: What a reader must know to judge the numbers: policies, runs left out and why,
+            bounds in place of values. Printed with every figure.
+        sessions: When, with which versions and on which machine it was measured, from
+            `weightfold.train.record.session`.
+    """
+
+    probe: ClassVar[str]
+    notes: tuple[str, ...] = ()
+    sessions: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+
+    @property
+    @abstractmethod
+    def headline(self) -> str:
+        """The answer and its uncertainty, in a sentence or two for a reader who is no expert."""
+
+    @property
+    @abstractmethod
+    def meaning(self) -> str:
+        """What the measured quantity is and what the answer suggests, in two or three sentences."""
+
+    @abstractmethod
+    def rows(self) -> list[dict[str, Any]]:
+        """The measurements behind the answer, a dict a line of the CSV file."""
+
+    @abstractmethod
+    def draw(self, path: Path) -> None:
+        """Write the figure, a PNG file; `notes` that decide the outcome stand on it."""
+
+    @abstractmethod
+    def record(self) -> dict[str, Any]:
+        """All fields as JSON values, from which `from_record` makes the finding again."""
+
+    @classmethod
+    @abstractmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """The finding that `record` is of."""
+
+    def table(self) -> Table | None:
+        """A short table for the page; None for none."""
+        return None
+
+    def section(self, folder: Path, title: str) -> Section:
+        """The finding as a part of a page; draws its figure into `folder`."""
+        image = folder / f"{self.probe}.png"
+        self.draw(image)
+        text = "\n\n".join([self.headline, self.meaning, *self.notes])
+        return Section(title, text, self.table(), image)
+
+
+def write_finding(finding: Finding, folder: Path, *, title: str) -> Path:
+    """Write result.json, results.csv, the figure and index.html.
+
+    Args:
+        finding: What was found.
+        folder: Made if missing.
+        title: Of the page.
+
+    Returns:
+        The page.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = finding.rows()
+    if rows:
+        write_csv(folder / "results.csv", rows)
+    page = folder / "index.html"
+    write_page(
+        page, title, [finding.section(folder, finding.probe)], footer=footer(finding.sessions)
+    )
+    write_json(folder / RESULT, {"probe": finding.probe, **finding.record()})
+    return page
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """What `write_finding` recorded in a folder; None if it holds nothing."""
+    path = folder / RESULT
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def footer(sessions: Sequence[Mapping[str, Any]]) -> str:
+    """Where it was measured, a line a session."""
+    return "\n".join(
+        f"{s['started']}, weightfold {s['weightfold']}, commit {s['commit']}, torch {s['torch']}, "
+        f"{s['device']}, {s['cpu']}, {s['threads']} threads"
+        for s in sessions
+    )

@@ -1,0 +1,165 @@
+"""Networks of one architecture that take each optimizer step together, as one vmapped batch."""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+
+from weightfold.train.objective import Penalty, sample_losses
+from weightfold.train.recipe import Recipe
+from weightfold.train.steps import make_optimizer
+
+Tensors = dict[str, Tensor]
+
+
+class Stack:
+    """Networks of one architecture, each tensor stacked to (networks, *shape).
+
+    Args:
+        nets: At least one; left unchanged. All in one device's memory. A single one runs without
+            vmap. A network whose loss is not finite spoils no other.
+        recipe: Of all.
+
+    Raises:
+        ValueError: The networks differ in the names or shapes of their tensors, or have nothing to
+            train.
+    """
+
+    def __init__(self, nets: Sequence[nn.Module], recipe: Recipe) -> None:
+        self.recipe, self.count = recipe, len(nets)
+        layout = _layout(nets[0])
+        for index, net in enumerate(nets):
+            if _layout(net) != layout:
+                raise ValueError(
+                    f"network {index} differs from the first in the names, shapes or dtypes of its "
+                    "tensors; train networks of one architecture together"
+                )
+        self._objective = deepcopy(_Objective(nets[0], recipe))
+        parameters, buffers = stack_module_state([_Objective(net, recipe) for net in nets])
+        self.trained: Tensors = {
+            name: p.detach().requires_grad_() for name, p in parameters.items() if p.requires_grad
+        }
+        if not self.trained:
+            raise ValueError("the network has no trainable parameter")
+        frozen = {name: p for name, p in parameters.items() if not p.requires_grad}
+        self.rest: Tensors = {n: t.detach() for n, t in (frozen | buffers).items()}
+        decay = 0.0 if recipe.penalizes_theta else recipe.weight_decay
+        self.optimizer = make_optimizer(self.trained.values(), recipe, decay)
+
+    def step(self, x: Tensor, y: Tensor, lr: float) -> Tensor:
+        """One optimizer step of every network.
+
+        Args:
+            x: Inputs, (networks, B, ...).
+            y: Labels, int64 (networks, B).
+            lr: Learning rate.
+
+        Returns:
+            float64 (networks, 2) on the CPU: summed loss, without decay, and wrong.
+        """
+        self._objective.train()
+        losses, wrong, penalties, rest = self._call(self.trained, self.rest, x, y)
+        self.rest = {name: tensor.detach() for name, tensor in rest.items()}
+        self.optimizer.zero_grad()
+        (losses.mean(dim=1) + penalties).sum().backward()
+        self._clip()
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        return torch.stack([losses.detach().sum(dim=1), wrong], dim=1).double().cpu()
+
+    def _call(self, trained: Tensors, rest: Tensors, x: Tensor, y: Tensor) -> tuple[Any, ...]:
+        def one(trained: Tensors, rest: Tensors, x: Tensor, y: Tensor) -> tuple[Any, ...]:
+            scores = functional_call(self._objective, trained | rest, (x, y))
+            return *scores, rest
+
+        if self.count > 1:
+            return vmap(one, randomness="different")(trained, rest, x, y)
+        first, other = ({n: t[0] for n, t in tensors.items()} for tensors in (trained, rest))
+        *scores, rest = one(first, other, x[0], y[0])
+        return *(score[None] for score in scores), {n: t[None] for n, t in rest.items()}
+
+    def _clip(self) -> None:
+        """Bring each network's gradient down to clip_norm."""
+        if self.recipe.clip_norm is None:
+            return
+        gradients = [t.grad for t in self.trained.values() if t.grad is not None]
+        norms = torch.stack([g.flatten(1).norm(dim=1) for g in gradients])
+        scale = (self.recipe.clip_norm / (norms.norm(dim=0) + 1e-6)).clamp(max=1)
+        for gradient in gradients:
+            gradient.mul_(scale.view(-1, *[1] * (gradient.dim() - 1)))
+
+    @torch.no_grad()
+    def logits(self, x: Tensor, *, shared: bool) -> Tensor:
+        """Logits (networks, B, classes) in eval mode.
+
+        Args:
+            x: Inputs, (B, ...) if they are the same for all networks, else (networks, B, ...).
+            shared: Whether they are.
+        """
+        net = self._objective.net.eval()
+        if self.count == 1:
+            return functional_call(net, self.of(0, copy=False), (x if shared else x[0],))[None]
+        tensors = {_short(n): t for n, t in (self.trained | self.rest).items() if _short(n)}
+        call = vmap(lambda t, x: functional_call(net, t, (x,)), in_dims=(0, None if shared else 0))
+        return call(tensors, x)
+
+    def of(self, index: int, *, copy: bool = True) -> Tensors:
+        """One network's tensors by name."""
+        stacked = self.trained | self.rest
+        tensors = {_short(n): t[index].detach() for n, t in stacked.items() if _short(n)}
+        return {n: t.clone() for n, t in tensors.items()} if copy else tensors
+
+    def fill(self, nets: Sequence[nn.Module]) -> None:
+        """Give each network its tensors."""
+        for index, net in enumerate(nets):
+            tensors = self.of(index, copy=False)
+            with torch.no_grad():
+                for name, tensor in (*net.named_parameters(), *net.named_buffers()):
+                    tensor.copy_(tensors[name])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors of all networks and of the optimizer."""
+        return {
+            "trained": {n: t.detach() for n, t in self.trained.items()},
+            "rest": self.rest,
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned; without the optimizer's state if that is None."""
+        with torch.no_grad():
+            for name, tensor in self.trained.items():
+                tensor.copy_(state["trained"][name])
+        self.rest = {n: state["rest"][n].to(t.device) for n, t in self.rest.items()}
+        if state["optimizer"] is not None:
+            self.optimizer.load_state_dict(state["optimizer"])
+
+
+class _Objective(nn.Module):
+    """The loss of each example, how many are wrong, and the decay that is part of the loss."""
+
+    def __init__(self, net: nn.Module, recipe: Recipe) -> None:
+        super().__init__()
+        self.net, self._label_smoothing = net, recipe.label_smoothing
+        self.penalty = Penalty(net, recipe) if recipe.penalizes_theta else None
+
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        logits = self.net(x)
+        losses = sample_losses(logits, y, label_smoothing=self._label_smoothing)
+        wrong = (logits.detach().argmax(dim=1) != y).sum()
+        penalty = losses.new_zeros(()) if self.penalty is None else self.penalty()
+        return losses, wrong, penalty
+
+
+def _short(name: str) -> str:
+    """Name within the network; "" for the penalty's own."""
+    return name.removeprefix("net.") if name.startswith("net.") else ""
+
+
+def _layout(net: nn.Module) -> list[Any]:
+    tensors = (*net.named_parameters(), *net.named_buffers())
+    return [(name, tuple(t.shape), t.dtype, t.requires_grad) for name, t in tensors]

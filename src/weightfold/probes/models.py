@@ -1,0 +1,80 @@
+"""The networks a probe trains: copies of the user's module, or what the user's factory makes."""
+
+from collections.abc import Callable, Iterable
+from copy import deepcopy
+
+import torch
+from torch import nn
+
+from weightfold.train.steps import mixed_seed
+
+Model = nn.Module | Callable[[int], nn.Module]
+"""What probes take for `model`: a module, whose present weights every seed starts from, or a
+function that makes the network of a seed."""
+
+
+def net_of(model: Model, seed: int) -> nn.Module:
+    """The network of a seed: a copy of the module, or what the factory makes of the seed.
+
+    The factory is called with torch's global generator seeded, and the generator left as found.
+
+    Raises:
+        TypeError: `model` is neither, or the factory gave something else than a module.
+        ValueError: The network has parameters but none that is trained.
+    """
+    if isinstance(model, nn.Module):
+        net = deepcopy(model)
+    elif callable(model):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            net = model(seed)
+    else:
+        raise TypeError(
+            f"model is a {type(model).__name__}; give a torch.nn.Module, or a function that makes "
+            "one from a seed"
+        )
+    if not isinstance(net, nn.Module):
+        raise TypeError(f"model(seed) gave a {type(net).__name__}; return a torch.nn.Module")
+    if not any(p.requires_grad for p in net.parameters()):
+        raise ValueError("the network has no trainable parameter")
+    return net
+
+
+def fresh(model: Model, seed: int) -> nn.Module:
+    """The network with weights drawn anew from `seed`.
+
+    A factory is called with another seed than `net_of` calls it with; of a module a copy is made
+    and every submodule's `reset_parameters()` called.
+
+    Raises:
+        ValueError: A submodule has parameters but no `reset_parameters`.
+    """
+    drawn = mixed_seed("drawn anew", seed)
+    if not isinstance(model, nn.Module):
+        return net_of(model, drawn % 2**31)
+    net = net_of(model, seed)
+    redraw(net, net.modules(), drawn)
+    return net
+
+
+def redraw(net: nn.Module, modules: Iterable[nn.Module], seed: int) -> None:
+    """Draw the weights of `modules`, parts of `net`, anew, in place; buffers are reset with them.
+
+    Raises:
+        ValueError: One of them has parameters but no `reset_parameters`.
+    """
+    names = {module: name for name, module in net.named_modules()}
+    modules = list(modules)
+    for module in modules:
+        own = [name for name, _ in module.named_parameters(recurse=False)]
+        if own and not callable(getattr(module, "reset_parameters", None)):
+            raise ValueError(
+                f"module {names[module] or 'itself'!r} ({type(module).__name__}) has the parameters "
+                f"{', '.join(own)} but no reset_parameters() to draw them anew with; give it one, "
+                "or give `model` as a function that makes the network of a seed"
+            )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for module in modules:
+            if callable(reset := getattr(module, "reset_parameters", None)):
+                reset()

@@ -5,8 +5,9 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from weightfold.probes.progress import Progress, Tell
 from weightfold.train.recipe import Distillation, Recipe
 
 if TYPE_CHECKING:
@@ -50,11 +51,6 @@ class Cell:
         return f"{self.model} {self.variant} seed {self.seed}"
 
     @property
-    def epochs(self) -> int:
-        """How many it is trained for."""
-        return self.recipe.epochs
-
-    @property
     def before(self) -> "Cell | None":
         """The cell that must be finished first."""
         return self.teacher
@@ -76,14 +72,14 @@ class Cell:
         root: Path,
         *,
         data_root: Path | None = None,
-        progress: "bool | Callable[[Row], None]" = True,
+        progress: bool | Tell = True,
     ) -> "History":
         """Train it in its folder below `root`, or go on where it stopped; a no-op once finished.
 
         Args:
             root: Folder of the runs; holds the teacher's.
             data_root: Data folder; None: $WEIGHTFOLD_DATA.
-            progress: As for `weightfold.train.fit`.
+            progress: True for a progress bar; or a function told of each epoch.
         """
         from weightfold.data import load
         from weightfold.train import fit, load_teacher
@@ -101,7 +97,7 @@ class Cell:
             seed=self.seed,
             teacher=teacher,
             distillation=self.distillation,
-            progress=progress,
+            progress=by_epoch(progress, self.recipe.epochs),
             about={"model": self.model, "variant": self.variant, "data": self.data},
         )
 
@@ -120,28 +116,33 @@ class AnyCell(Protocol):
         ...
 
     @property
-    def epochs(self) -> int:
-        """How many it is trained for."""
-        ...
-
-    @property
     def before(self) -> "AnyCell | None":
         """The cell that must be finished first."""
         ...
 
-    def finished(self, root: Path) -> "History | None":
+    def finished(self, root: Path) -> Any:
         """The record of its run below `root`; None if it has not come to its end."""
         ...
 
     def train(
-        self,
-        root: Path,
-        *,
-        data_root: Path | None = None,
-        progress: "bool | Callable[[Row], None]" = True,
-    ) -> "History":
+        self, root: Path, *, data_root: Path | None = None, progress: bool | Tell = True
+    ) -> Any:
         """Train it in its folder below `root`, or go on where it stopped; a no-op once finished."""
         ...
+
+
+def by_epoch(progress: bool | Tell, epochs: int) -> "bool | Callable[[Row], None]":
+    """What `fit` takes, of what a cell takes.
+
+    Args:
+        progress: True for a progress bar; or a function told of each epoch.
+        epochs: Of the run.
+    """
+    if isinstance(progress, bool):
+        return progress
+    return lambda row: progress(
+        Progress(row.epoch, epochs, f"test accuracy {row.test_accuracy:.2%}")
+    )
 
 
 def build(cell: Cell, dataset: "Dataset") -> "nn.Module":
@@ -162,15 +163,18 @@ def run(
     root: Path,
     *,
     data_root: Path | None = None,
-    progress: "bool | Callable[[Row], None]" = True,
-) -> "History":
+    progress: bool | Tell = True,
+) -> Any:
     """Train a cell and those that must be finished before it; finished ones are left as they are.
 
     Args:
         cell: What to train.
         root: Folder of the runs.
         data_root: Data folder; None: $WEIGHTFOLD_DATA.
-        progress: As for `weightfold.train.fit`.
+        progress: True for bars; or a function told how far they are.
+
+    Returns:
+        The record of the cell's run.
     """
     if cell.before is not None and cell.before.finished(root) is None:
         run(cell.before, root, data_root=data_root, progress=progress)

@@ -3,11 +3,10 @@
 from typing import TYPE_CHECKING, Self
 
 from weightfold.lab.cell import AnyCell
+from weightfold.probes.progress import Progress
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
-
-    from weightfold.train import Row
 
 
 class Display:
@@ -23,16 +22,16 @@ class Display:
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
-            Progress,
             TextColumn,
             TimeRemainingColumn,
         )
+        from rich.progress import Progress as Bars
 
-        self._bars = Progress(
-            TextColumn("{task.description}"),
+        self._bars = Bars(
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[text]}"),
+            TextColumn("{task.fields[text]}", markup=False),
             TimeRemainingColumn(),
             disable=not shown,
         )
@@ -48,13 +47,13 @@ class Display:
 
     def begin(self, cell: AnyCell) -> None:
         """A cell is being trained from now on."""
-        self._tasks[cell] = self._bars.add_task(cell.title, total=cell.epochs, text="")
+        self._tasks[cell] = self._bars.add_task(cell.title, total=None, text="")
 
-    def row(self, cell: AnyCell, row: "Row") -> None:
-        """One of its epochs is done."""
+    def show(self, cell: AnyCell, now: Progress) -> None:
+        """It has come so far."""
         if cell in self._tasks:
-            text = f"test accuracy {row.test_accuracy:.2%}"
-            self._bars.update(self._tasks[cell], completed=row.epoch, text=text)
+            task = self._tasks[cell]
+            self._bars.update(task, completed=now.completed, total=now.total, text=now.text)
 
     def end(self, cell: AnyCell, *, failed: bool) -> None:
         """It is finished or has failed."""

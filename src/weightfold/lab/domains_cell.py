@@ -3,13 +3,15 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weightfold.domains.train.joint import Joint
+from weightfold.lab.cell import by_epoch
+from weightfold.probes.progress import Tell
 from weightfold.spec import parse_spec, read_options
 from weightfold.train.recipe import Recipe
 
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from weightfold.domains.net import SharedNet
     from weightfold.domains.plan import Plan
     from weightfold.domains.train import DomainsHistory
-    from weightfold.train import Row
 
 STRATEGIES = ("bottom", "top", "random", "independent")
 _OPTIONS = {
@@ -98,11 +99,6 @@ class DomainCell:
         return f"{self.model} {self.plan} x{len(self.domains)} seed {self.seed}"
 
     @property
-    def epochs(self) -> int:
-        """Those of the classifiers, then the joint ones."""
-        return self.joint.head_epochs + self.recipe.epochs
-
-    @property
     def before(self) -> "DomainCell | None":
         """The cell that must be finished first."""
         return self.start if isinstance(self.start, DomainCell) else None
@@ -127,14 +123,14 @@ class DomainCell:
         root: Path,
         *,
         data_root: Path | None = None,
-        progress: "bool | Callable[[Row], None]" = True,
+        progress: bool | Tell = True,
     ) -> "DomainsHistory":
         """Train it in its folder below `root`, or go on where it stopped; a no-op once finished.
 
         Args:
             root: Folder of the runs; holds that of `start`.
             data_root: Data folder; None: $WEIGHTFOLD_DATA.
-            progress: As for `weightfold.domains.train.fit_domains`.
+            progress: True for bars; or a function told of each epoch, the classifiers' first.
 
         Raises:
             FileNotFoundError: Data or weights to start from are missing; the message names all.
@@ -157,7 +153,7 @@ class DomainCell:
             folder=root / self.folder,
             seed=self.seed,
             joint=self.joint,
-            progress=progress,
+            progress=by_epoch(progress, self.joint.head_epochs + self.recipe.epochs),
             about={"model": self.model, "plan": self.plan, "cell": self.key},
         )
         if len(self.domains) == 1:

@@ -6,19 +6,19 @@ no numbers. Imports no torch until something is measured.
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weightfold.lab.declare import PRESETS
 from weightfold.lab.domains_cell import DomainCell, load_domain, plan_of, shared_net
+from weightfold.probes.progress import Tell
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from weightfold.data import Dataset
-    from weightfold.train import Row
 
 RECORD = "pruning.json"
 Way = tuple[str, float]
@@ -51,11 +51,6 @@ class PruningCell:
         return f"{self.net.model} pruned, seed {self.net.seed}"
 
     @property
-    def epochs(self) -> int:
-        """None: it trains nothing."""
-        return 1
-
-    @property
     def before(self) -> DomainCell:
         """The cell whose networks are pruned."""
         return self.net
@@ -70,7 +65,7 @@ class PruningCell:
         root: Path,
         *,
         data_root: Path | None = None,
-        progress: "bool | Callable[[Row], None]" = True,
+        progress: bool | Tell = True,
     ) -> Any:
         """Measure, or read what was measured.
 

@@ -13,13 +13,11 @@ from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from weightfold.lab.cell import AnyCell, run
 from weightfold.lab.display import Display
-
-if TYPE_CHECKING:
-    from weightfold.train import History, Row
+from weightfold.probes.progress import Progress
 
 POLL_SECONDS = 0.2
 
@@ -31,10 +29,10 @@ class CellsFailed(RuntimeError):
 
     Attributes:
         failed: What each failed cell raised.
-        finished: The histories of the others.
+        finished: The records of the others.
     """
 
-    def __init__(self, failed: Failures, finished: "Mapping[AnyCell, History]") -> None:
+    def __init__(self, failed: Failures, finished: Mapping[AnyCell, Any]) -> None:
         self.failed, self.finished = dict(failed), dict(finished)
         reasons: dict[str, list[str]] = {}
         for cell, error in failed.items():
@@ -52,7 +50,7 @@ def run_cells(
     data_root: Path | None = None,
     jobs: int = 1,
     progress: bool = True,
-) -> "dict[AnyCell, History]":
+) -> dict[AnyCell, Any]:
     """Train cells, each in its folder below `root`; finished ones are read, not trained again.
 
     What a cell needs (its teacher) is trained before it, once. A cell that fails does not keep the
@@ -68,7 +66,7 @@ def run_cells(
         progress: Show a bar for all cells and one for each that is running.
 
     Returns:
-        Cell -> history, in the order of `cells`.
+        Cell -> the record of its run, in the order of `cells`.
 
     Raises:
         CellsFailed: Some cells failed; raised after the others were run.
@@ -79,7 +77,7 @@ def run_cells(
     root = Path(root)
     failed: Failures = {}
     wanted = [cell for stage in _stages(cells) for cell in stage]
-    done = {cell: h for cell in wanted if (h := cell.finished(root))}
+    done = {cell: h for cell in wanted if (h := cell.finished(root)) is not None}
     with Display(len(wanted), len(done), shown=progress) as display:
         for stage in _stages(cells):
             waiting = [cell for cell in stage if cell not in done]
@@ -114,7 +112,8 @@ def _stages(cells: Sequence[AnyCell]) -> list[list[AnyCell]]:
     return stages
 
 
-Outcomes = Iterator[tuple[AnyCell, "History | Exception"]]
+Outcomes = Iterator[tuple[AnyCell, Any]]
+"""A cell with the record of its run, or the exception it ended with."""
 
 
 def _in_this_process(
@@ -123,7 +122,7 @@ def _in_this_process(
     for cell in cells:
         display.begin(cell)
         try:
-            yield cell, run(cell, root, data_root=data_root, progress=partial(display.row, cell))
+            yield cell, run(cell, root, data_root=data_root, progress=partial(display.show, cell))
         except Exception as error:
             yield cell, error
 
@@ -147,10 +146,10 @@ def _in_workers(
 
 @dataclass(frozen=True)
 class _Event:
-    """A cell begins (row None) or has done an epoch."""
+    """A cell begins (now None) or has come so far."""
 
     cell: AnyCell
-    row: "Row | None"
+    now: Progress | None
 
 
 @contextmanager
@@ -169,10 +168,10 @@ def _pool(
         with suppress(queue.Empty):
             while True:
                 event: _Event = events.get_nowait()
-                if event.row is None:
+                if event.now is None:
                     display.begin(event.cell)
                 else:
-                    display.row(event.cell, event.row)
+                    display.show(event.cell, event.now)
 
     threads = max(1, (os.cpu_count() or 1) // workers)
     pool = ProcessPoolExecutor(workers, spawn, _begin, (threads, events, theirs))
@@ -206,7 +205,7 @@ def _exit_with(alive: Connection) -> None:
     os._exit(1)
 
 
-def _work(cell: AnyCell, root: Path, data_root: Path | None) -> "History":
+def _work(cell: AnyCell, root: Path, data_root: Path | None) -> Any:
     """One cell, in a worker."""
     _EVENTS.put(_Event(cell, None))
-    return run(cell, root, data_root=data_root, progress=lambda row: _EVENTS.put(_Event(cell, row)))
+    return run(cell, root, data_root=data_root, progress=lambda now: _EVENTS.put(_Event(cell, now)))

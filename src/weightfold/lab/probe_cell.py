@@ -1,0 +1,223 @@
+"""A cell of a probe: one network and data set probed once, named by all that defines it. No torch.
+
+`measure` runs a cell in a folder; `weightfold probe` and the experiments of probes share it.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from weightfold.files import write_json
+from weightfold.probes.progress import Tell
+from weightfold.probes.registry import Probe, probe
+from weightfold.spec import parse_spec, read_options
+from weightfold.train.recipe import Recipe
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from weightfold.data.samples import Samples
+    from weightfold.probes.finding import Finding
+    from weightfold.probes.models import Model
+
+
+@dataclass(frozen=True)
+class ProbeCell:
+    """What is probed, how, and from which seeds.
+
+    Attributes:
+        probe: Spec of the probe and its options, "intrinsic-dimension,threshold=0.9", as
+            `weightfold.probes.registry.Probe.read` reads them.
+        seeds: How many: 0, 1, 2, ...
+        model: Network spec, as `weightfold.nets.build` takes it; "" if the probe has its own.
+        data: Data spec, as `weightfold.data.load` takes it; "" if the probe has its own.
+        recipe: Hyperparameters; None: the probe's own.
+        variant: How the network is made, see `weightfold.lab.variants`.
+        disturb: What is done to the data first, as `weightfold.data.disturb` takes it; "": nothing.
+        test_limit: Test examples kept, the first of a random order; None: all.
+    """
+
+    probe: str
+    seeds: int
+    model: str = ""
+    data: str = ""
+    recipe: Recipe | None = None
+    variant: str = "compact"
+    disturb: str = ""
+    test_limit: int | None = None
+
+    @property
+    def key(self) -> str:
+        """Hash of all fields; equal cells have equal results."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:10]
+
+    @property
+    def title(self) -> str:
+        """What is being probed, in a few words."""
+        name = self.probe.partition(",")[0]
+        variant = "" if self.variant == "compact" else self.variant
+        return " ".join(filter(None, (name, self.model, variant, self.data, self.disturb)))
+
+    @property
+    def before(self) -> None:
+        """No cell must be finished first."""
+        return None
+
+    @property
+    def folder(self) -> str:
+        """Name of the probe's folder, readable and unique."""
+        parts = filter(None, (*self.title.split(), self.key))
+        return "_".join("".join(c if c.isalnum() or c in "-.+" else "-" for c in p) for p in parts)
+
+    def finished(self, root: Path) -> "Finding | None":
+        """What was found below `root`; None if it has not come to its end."""
+        return read_finding(root / self.folder)
+
+    def train(
+        self, root: Path, *, data_root: Path | None = None, progress: bool | Tell = True
+    ) -> "Finding":
+        """Probe in its folder below `root`, or go on where it stopped; a no-op once finished.
+
+        Args:
+            root: Folder of the runs.
+            data_root: Data folder; None: $WEIGHTFOLD_DATA.
+            progress: True for a progress bar; or a function told how far it is.
+        """
+        return measure(self, root / self.folder, data_root=data_root, progress=progress)
+
+
+def read_finding(folder: Path) -> "Finding | None":
+    """The finding that was written into a folder; None if it holds none."""
+    from weightfold.probes.finding import read_record
+
+    record = read_record(folder)
+    if record is None:
+        return None
+    return probe(record.pop("probe"))[0].finding.from_record(record)
+
+
+def measure(
+    cell: ProbeCell,
+    folder: Path,
+    *,
+    data_root: Path | None = None,
+    device: str = "auto",
+    progress: bool | Tell = True,
+) -> "Finding":
+    """Run a probe and write what it finds, or go on where it stopped; reads what is finished.
+
+    Args:
+        cell: What to probe.
+        folder: Gets the intermediate runs, run.json, result.json, results.csv and the page.
+        data_root: Data folder; None: $WEIGHTFOLD_DATA.
+        device: To compute on; "auto": an accelerator if there is one.
+        progress: True for a progress bar; or a function told how far it is.
+
+    Raises:
+        FileExistsError: The folder holds something else than this probe of this network and data.
+        ValueError: The probe, one of its options, the network or the data is wrong.
+    """
+    chosen, texts = probe(cell.probe)
+    arguments = chosen.read(texts)
+    if cell.recipe is not None:
+        arguments["recipe"] = cell.recipe
+    if chosen.networks:
+        samples = samples_of(cell, data_root)
+        arguments |= {"model": model_of(cell, samples), "data": samples}
+    return measure_in(
+        folder,
+        chosen,
+        arguments | {"seeds": range(cell.seeds)},
+        about=asdict(cell),
+        title=cell.title,
+        device=device,
+        progress=progress,
+    )
+
+
+def measure_in(
+    folder: Path,
+    chosen: Probe,
+    arguments: Mapping[str, Any],
+    *,
+    about: Mapping[str, Any],
+    title: str,
+    device: str = "auto",
+    progress: bool | Tell = True,
+) -> "Finding":
+    """Run a probe and write what it finds, or go on where it stopped; reads what is finished.
+
+    Args:
+        folder: As for `measure`.
+        chosen: The probe.
+        arguments: Of its function, but for folder, device and progress.
+        about: What defines the arguments, as JSON values, to know them again by.
+        title: Of the page.
+        device: As for `measure`.
+        progress: As for `measure`.
+
+    Raises:
+        FileExistsError: The folder holds something else.
+    """
+    import torch
+
+    from weightfold.probes.finding import write_finding
+    from weightfold.train.checkpoint import RUN
+    from weightfold.train.record import check_same, session
+
+    configuration = json.loads(json.dumps({"about": about}))
+    check_same(configuration, folder)
+    if (found := read_finding(folder)) is not None:
+        return found
+    if device == "auto":
+        device = str(torch.accelerator.current_accelerator(check_available=True) or "cpu")
+    run = folder / RUN
+    before = json.loads(run.read_text(encoding="utf-8"))["sessions"] if run.exists() else []
+    sessions = (*before, session(device))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(run, {"sessions": sessions, "configuration": configuration})
+    try:
+        found = chosen.measure(**arguments, folder=folder, device=device, progress=progress)
+    except Exception:
+        if [*folder.iterdir()] == [run]:  # refused before work began: the folder is free again
+            run.unlink()
+            folder.rmdir()
+        raise
+    found = replace(found, sessions=sessions)
+    write_finding(found, folder, title=title)
+    return found
+
+
+def samples_of(cell: ProbeCell, data_root: Path | None = None) -> "Samples":
+    """The data of a cell, disturbed and limited."""
+    from weightfold.data import load
+    from weightfold.data.disturb import disturb
+    from weightfold.data.samples import as_samples
+
+    samples = as_samples(load(cell.data, data_root)).limited(test=cell.test_limit)
+    if not cell.disturb:
+        return samples
+    condition, texts = parse_spec(cell.disturb)
+    options: dict[str, Any] = read_options(condition, texts, {"fraction": float, "seed": int})
+    return disturb(samples, condition, **options)
+
+
+def model_of(cell: ProbeCell, samples: "Samples") -> "Model":
+    """The function that makes a cell's network of a seed."""
+    from weightfold.lab.variants import make_net
+
+    channels, height, width = samples.shape
+
+    def of_seed(seed: int) -> "nn.Module":
+        return make_net(
+            cell.model,
+            cell.variant,
+            seed=seed,
+            num_classes=samples.num_classes,
+            image_shape=(channels, height, width),
+        )
+
+    return of_seed

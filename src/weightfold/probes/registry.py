@@ -1,0 +1,159 @@
+"""The probes by name, and how their options are read. Imports no torch before a probe is used."""
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, get_args, get_origin
+
+from weightfold.spec import parse_spec, read_options, read_value
+from weightfold.train.recipe import Recipe
+
+if TYPE_CHECKING:
+    from weightfold.probes.finding import Finding
+
+_GIVEN = ("model", "data", "recipe", "seeds", "folder", "device", "progress")
+"""Arguments of probes that are no options."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A probe, not imported yet.
+
+    Attributes:
+        name: "intrinsic-dimension".
+        home: "weightfold.probes.module:function:class", of the function that measures and the finding it returns,
+            below `weightfold.probes`.
+        line: What it tells, in a line.
+        networks: Whether it takes a model and data; else it has its own.
+    """
+
+    name: str
+    home: str
+    line: str
+    networks: bool = True
+
+    @cached_property
+    def measure(self) -> "Callable[..., Finding]":
+        """The function: (model, data, *, options, recipe, seeds, folder, device, progress)."""
+        return self._find(1)
+
+    @cached_property
+    def finding(self) -> "type[Finding]":
+        """The class of its findings, to read records with."""
+        return self._find(2)
+
+    def _find(self, index: int) -> Any:
+        parts = self.home.split(":")
+        return getattr(importlib.import_module(parts[0]), parts[index])
+
+    @cached_property
+    def _parameters(self) -> Mapping[str, inspect.Parameter]:
+        try:
+            return inspect.signature(self.measure, eval_str=True).parameters
+        except NameError:  # an annotation that only a type checker imports
+            return inspect.signature(self.measure).parameters
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Its own options with their defaults."""
+        return {n: p.default for n, p in self._parameters.items() if n not in _GIVEN}
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """The recipe it trains with if given none; None if it takes none."""
+        parameter = self._parameters.get("recipe")
+        return None if parameter is None else parameter.default
+
+    def read(self, texts: Mapping[str, str]) -> dict[str, Any]:
+        """Arguments of `measure` by what a spec gives.
+
+        Args:
+            texts: Option -> text: its own options, several values as "10+20+30", and the fields of
+                its recipe, which then is the default with these changes.
+
+        Raises:
+            ValueError: An option that it has not, or a value out of range.
+        """
+        own = {name: self._parameters[name].annotation for name in self.options}
+        of_recipe = {f.name: f.type for f in fields(Recipe)} if self.recipe is not None else {}
+        annotations = of_recipe | own
+        found = read_options(self.name, texts, {n: _kind(a) for n, a in annotations.items()})
+        values = {name: _value(value, annotations[name]) for name, value in found.items()}
+        arguments = {name: value for name, value in values.items() if name in own}
+        changes = {name: value for name, value in values.items() if name not in own}
+        if self.recipe is not None and changes:
+            arguments["recipe"] = replace(self.recipe, **changes)
+        return arguments
+
+
+def _kind(annotation: Any) -> Any:
+    """What `read_options` reads a value as; None: as what it looks like."""
+    return annotation if annotation in (int, float, bool, str) else None
+
+
+def _value(value: Any, annotation: Any) -> Any:
+    """Several values, "10+20+30" or one alone, where the annotation wants several."""
+    kinds = [get_origin(kind) for kind in (annotation, *get_args(annotation))]
+    if value is None or not {tuple, list, Sequence} & {*kinds}:
+        return value
+    return tuple(read_value(part) for part in str(value).split("+"))
+
+
+PROBES: Mapping[str, Probe] = {
+    probe.name: probe
+    for probe in (
+        Probe(
+            "intrinsic-dimension",
+            "weightfold.probes.intrinsic:intrinsic_dimension:IntrinsicDimension",
+            "how many parameters the network needs: the smallest random subspace it can train in",
+        ),
+        Probe(
+            "lottery-ticket",
+            "weightfold.probes.tickets:lottery_ticket:Tickets",
+            "how many weights can be pruned, and whether those left learn faster from their start",
+        ),
+        Probe(
+            "layer-reset",
+            "weightfold.probes.layers:layer_reset:LayerReset",
+            "which layers matter: each set back to an earlier epoch, or drawn anew",
+        ),
+        Probe(
+            "memorization",
+            "weightfold.probes.memory:memorization:Memorization",
+            "whether the network could learn its data by heart: random labels, pixels, noise",
+        ),
+        Probe(
+            "example-ledger",
+            "weightfold.probes.memory:example_ledger:ExampleLedger",
+            "which examples are learnt early, late, never, or forgotten, over epochs and seeds",
+        ),
+        Probe(
+            "critical-samples",
+            "weightfold.probes.memory:critical_samples:CriticalSamples",
+            "the share of examples with another prediction close by",
+        ),
+        Probe(
+            "pendulum",
+            "weightfold.probes.pendulum:pendulum_dimension:PendulumDimension",
+            "the intrinsic dimension of swinging up a pendulum",
+            networks=False,
+        ),
+    )
+}
+
+
+def probe(spec: str) -> tuple[Probe, dict[str, str]]:
+    """The probe of a spec "name,key=value", and the texts of its options.
+
+    Raises:
+        ValueError: There is no such probe, with near names; or the spec cannot be read.
+    """
+    name, texts = parse_spec(spec)
+    if name not in PROBES:
+        near = get_close_matches(name, PROBES, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"no probe {name!r}; {hint}probes: {', '.join(PROBES)}")
+    return PROBES[name], texts

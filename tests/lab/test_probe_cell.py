@@ -1,0 +1,116 @@
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from weightfold.data.samples import as_samples
+from weightfold.lab.probe_cell import ProbeCell, measure, model_of, samples_of
+from weightfold.lab.runner import CellsFailed, run_cells
+from weightfold.probes.models import net_of
+from weightfold.train import Recipe
+
+
+@pytest.fixture
+def cell(fake_probe, stripes) -> ProbeCell:
+    return ProbeCell("brightness,power=0.5", 3, "digitnet", stripes)
+
+
+def test_a_cell_is_probed_once(cell, tmp_path):
+    heard = []
+    assert cell.finished(tmp_path) is None
+    found = cell.train(tmp_path, progress=heard.append)
+    assert [(now.completed, now.total, now.text) for now in heard] == [
+        (1, 3, "seed 0"), (2, 3, "seed 1"), (3, 3, "seed 2")
+    ]  # fmt: skip
+    assert found.notes == ("power 0.5",) and len({*found.values}) == 3
+    assert len(found.sessions) == 1
+    assert cell.finished(tmp_path) == found
+    assert cell.train(tmp_path, progress=heard.append) == found
+    assert len(heard) == 3
+    folder = tmp_path / cell.folder
+    assert "Brightness" in (folder / "index.html").read_text()
+    assert json.loads((folder / "result.json").read_text())["probe"] == "brightness"
+
+
+def test_every_session_is_recorded(cell, tmp_path, monkeypatch):
+    def stopped(now):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cell.train(tmp_path, progress=stopped)
+    assert len(cell.train(tmp_path, progress=False).sessions) == 2
+
+
+def test_cells_differ_in_folder_and_result(cell, stripes, tmp_path):
+    others = [
+        replace(cell, seeds=2),
+        replace(cell, probe="brightness,power=0.5,lr=0.1"),
+        replace(cell, probe="brightness,power=0.5,parts=train+test"),
+        replace(cell, recipe=Recipe(lr=0.2)),
+        replace(cell, variant="cl,rate=2"),
+        replace(cell, disturb="gaussian,seed=1"),
+        replace(cell, data=f"{stripes},limit=10"),
+    ]
+    found = [one.train(tmp_path, progress=False) for one in (cell, *others)]
+    assert len({f.values for f in found}) == len(found)
+    assert len({one.folder for one in (cell, *others)}) == len(found)
+    assert found[2].values[0] == pytest.approx(2 * found[0].values[0])  # lr 0.05 -> 0.1
+
+
+def test_a_folder_of_another_probe_is_refused(cell, tmp_path):
+    measure(cell, tmp_path, progress=False)
+    with pytest.raises(FileExistsError, match=r"seeds: 3 there, 2 now"):
+        measure(replace(cell, seeds=2), tmp_path, progress=False)
+
+
+def test_a_refused_probe_leaves_its_folder_free(cell, tmp_path):
+    with pytest.raises(ValueError, match="power=-1.0"):
+        measure(replace(cell, probe="brightness,power=-1"), tmp_path / "a", progress=False)
+    assert not (tmp_path / "a").exists()
+
+
+def test_data_is_disturbed_and_limited(cell):
+    clean = samples_of(cell)
+    noisy = samples_of(replace(cell, disturb="random-labels,fraction=0.5,seed=3", test_limit=7))
+    (entry,) = noisy.record["disturbed"]
+    assert (entry["condition"], entry["fraction"], entry["seed"]) == ("random-labels", 0.5, 3)
+    assert (noisy.train.y != clean.train.y).sum() == entry["labels_changed"] > 0
+    assert len(noisy.test) == 7 and len(noisy.train) == len(clean.train)
+    with pytest.raises(ValueError, match=r"'random-labels' has no option 'share'"):
+        samples_of(replace(cell, disturb="random-labels,share=0.5"))
+
+
+def test_networks_are_those_of_the_seed(cell):
+    samples = samples_of(cell)
+    make = model_of(cell, samples)
+    nets = [net_of(make, seed).state_dict() for seed in (0, 0, 1)]
+    weights = [state["fc1.weight"] for state in nets]
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+    assert net_of(make, 0)(torch.zeros(2, *as_samples(samples).shape)).shape == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"probe": "brightnes"}, "did you mean 'brightness'?"),
+        ({"probe": "brightness,pwer=2"}, "did you mean 'power'?"),
+        ({"probe": "brightness,power=high"}, "power='high' is not of type float"),
+        ({"probe": "brightness,lr=-1"}, "lr=-1.0 in the recipe"),
+        ({"probe": "brightness,folder=x"}, "no option 'folder'"),
+        ({"model": "digitnt"}, "no network 'digitnt'"),
+        ({"disturb": "noise"}, "condition='noise'"),
+    ],
+)
+def test_wrong_cells_are_told(cell, change, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        replace(cell, **change).train(tmp_path, progress=False)
+
+
+def test_the_runner_runs_probes_beside_networks(cell, tiny_cell, tmp_path):
+    network, bad = tiny_cell(), replace(cell, probe="brightness,power=x")
+    with pytest.raises(CellsFailed) as error:
+        run_cells([cell, network, bad], tmp_path)
+    assert set(error.value.failed) == {bad}
+    assert error.value.finished[cell] == cell.finished(tmp_path)
+    assert error.value.finished[network].rows

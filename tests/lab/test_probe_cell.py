@@ -65,7 +65,7 @@ def test_a_folder_of_another_probe_is_refused(cell, tmp_path):
 
 
 def test_a_refused_probe_leaves_its_folder_free(cell, tmp_path):
-    with pytest.raises(ValueError, match="power=-1.0"):
+    with pytest.raises(ValueError, match=r"power=-1\.0"):
         measure(replace(cell, probe="brightness,power=-1"), tmp_path / "a", progress=False)
     assert not (tmp_path / "a").exists()
 

@@ -24,8 +24,7 @@ class Probe:
 
     Attributes:
         name: "intrinsic-dimension".
-        home: "weightfold.probes.module:function:class", of the function that measures and the finding it returns,
-            below `weightfold.probes`.
+        home: "module:function:class", of the function that measures and the finding it returns.
         line: What it tells, in a line.
         networks: Whether it takes a model and data; else it has its own.
     """

@@ -1,0 +1,1 @@
+"""Memorization: fitting noise, which examples are learnt when, and a network made to remember."""

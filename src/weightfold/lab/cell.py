@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -60,6 +60,10 @@ class Cell:
         """Name of the run's folder, readable and unique."""
         parts = (self.model, self.variant, self.data, f"seed{self.seed}", self.key)
         return "_".join("".join(c if c.isalnum() or c in "-.+" else "-" for c in p) for p in parts)
+
+    def over(self, seeds: int) -> "tuple[Cell, ...]":
+        """This cell with each of the seeds 0 to seeds - 1."""
+        return tuple(replace(self, seed=seed) for seed in range(seeds))
 
     def finished(self, root: Path) -> "History | None":
         """The record of its run below `root`; None if it has not come to its end."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 from weightfold.lab.outcomes import Results
 from weightfold.pages.statistics import Paired, paired
@@ -27,20 +27,21 @@ class Verdict:
     numbers: str
 
 
+R = TypeVar("R")
 Check = Callable[[Results], Verdict]
 
 
 @dataclass(frozen=True)
-class Claim:
+class Claim(Generic[R]):
     """A statement of the paper.
 
     Attributes:
         text: In our words.
-        check: Judges it.
+        check: Judges it by an experiment's results.
     """
 
     text: str
-    check: Check
+    check: Callable[[R], Verdict]
 
 
 def above(a: str, b: str, measure: str) -> Check:

@@ -10,8 +10,9 @@ from pathlib import Path
 from weightfold.lab.declare import PRESETS, Experiment
 from weightfold.lab.domains_declare import DomainsExperiment
 from weightfold.lab.domains_pruning import PruningExperiment
+from weightfold.lab.probe_declare import ProbeExperiment
 
-AnyExperiment = Experiment | DomainsExperiment | PruningExperiment
+AnyExperiment = Experiment | DomainsExperiment | PruningExperiment | ProbeExperiment
 
 RUNS = "runs"
 RESULTS = "results.json"
@@ -47,11 +48,13 @@ def experiment(name: str) -> AnyExperiment:
 
 
 def print_experiments() -> None:
-    """Print every experiment with the networks that each preset trains and what has no data."""
+    """Print every experiment with what each preset runs, and what is not run by default."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("experiment", "shows", *PRESETS, title="networks trained by each preset")
+    table = Table(
+        "experiment", "shows", *PRESETS, title="runs of each preset: networks trained, or probes"
+    )
     for name, found in experiments().items():
         counts = (sum(map(len, found.cells(preset).values())) for preset in PRESETS)
         table.add_row(name, "\n".join([found.title, *found.remarks]), *map(str, counts))

@@ -72,6 +72,10 @@ class ProbeCell:
         parts = filter(None, (*self.title.split(), self.key))
         return "_".join("".join(c if c.isalnum() or c in "-.+" else "-" for c in p) for p in parts)
 
+    def over(self, seeds: int) -> "tuple[ProbeCell, ...]":
+        """This cell with so many seeds: one probe of all of them."""
+        return (replace(self, seeds=seeds),)
+
     def finished(self, root: Path) -> "Finding | None":
         """What was found below `root`; None if it has not come to its end."""
         return read_finding(root / self.folder)

@@ -10,6 +10,7 @@ from weightfold.charts.mask import Mask
 from weightfold.charts.matrix import ConvolutionMatrix, MatrixLayer
 from weightfold.charts.sharing import Sharing
 from weightfold.charts.subspace import Subspace
+from weightfold.projections import KINDS
 
 
 class Layers(nn.Module):
@@ -109,9 +110,10 @@ def test_mask_copies_the_given_mask_and_stops_gradients():
     assert torch.equal(chart.get_parameter("0.weight").grad != 0, kept)
 
 
-def test_subspace_is_one_projection_of_all_tensors():
+@pytest.mark.parametrize("kind", [k for k in KINDS if k != "fastfood"])
+def test_subspace_is_one_projection_of_all_tensors(kind):
     model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
-    net = wf.subspace(model, dim=6, seed=3)
+    net = wf.subspace(model, dim=6, kind=kind, seed=3)
     size = sum(p.numel() for p in model.parameters())
     jacobian = torch.func.jacrev(
         lambda psi: torch.cat(
@@ -124,18 +126,53 @@ def test_subspace_is_one_projection_of_all_tensors():
     assert jacobian.shape == (size, 6)
     torch.testing.assert_close(jacobian.norm(dim=0), torch.ones(6), rtol=1e-5, atol=0)
     assert torch.linalg.matrix_rank(jacobian) == 6
-    same, other = wf.subspace(model, dim=6, seed=3), wf.subspace(model, dim=6, seed=4)
-    assert torch.equal(same.charts[0].projection, net.charts[0].projection)
-    assert not torch.equal(other.charts[0].projection, net.charts[0].projection)
+    same, other = (wf.subspace(model, dim=6, kind=kind, seed=seed) for seed in (3, 4))
+    p = net.charts[0].projection.matrix()
+    assert torch.equal(same.charts[0].projection.matrix(), p)
+    assert not torch.equal(other.charts[0].projection.matrix(), p)
     for name, tensor in net.theta().items():
         assert torch.equal(tensor, model.get_parameter(name))
 
 
-def test_subspace_has_one_projection_for_all_dtypes():
+@pytest.mark.parametrize("kind", KINDS)
+def test_subspace_has_one_projection_for_all_dtypes(kind):
     theta0 = {"w": torch.randn(9)}
-    single = Subspace(theta0, 4, seed=0)
-    double = Subspace({"w": theta0["w"].double()}, 4, seed=0)
-    assert torch.equal(single.double().projection, double.projection)
+    single = Subspace(theta0, 4, seed=0, projection=kind)
+    double = Subspace({"w": theta0["w"].double()}, 4, seed=0, projection=kind)
+    assert torch.equal(single.double().projection.matrix(), double.projection.matrix())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_fit_of_a_subspace_is_least_squares(kind):
+    theta0 = {"w": torch.randn(6, 7, dtype=torch.float64)}
+    chart = Subspace(theta0, 5, seed=1, projection=kind)
+    target = torch.randn(6, 7, dtype=torch.float64)
+    chart.fit({"w": target})
+    p = chart.projection.matrix()
+    best = torch.linalg.lstsq(p, (target - theta0["w"]).flatten()[:, None]).solution[:, 0]
+    torch.testing.assert_close(chart.psi.detach(), best, rtol=0, atol=1e-12)
+
+
+def test_live_masks_have_no_dead_coordinates():
+    model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    masks = {"0.weight": torch.rand(3, 4) < 0.5, "2.weight": torch.rand(2, 3) < 0.7}
+    masks["0.weight"][0, 0] = True
+    live = int(sum(m.sum() for m in masks.values()))
+    net, full = wf.mask(model, masks, live=True), wf.mask(model, masks)
+    x = torch.randn(5, 4)
+    assert torch.equal(net(x), full(x))
+    optimizer = torch.optim.Adam(net.parameters())
+    net(x).square().sum().backward()
+    optimizer.step()
+    moments = sum(s["exp_avg"].numel() for s in optimizer.state.values())
+    assert moments == live + 5 == sum(p.numel() for p in net.parameters())
+    for name, mask in masks.items():
+        assert not net.deploy().get_parameter(name)[~mask].any()
+
+
+def test_live_masks_refuse_to_keep_nothing():
+    with pytest.raises(ValueError, match="masks keep no weight"):
+        wf.mask(nn.Linear(3, 2), {"weight": torch.zeros(2, 3)}, live=True)
 
 
 def test_a_subspace_of_another_seed_loads_the_state_dict(tmp_path):
@@ -163,7 +200,8 @@ def test_meta_then_to_empty_draws_the_projection_again(device_first):
     else:
         other = wf.subspace(model, dim=5, seed=1).to("meta")
     other.to_empty(device="cpu")
-    assert torch.equal(other.charts[0].projection, net.charts[0].projection)
+    p, again = (n.charts[0].projection.matrix() for n in (net, other))
+    assert torch.equal(again, p)
     other.load_state_dict(net.state_dict())
     x = torch.randn(2, 2, 6, 6)
     assert torch.equal(other(x), net(x))

@@ -60,5 +60,5 @@ def test_constants_are_not_broadcast(case, ranks):
     assert set(case.net._ddp_params_and_buffers_to_ignore) == constants
     assert not any(received[n] for n in constants)
     assert all(flag for n, flag in received.items() if n not in constants)
-    known = {"expansion": 0, "mask": 2, "matrix": 0, "sharing": 0, "subspace": 3}
+    known = {"expansion": 0, "mask": 2, "matrix": 0, "sharing": 0, "subspace": 5, "live": 1}
     assert len(constants) == known.get(case.kind, len(constants))

@@ -6,8 +6,8 @@ from torch import nn
 
 from weightfold.core.chart import Chart
 from weightfold.core.charted import Charted
-from weightfold.train import Distillation, load_teacher
-from weightfold.train.objective import sample_losses, squared_norm
+from weightfold.train import Distillation, Recipe, load_teacher
+from weightfold.train.objective import Penalty, sample_losses
 
 
 class Product(Chart):
@@ -26,6 +26,10 @@ class Product(Chart):
 
 def plain():
     return nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+
+
+def decay(weight_decay, on):
+    return Recipe(weight_decay=weight_decay, decay_on=on)
 
 
 def test_distillation_is_hintons():
@@ -50,7 +54,7 @@ def test_without_a_teacher_it_is_cross_entropy():
 def test_decay_on_theta_of_a_plain_net_is_weight_decay():
     net = plain()
     net[0].bias.requires_grad_(False)
-    (0.05 / 2 * squared_norm(net)()).backward()
+    Penalty(net, decay(0.05, "theta"))().backward()
     assert net[0].bias.grad is None
     for parameter in (net[0].weight, net[1].weight, net[1].bias):
         torch.testing.assert_close(parameter.grad, 0.05 * parameter.detach())
@@ -62,7 +66,7 @@ def test_decay_on_theta_of_a_charted_net_reaches_psi_by_the_chain_rule(nested):
     net = Charted(model, [chart])
     if nested:
         net = Charted(net, [])
-    norm = squared_norm(net)()
+    norm = Penalty(net, decay(2.0, "theta"))()
     deployed = dict(net.deploy().named_parameters())
     torch.testing.assert_close(norm, sum(p.square().sum() for p in deployed.values()).detach())
     norm.backward()
@@ -78,9 +82,27 @@ def test_decay_on_theta_of_a_charted_net_reaches_psi_by_the_chain_rule(nested):
         torch.testing.assert_close(parameter.grad, 2 * parameter.detach())
 
 
+@pytest.mark.parametrize("charted", [False, True])
+def test_decay_on_the_way_from_theta0(charted):
+    net = Charted(plain(), [Product()]) if charted else plain()
+    start = (
+        {n: p.detach().clone() for n, p in net.deploy().named_parameters()}
+        if charted
+        else {n: p.detach().clone() for n, p in net.named_parameters()}
+    )
+    penalty = Penalty(net, decay(0.3, "theta-theta0"))
+    assert penalty() == 0
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(torch.rand_like(parameter))
+    now = (net.deploy() if charted else net).named_parameters()
+    expected = 0.3 / 2 * sum((p.detach() - start[n]).square().sum() for n, p in now)
+    torch.testing.assert_close(penalty().detach(), expected)
+
+
 def test_decay_on_theta_refuses_a_charted_net_inside_a_plain_one():
     with pytest.raises(ValueError, match="decay_on='theta'"):
-        squared_norm(nn.Sequential(Charted(plain(), [Product()]), nn.ReLU()))
+        Penalty(nn.Sequential(Charted(plain(), [Product()]), nn.ReLU()), decay(0.1, "theta"))
 
 
 def test_a_teacher_is_read_from_safetensors(tmp_path):

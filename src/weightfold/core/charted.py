@@ -78,9 +78,7 @@ class Charted(nn.Module):
         self._below = isinstance(model, Charted)
         self._held: dict[Any, dict[str, Tensor]] | None = None
         self._pulls: list[tuple[Tensor, Tensor]] = []
-        self._ddp_params_and_buffers_to_ignore = [
-            name for name, _ in self.named_buffers() if self._is_constant(name)
-        ]
+        self._ddp_params_and_buffers_to_ignore = self.constant_names()
 
     @staticmethod
     def _check(model: nn.Module, slots: Slots, charts: list[Chart]) -> list[str]:
@@ -109,6 +107,10 @@ class Charted(nn.Module):
                     )
                 owner[canonical] = index
         return list(owner)
+
+    def constant_names(self) -> list[str]:
+        """Names of the charts' buffers, of all levels, that never change while training."""
+        return [name for name, _ in self.named_buffers() if self._is_constant(name)]
 
     def _is_constant(self, name: str) -> bool:
         path, attribute = split_name(name)

@@ -69,7 +69,7 @@ def redraw(net: nn.Module, modules: Iterable[nn.Module], seed: int) -> None:
         own = [name for name, _ in module.named_parameters(recurse=False)]
         if own and not callable(getattr(module, "reset_parameters", None)):
             raise ValueError(
-                f"module {names[module] or 'itself'!r} ({type(module).__name__}) has the parameters "
+                f"module {names[module] or 'itself'!r} ({type(module).__name__}) has parameters, "
                 f"{', '.join(own)} but no reset_parameters() to draw them anew with; give it one, "
                 "or give `model` as a function that makes the network of a seed"
             )

@@ -2,16 +2,13 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.func import functional_call, grad_and_value, stack_module_state, vmap
+from torch import nn
 
 from weightfold.data import Batches, Dataset
 from weightfold.train import checkpoint
@@ -20,9 +17,8 @@ from weightfold.train.history import SELECTIONS, History, Row
 from weightfold.train.logs import watching
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import check_same, describe, describe_data, write_run
-from weightfold.train.steps import REMEDY, NonFiniteLoss, make_optimizer
-
-Tensors = dict[str, Tensor]
+from weightfold.train.stack import Stack, Tensors
+from weightfold.train.steps import REMEDY, NonFiniteLoss
 
 
 def fit_seeds(
@@ -51,7 +47,7 @@ def fit_seeds(
     Args:
         make_net: Gives the network of a seed, always of the same architecture, without dropout.
         dataset: As for `fit`.
-        recipe: As for `fit`; decay on psi.
+        recipe: As for `fit`.
         seeds: Distinct.
         folder: Holds a folder per seed.
         validation: As for `fit`.
@@ -66,11 +62,9 @@ def fit_seeds(
         FileExistsError: A seed's folder holds another run.
         NonFiniteLoss: A seed's loss became NaN or infinite; nothing is written.
         RuntimeError: The network draws random numbers (dropout): torch says which.
-        ValueError: Seeds repeat, or the recipe decays theta.
+        ValueError: Seeds repeat.
     """
     folder = Path(folder)
-    if recipe.weight_decay > 0 and recipe.decay_on == "theta":
-        raise ValueError("decay_on='theta' is not offered for several seeds at once; use fit")
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds={list(seeds)} repeat; give each once")
     histories: dict[int, History] = {}
@@ -95,7 +89,7 @@ def fit_seeds(
         else:
             histories[seed] = history
     if waiting:
-        stack = _Stack([net for net, _ in waiting.values()], recipe)
+        stack = _Seeds([net for net, _ in waiting.values()], recipe)
         trained = _train(stack, dataset, list(waiting), validation, torch.device(device), progress)
         for index, (seed, (net, configuration)) in enumerate(waiting.items()):
             path = folder / str(seed)
@@ -113,7 +107,7 @@ def fit_seeds(
 
 
 def _train(
-    stack: "_Stack",
+    stack: "_Seeds",
     dataset: Dataset,
     seeds: list[int],
     validation: int | float,
@@ -159,21 +153,12 @@ def _train(
     return [replace(history, final_train_error=1 - final) for history, final in pairs]
 
 
-class _Stack:
-    """Networks of one architecture, each tensor stacked to (networks, *shape)."""
+class _Seeds(Stack):
+    """The networks of several seeds."""
 
     def __init__(self, nets: list[nn.Module], recipe: Recipe) -> None:
-        self.recipe = recipe
-        self._net = deepcopy(nets[0])
-        parameters, buffers = stack_module_state(nets)
-        self.trained: Tensors = {n: p for n, p in parameters.items() if p.requires_grad}
-        self.rest: Tensors = {n: p for n, p in parameters.items() if not p.requires_grad} | buffers
+        super().__init__(nets, recipe, randomness="error")
         self.best: list[Tensors] = [{} for _ in nets]
-        self.optimizer = make_optimizer(self.trained.values(), recipe, recipe.weight_decay)
-
-    def of(self, index: int) -> Tensors:
-        """A copy of one network's tensors."""
-        return {n: t[index].detach().clone() for n, t in (self.trained | self.rest).items()}
 
     def epoch(
         self, epoch: int, feeds: list[Batches], seeds: list[int]
@@ -181,14 +166,13 @@ class _Stack:
         """Train on one pass; the last lr, mean losses, error rates, seconds per step of all."""
         if self.recipe.reset_momentum_each_epoch:
             self.optimizer.state.clear()
-        self._net.train()
         sums, seen, lr, times = torch.zeros(len(feeds), 2, dtype=torch.float64), 0, 0.0, []
         for step, batches in enumerate(zip(*(f.epoch(epoch) for f in feeds), strict=True)):
             start = time.perf_counter()
             lr = self.recipe.lr_at(epoch * len(feeds[0]) + step, len(feeds[0]))
             images = torch.stack([images for images, _ in batches])
             labels = torch.stack([labels for _, labels in batches])
-            tally = self._step(images, labels, lr).double().cpu()
+            tally = self.step(images, labels, lr)
             finite = tally[:, 0].isfinite()
             if not finite.all():
                 raise NonFiniteLoss(
@@ -203,47 +187,11 @@ class _Stack:
         losses, errors = (sums / seen).T.tolist()
         return lr, losses, errors, median(times)
 
-    def _step(self, images: Tensor, labels: Tensor, lr: float) -> Tensor:
-        """One optimizer step of every network; (networks, 2): summed loss, wrong."""
-
-        def objective(
-            trained: Tensors, rest: Tensors, x: Tensor, y: Tensor
-        ) -> tuple[Tensor, tuple[Tensor, Tensors]]:
-            logits = functional_call(self._net, trained | rest, (x,))
-            loss = F.cross_entropy(logits, y, label_smoothing=self.recipe.label_smoothing)
-            wrong = (logits.argmax(dim=1) != y).sum()
-            return loss, (torch.stack([loss.detach() * len(y), wrong]), rest)
-
-        leaves = {name: tensor.detach() for name, tensor in self.trained.items()}
-        step = vmap(grad_and_value(objective, has_aux=True))
-        gradients, (_, (tally, self.rest)) = step(leaves, self.rest, images, labels)
-        scale = self._clip(gradients)
-        for name, tensor in self.trained.items():
-            gradient = gradients[name]
-            tensor.grad = (
-                gradient if scale is None else torch.einsum("s...,s->s...", gradient, scale)
-            )
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.optimizer.step()
-        return tally
-
-    def _clip(self, gradients: Tensors) -> Tensor | None:
-        """Factor per network that brings its gradient's norm down to clip_norm."""
-        if self.recipe.clip_norm is None:
-            return None
-        norms = [g.flatten(1).norm(dim=1) for g in gradients.values()]
-        norm = torch.linalg.vector_norm(torch.stack(norms), dim=0)
-        return (self.recipe.clip_norm / (norm + 1e-6)).clamp(max=1)
-
-    @torch.no_grad()
     def accuracies(self, feeds: list[Batches]) -> list[float]:
         """Top-1 accuracy of each network on its own feed."""
-        self._net.eval()
-        call = vmap(lambda tensors, x: functional_call(self._net, tensors, (x,)))
         correct, seen = torch.zeros(len(feeds), dtype=torch.int64), 0
         for batches in zip(*(feed.epoch(0) for feed in feeds), strict=True):
-            logits = call(self.trained | self.rest, torch.stack([x for x, _ in batches]))
+            logits = self.logits(torch.stack([x for x, _ in batches]), shared=False)
             labels = torch.stack([y for _, y in batches])
             correct += (logits.argmax(dim=2) == labels).sum(dim=1).cpu()
             seen += labels.shape[1]
@@ -252,5 +200,6 @@ class _Stack:
 
 @torch.no_grad()
 def _fill(net: nn.Module, tensors: Tensors) -> None:
-    for name, tensor in [*net.named_parameters(), *net.named_buffers()]:
-        tensor.copy_(tensors[name])
+    for name, tensor in (*net.named_parameters(), *net.named_buffers()):
+        if name in tensors:
+            tensor.copy_(tensors[name])

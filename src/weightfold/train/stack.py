@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
+from weightfold.core.charted import Charted
 from weightfold.train.objective import Penalty, sample_losses
 from weightfold.train.recipe import Recipe
 from weightfold.train.steps import make_optimizer
@@ -22,14 +23,21 @@ class Stack:
         nets: At least one; left unchanged. All in one device's memory. A single one runs without
             vmap. A network whose loss is not finite spoils no other.
         recipe: Of all.
+        randomness: Of dropout and the like in a stack of several: "different" in each network, or
+            "error", which refuses it.
 
     Raises:
         ValueError: The networks differ in the names or shapes of their tensors, or have nothing to
             train.
     """
 
-    def __init__(self, nets: Sequence[nn.Module], recipe: Recipe) -> None:
-        self.recipe, self.count = recipe, len(nets)
+    def __init__(
+        self,
+        nets: Sequence[nn.Module],
+        recipe: Recipe,
+        randomness: Literal["error", "different"] = "different",
+    ) -> None:
+        self.recipe, self.count, self._randomness = recipe, len(nets), randomness
         layout = _layout(nets[0])
         for index, net in enumerate(nets):
             if _layout(net) != layout:
@@ -46,6 +54,11 @@ class Stack:
             raise ValueError("the network has no trainable parameter")
         frozen = {name: p for name, p in parameters.items() if not p.requires_grad}
         self.rest: Tensors = {n: t.detach() for n, t in (frozen | buffers).items()}
+        # Constants that all have in common stay where they are: vmap then works on less.
+        charted = isinstance(nets[0], Charted)
+        for name in (f"net.{n}" for n in (nets[0].constant_names() if charted else ())):
+            if all(torch.equal(buffers[name][0], other) for other in buffers[name]):
+                del self.rest[name]
         decay = 0.0 if recipe.penalizes_theta else recipe.weight_decay
         self.optimizer = make_optimizer(self.trained.values(), recipe, decay)
 
@@ -77,7 +90,7 @@ class Stack:
             return *scores, rest
 
         if self.count > 1:
-            return vmap(one, randomness="different")(trained, rest, x, y)
+            return vmap(one, randomness=self._randomness)(trained, rest, x, y)
         first, other = ({n: t[0] for n, t in tensors.items()} for tensors in (trained, rest))
         *scores, rest = one(first, other, x[0], y[0])
         return *(score[None] for score in scores), {n: t[None] for n, t in rest.items()}
@@ -108,7 +121,7 @@ class Stack:
         return call(tensors, x)
 
     def of(self, index: int, *, copy: bool = True) -> Tensors:
-        """One network's tensors by name."""
+        """One network's tensors by name, but for constants that all have in common."""
         stacked = self.trained | self.rest
         tensors = {_short(n): t[index].detach() for n, t in stacked.items() if _short(n)}
         return {n: t.clone() for n, t in tensors.items()} if copy else tensors
@@ -119,7 +132,8 @@ class Stack:
             tensors = self.of(index, copy=False)
             with torch.no_grad():
                 for name, tensor in (*net.named_parameters(), *net.named_buffers()):
-                    tensor.copy_(tensors[name])
+                    if name in tensors:
+                        tensor.copy_(tensors[name])
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors of all networks and of the optimizer."""

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from weightfold.domains.plan import Plan as Plan
     from weightfold.domains.plan import plan_sharing as plan_sharing
     from weightfold.domains.verb import share as share
+    from weightfold.probes.memory import critical_sample_ratio as critical_sample_ratio
+    from weightfold.probes.memory import memorizer as memorizer
 
 _HOMES = {
     "Chain": "chains.chain",
@@ -31,10 +33,12 @@ _HOMES = {
     "Charted": "core.charted",
     "Plan": "domains.plan",
     "SharedNet": "domains.net",
+    "critical_sample_ratio": "probes.memory",
     "expand": "chains.verb",
     "linear_from_twin": "chains.twin",
     "load": "core.store",
     "mask": "core.verbs",
+    "memorizer": "probes.memory",
     "nonlinear_twin": "chains.twin",
     "plan_sharing": "domains.plan",
     "save": "core.store",

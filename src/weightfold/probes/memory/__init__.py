@@ -1,1 +1,6 @@
 """Memorization: fitting noise, which examples are learnt when, and a network made to remember."""
+
+from weightfold.probes.memory.critical import CriticalSamples as CriticalSamples
+from weightfold.probes.memory.critical import critical_sample_ratio as critical_sample_ratio
+from weightfold.probes.memory.memorizer import Memorizer as Memorizer
+from weightfold.probes.memory.memorizer import memorizer as memorizer

@@ -1,10 +1,11 @@
 """The two-layer network that fits any n distinct points with 2n + d weights."""
 
-import hashlib
 from math import prod
 
 import torch
 from torch import Tensor, nn
+
+from weightfold.probes.memory.points import first_equal
 
 DIRECTIONS = 8
 """Random directions drawn; the one that keeps the points furthest apart is taken."""
@@ -162,18 +163,14 @@ def _checked(x: Tensor, y: Tensor) -> bool:
 
 
 def _refuse_duplicates(x: Tensor) -> None:
-    flat = x.reshape(len(x), -1).cpu()
-    if flat.is_floating_point():
-        # -0.0 and 0.0 are one value of different bytes.
-        flat = flat + 0.0
-    seen: dict[bytes, int] = {}
-    for i, row in enumerate(flat.contiguous().view(torch.uint8).numpy()):
-        first = seen.setdefault(hashlib.sha256(row).digest(), i)
-        if first != i:
-            raise ValueError(
-                f"x[{first}] and x[{i}] are the same point; no function gives one point two "
-                "targets, so give distinct points, such as x.unique(dim=0)"
-            )
+    first = first_equal(x)
+    repeats = (first != torch.arange(len(x))).nonzero()
+    if len(repeats):
+        i = int(repeats[0])
+        raise ValueError(
+            f"x[{first[i]}] and x[{i}] are the same point; no function gives one point two "
+            "targets, so give distinct points, such as x.unique(dim=0)"
+        )
 
 
 def _spread_out(x: Tensor, seed: int) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,308 @@
+"""`wf.critical_sample_ratio`: how many examples have another prediction close by."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any, ClassVar, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from weightfold.data.samples import Data, Samples, as_samples
+from weightfold.pages.figures import COLOURS, drawing
+from weightfold.pages.statistics import paired
+from weightfold.probes.finding import Finding
+from weightfold.probes.models import Model, net_of
+from weightfold.probes.progress import Progress, Tell, telling
+from weightfold.train.record import session
+
+RADIUS = 0.3
+"""Of the box, in Arpit et al. 2017, section 4.2, for pixels from 0 to 255."""
+
+SIGN, NOISE = 0.25 / RADIUS, 0.2 / RADIUS
+"""Lengths of the gradient's sign and of the noise in a step, over the radius: theirs are 0.25 and
+0.2 with a radius of 0.3. That they grow with it is ours."""
+
+_BATCH = 500
+
+
+@dataclass(frozen=True)
+class Search:
+    """What was found around the examples of one network.
+
+    Attributes:
+        seed: Of the network and the search.
+        examples: How many were searched around.
+        found: How many were critical, after each step of the search.
+    """
+
+    seed: int
+    examples: int
+    found: tuple[int, ...]
+
+    @property
+    def ratio(self) -> float:
+        """Share of critical examples."""
+        return self.found[-1] / self.examples
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Exact binomial (Clopper-Pearson) interval of the ratio, over draws of the examples.
+
+        Raises:
+            ImportError: scipy is not installed.
+        """
+        try:
+            from scipy.stats import binomtest
+        except ImportError as error:
+            raise ImportError("intervals need scipy: pip install 'weightfold[train]'") from error
+        found = binomtest(self.found[-1], self.examples).proportion_ci(level)
+        return float(found.low), float(found.high)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CriticalSamples(Finding):
+    """Critical sample ratios of trained networks (Arpit et al. 2017, section 4.1).
+
+    Attributes:
+        searches: One for each seed.
+        radius: Of the box, in the unit of the data's values.
+        part: Part of the data that was searched around.
+    """
+
+    probe: ClassVar[str] = "critical-samples"
+    searches: tuple[Search, ...]
+    radius: float
+    part: str
+
+    @property
+    def ratio(self) -> float:
+        """Mean over the searches of the share of critical examples, a lower bound."""
+        return fmean(search.ratio for search in self.searches)
+
+    @property
+    def headline(self) -> str:
+        """The ratio with its interval."""
+        examples = self.searches[0].examples
+        text = (
+            f"At least {self.ratio:.1%} of {examples:,} {self.part} examples are critical: within "
+            f"{self.radius:g} of every value of the input lies a point that is classified otherwise"
+        )
+        if len(self.searches) > 1:
+            ratios = [search.ratio for search in self.searches]
+            over = paired(ratios, [0.0] * len(ratios))
+            return f"{text} (95% {over.low:.1%} to {over.high:.1%}, {over.n} seeds)."
+        low, high = self.searches[0].interval()
+        return f"{text} (95% {low:.1%} to {high:.1%} over draws of the examples)."
+
+    @property
+    def meaning(self) -> str:
+        """What critical examples tell."""
+        return (
+            "The share of examples close to a decision boundary measures how finely the network "
+            "divides the inputs. Networks that fit noise, which can only be learnt by heart, have "
+            "more critical examples than networks that learn what the classes have in common. "
+            "The search may miss a point, so the share is a lower bound."
+        )
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A line for each seed and step of the search."""
+        return [
+            {"seed": s.seed, "step": step, "examples": s.examples, "critical": found}
+            for s in self.searches
+            for step, found in enumerate(s.found, 1)
+        ]
+
+    def draw(self, path: Path) -> None:
+        """The share found after each step: where it still rises, more steps would find more."""
+        with drawing(path, figsize=(6, 4)) as (figure, axis):
+            for index, search in enumerate(self.searches):
+                shares = [100 * found / search.examples for found in search.found]
+                colour = COLOURS[index % len(COLOURS)]
+                axis.plot(range(1, len(shares) + 1), shares, color=colour, marker="o", markersize=3)
+            axis.set(xlabel="step of the search", ylabel=f"critical {self.part} examples (%)")
+            axis.set_ylim(bottom=0)
+            axis.grid(alpha=0.3)
+            seeds = len(self.searches)
+            figure.suptitle(f"box of radius {self.radius:g}, {seeds} seed{'s' * (seeds > 1)}")
+
+    def record(self) -> dict[str, Any]:
+        """All fields."""
+        return {
+            "searches": [asdict(search) for search in self.searches],
+            "radius": self.radius,
+            "part": self.part,
+            "notes": list(self.notes),
+            "sessions": [dict(s) for s in self.sessions],
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """The finding that `record` is of."""
+        searches = (Search(s["seed"], s["examples"], tuple(s["found"])) for s in record["searches"])
+        return cls(
+            searches=tuple(searches),
+            radius=record["radius"],
+            part=record["part"],
+            notes=tuple(record["notes"]),
+            sessions=tuple(record["sessions"]),
+        )
+
+
+def critical_sample_ratio(
+    model: Model,
+    data: Data,
+    *,
+    radius: float | None = None,
+    part: str = "test",
+    steps: int = 10,
+    seeds: Sequence[int] = (0,),
+    device: torch.device | str = "cpu",
+    progress: bool | Tell = True,
+) -> CriticalSamples:
+    """The share of examples with a point of another predicted class in a small box around them.
+
+    Arpit et al., "A closer look at memorization in deep networks" (2017), section 4.1, with their
+    Langevin adversarial sample search (Algorithm 1), see `search`. Labels are not used.
+
+    Args:
+        model: A trained network, measured as it is; or a function that gives the trained network
+            of a seed.
+        data: Inputs, see `weightfold.data.samples.as_samples`.
+        radius: Of the box (largest change of a value), in the unit of the data's values: of 255
+            for uint8. None: 0.3 for uint8, as in the paper.
+        part: "train", "test" or "validation".
+        steps: Of the search. The paper does not tell its number; 10 is ours.
+        seeds: Of the networks that a function gives, and of the search.
+        device: To compute on.
+        progress: Show a bar; or a function that is told how far the probe is.
+
+    Returns:
+        The ratios. They are lower bounds: a search may miss the point.
+
+    Raises:
+        TypeError: `model` is no model.
+        ValueError: An argument is out of range, or no radius is given for floating point inputs.
+    """
+    samples = as_samples(data).to(device)
+    if part not in samples.parts:
+        raise ValueError(f"part={part!r}; the data has {', '.join(samples.parts)}")
+    if not seeds:
+        raise ValueError("seeds is empty; give at least one")
+    x = samples.parts[part].x
+    if radius is None:
+        if x.dtype != torch.uint8:
+            raise ValueError(
+                f"radius=None with {x.dtype} inputs; give the box's radius in their unit ({RADIUS} "
+                "of 255 in the paper)"
+            )
+        radius = RADIUS
+    searches = []
+    with telling(progress, "critical samples") as tell:
+        for index, seed in enumerate(seeds):
+
+            def listen(done: int, index: int = index) -> None:
+                total = len(seeds) * len(x)
+                tell(Progress(index * len(x) + done, total, f"network {index + 1}/{len(seeds)}"))
+
+            net = net_of(model, seed).to(device)
+            steps_found = search(
+                net, samples, x, radius=radius, steps=steps, seed=seed, told=listen
+            )
+            searches.append(Search(seed, len(x), counted(steps_found, steps)))
+    notes = (
+        f"Searched in {steps} steps in a box of radius {radius:g} around each {part} input, not "
+        "clipped to the range of the inputs; networks in eval mode.",
+    )
+    return CriticalSamples(
+        searches=tuple(searches),
+        radius=radius,
+        part=part,
+        notes=notes,
+        sessions=(session(device),),
+    )
+
+
+def counted(first: Tensor, steps: int) -> tuple[int, ...]:
+    """How many were found after each of `steps`, of what `search` returns."""
+    return tuple(first[first > 0].bincount(minlength=steps + 1)[1:].cumsum(0).tolist())
+
+
+def search(
+    net: nn.Module,
+    samples: Samples,
+    x: Tensor,
+    *,
+    radius: float,
+    steps: int = 10,
+    seed: int = 0,
+    told: Callable[[int], None] = lambda done: None,
+) -> Tensor:
+    """Langevin adversarial sample search (Arpit et al. 2017, Algorithm 1) around each input.
+
+    From the input on, each step adds the sign of the gradient and Gaussian noise, see `SIGN` and
+    `NOISE`, and goes back into the box. The paper leaves open of which output the gradient is;
+    here it is that of the cross-entropy of the class predicted at the input, taken where the search
+    is.
+
+    Args:
+        net: In eval mode while it is searched; left unchanged.
+        samples: Whose `inputs` normalise `x`.
+        x: Inputs as stored, (N, ...).
+        radius: Of the box, in the unit of `x`.
+        steps: At least 1.
+        seed: Of the noise.
+        told: Called with how many inputs are done.
+
+    Returns:
+        The step, from 1, in which the prediction was first another one; 0 if in none. int64 (N,).
+
+    Raises:
+        ValueError: `radius` is not above 0, or `steps` below 1.
+    """
+    if not radius > 0:
+        raise ValueError(f"radius={radius}: give a number above 0, in the unit of the inputs")
+    if steps < 1:
+        raise ValueError(f"steps={steps}: give at least 1 step of the search")
+    training = {module: module.training for module in net.modules()}
+    net.eval()
+    generator = torch.Generator().manual_seed(seed)
+    first = torch.zeros(len(x), dtype=torch.int64)
+    try:
+        for begin in range(0, len(x), _BATCH):
+            part = x[begin : begin + _BATCH].float()
+            first[begin : begin + _BATCH] = _around(net, samples, part, radius, steps, generator)
+            told(min(begin + _BATCH, len(x)))
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+    return first
+
+
+def _around(
+    net: nn.Module,
+    samples: Samples,
+    x: Tensor,
+    radius: float,
+    steps: int,
+    generator: torch.Generator,
+) -> Tensor:
+    with torch.no_grad():
+        predicted = net(samples.inputs(x)).argmax(dim=1)
+    left, at = torch.arange(len(x), device=x.device), x
+    first = torch.zeros_like(left)
+    for step in range(1, steps + 1):
+        at = at.detach().requires_grad_()
+        loss = F.cross_entropy(net(samples.inputs(at)), predicted[left], reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, at)
+        noise = torch.randn(at.shape, generator=generator).to(at.device)
+        with torch.no_grad():
+            moved = at + radius * (SIGN * gradient.sign() + NOISE * noise)
+            at = torch.minimum(torch.maximum(moved, x[left] - radius), x[left] + radius)
+            other = net(samples.inputs(at)).argmax(dim=1) != predicted[left]
+        first[left[other]] = step
+        left, at = left[~other], at[~other]
+        if not len(left):
+            break
+    return first

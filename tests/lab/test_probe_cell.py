@@ -100,6 +100,8 @@ def test_networks_are_those_of_the_seed(cell):
         ({"probe": "brightness,folder=x"}, "no option 'folder'"),
         ({"model": "digitnt"}, "no network 'digitnt'"),
         ({"disturb": "noise"}, "condition='noise'"),
+        ({"model": ""}, "model='': probe 'brightness' needs a model"),
+        ({"seeds": 0}, "seeds=0"),
     ],
 )
 def test_wrong_cells_are_told(cell, change, message, tmp_path):

@@ -18,6 +18,7 @@ from weightfold.cli.domains import Domains
 from weightfold.cli.experiment import Experiment
 from weightfold.cli.export import Export
 from weightfold.cli.presets import chosen_preset
+from weightfold.cli.probe import Probe
 from weightfold.cli.report import Report
 from weightfold.cli.train import Train
 from weightfold.train.recipe import RECIPES
@@ -27,6 +28,7 @@ COMMANDS: dict[str, Any] = {
     "train": Train,
     "export": Export,
     "domains": Domains,
+    "probe": Probe,
     "bench": Bench,
     "experiment": Experiment,
     "report": Report,
@@ -38,7 +40,8 @@ ERRORS = (ValueError, TypeError, LookupError, OSError, ImportError, ArithmeticEr
 """What wrong arguments, files, installations and machines raise."""
 
 DESCRIPTION = """Train a compact CNN in expanded coordinates, deploy the very same compact CNN;
-let many domains share one.
+let many domains share one; ask a network how many parameters it needs, which layers matter, and
+whether it learns by heart.
 
 'weightfold COMMAND --help' explains a command. Networks, data sets and variants are given as
 specs, "name" or "name,key=value,key=value": smallnet_b,kernel_size=9; cifar10,corrupt=0.8;

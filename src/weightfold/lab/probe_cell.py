@@ -125,16 +125,20 @@ def measure(
         ValueError: The probe, one of its options, the network or the data is wrong.
     """
     chosen, texts = probe(cell.probe)
-    arguments = chosen.read(texts)
+    arguments = chosen.read(texts) | chosen.over(cell.seeds)
     if cell.recipe is not None:
         arguments["recipe"] = cell.recipe
+    for name in ("model", "data"):
+        if bool(getattr(cell, name)) != chosen.networks:
+            wanted = f"needs a {name}" if chosen.networks else f"has its own {name}; leave it out"
+            raise ValueError(f"{name}={getattr(cell, name)!r}: probe {chosen.name!r} {wanted}")
     if chosen.networks:
         samples = samples_of(cell, data_root)
         arguments |= {"model": model_of(cell, samples), "data": samples}
     return measure_in(
         folder,
         chosen,
-        arguments | {"seeds": range(cell.seeds)},
+        arguments,
         about=asdict(cell),
         title=cell.title,
         device=device,

@@ -14,7 +14,7 @@ from weightfold.train.recipe import Recipe
 if TYPE_CHECKING:
     from weightfold.probes.finding import Finding
 
-_GIVEN = ("model", "data", "recipe", "seeds", "folder", "device", "progress")
+_GIVEN = ("model", "data", "recipe", "seeds", "trials", "folder", "device", "progress")
 """Arguments of probes that are no options."""
 
 
@@ -66,15 +66,26 @@ class Probe:
         parameter = self._parameters.get("recipe")
         return None if parameter is None else parameter.default
 
+    def over(self, seeds: int) -> dict[str, Any]:
+        """The argument of `measure` for the seeds 0 to seeds - 1.
+
+        Raises:
+            ValueError: `seeds` is below 1.
+        """
+        if seeds < 1:
+            raise ValueError(f"seeds={seeds}: give how many, at least 1")
+        return {"trials": seeds} if "trials" in self._parameters else {"seeds": range(seeds)}
+
     def read(self, texts: Mapping[str, str]) -> dict[str, Any]:
         """Arguments of `measure` by what a spec gives.
 
         Args:
-            texts: Option -> text: its own options, several values as "10+20+30", and the fields of
-                its recipe, which then is the default with these changes.
+            texts: Option -> text: its own options, several values as "10+20+30", values by name
+                as "fc1:0.2+fc2:0.1"; and the fields of its recipe, which then is the default with
+                these changes.
 
         Raises:
-            ValueError: An option that it has not, or a value out of range.
+            ValueError: An option that it has not or that it needs, or a value out of range.
         """
         own = {name: self._parameters[name].annotation for name in self.options}
         of_recipe = {f.name: f.type for f in fields(Recipe)} if self.recipe is not None else {}
@@ -82,6 +93,13 @@ class Probe:
         found = read_options(self.name, texts, {n: _kind(a) for n, a in annotations.items()})
         values = {name: _value(value, annotations[name]) for name, value in found.items()}
         arguments = {name: value for name, value in values.items() if name in own}
+        for name, default in self.options.items():
+            if default is inspect.Parameter.empty and name not in arguments:
+                choices = ", ".join(map(str, get_args(own[name])))
+                raise ValueError(
+                    f"{self.name!r} needs the option {name} ({choices or 'any'}); write "
+                    f"'{self.name},{name}=...'"
+                )
         changes = {name: value for name, value in values.items() if name not in own}
         if self.recipe is not None and changes:
             arguments["recipe"] = replace(self.recipe, **changes)
@@ -94,11 +112,15 @@ def _kind(annotation: Any) -> Any:
 
 
 def _value(value: Any, annotation: Any) -> Any:
-    """Several values, "10+20+30" or one alone, where the annotation wants several."""
-    kinds = [get_origin(kind) for kind in (annotation, *get_args(annotation))]
-    if value is None or not {tuple, list, Sequence} & {*kinds}:
+    """Several values, "10+20+30" or one alone, or values by name, where the annotation wants so."""
+    kinds = {get_origin(kind) for kind in (annotation, *get_args(annotation))}
+    if value is None or not kinds & {tuple, list, Sequence, Mapping}:
         return value
-    return tuple(read_value(part) for part in str(value).split("+"))
+    parts = str(value).split("+")
+    if Mapping in kinds and all(":" in part for part in parts):
+        pairs = (part.rsplit(":", 1) for part in parts)
+        return {name: read_value(text) for name, text in pairs}
+    return tuple(read_value(part) for part in parts)
 
 
 PROBES: Mapping[str, Probe] = {

@@ -1,0 +1,76 @@
+"""`weightfold probe`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from weightfold.probes.registry import PROBES
+
+_NAMES = "\n".join(f"{name}: {probe.line};" for name, probe in PROBES.items())
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Ask one question of a network and its data, and get the answer with its uncertainty.
+
+    Prints the answer and what must be known to judge it. The folder gets the page (index.html), the
+    figure, the measurements (results.csv, result.json) and the runs behind them. 'weightfold
+    inspect' asks several questions within a time budget.
+    """
+
+    name: Annotated[
+        tyro.conf.Positional[str],
+        tyro.conf.arg(
+            help=f"The probe, with its options and those of its recipe as in intrinsic-dimension,"
+            f"threshold=0.8,epochs=5; an unknown option lists them all. Probes:\n{_NAMES[:-1]}."
+        ),
+    ]
+
+    folder: Path
+    """Where results go; one that holds another probe is refused."""
+
+    model: str = ""
+    """Network: one of weightfold's (mlp, lenet, digitnet...), a classification model of torchvision
+    (resnet18,small_image=true), timm/NAME, or module:function of your own."""
+
+    data: str = ""
+    """Data set: digits, cifar10, mnist, ..., the path of an .npz file or of a folder of images;
+    with options such as rgb=true, limit=5000, corrupt=0.8."""
+
+    variant: str = "compact"
+    """How the network is made: compact (as it is), or expanded as 'weightfold train' takes it."""
+
+    disturb: str = ""
+    """What is done to the data first: random-labels, random-pixels or gaussian (with fraction=0.5,
+    seed=0), or shuffled-pixels."""
+
+    test_limit: int | None = None
+    """Test images kept; none: all."""
+
+    seeds: int = 3
+    """How many seeds: 0, 1, 2, ..."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to compute."""
+
+    data_root: Path | None = None
+    """Data folder; none: the environment variable WEIGHTFOLD_DATA."""
+
+    def run(self) -> None:
+        """Measure, and print the answer."""
+        from weightfold.lab.probe_cell import ProbeCell, measure
+
+        cell = ProbeCell(
+            self.name,
+            self.seeds,
+            self.model,
+            self.data,
+            variant=self.variant,
+            disturb=self.disturb,
+            test_limit=self.test_limit,
+        )
+        found = measure(cell, self.folder, data_root=self.data_root, device=self.device)
+        print("\n\n".join([found.headline, *found.notes]))
+        print(f"\neverything is in {self.folder / 'index.html'}")

@@ -55,8 +55,9 @@ class Stack:
         frozen = {name: p for name, p in parameters.items() if not p.requires_grad}
         self.rest: Tensors = {n: t.detach() for n, t in (frozen | buffers).items()}
         # Constants that all have in common stay where they are: vmap then works on less.
-        charted = isinstance(nets[0], Charted)
-        for name in (f"net.{n}" for n in (nets[0].constant_names() if charted else ())):
+        net = nets[0]
+        constants = net.constant_names() if isinstance(net, Charted) else []
+        for name in (f"net.{constant}" for constant in constants):
             if all(torch.equal(buffers[name][0], other) for other in buffers[name]):
                 del self.rest[name]
         decay = 0.0 if recipe.penalizes_theta else recipe.weight_decay

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import isfinite
 from pathlib import Path
 from time import monotonic, perf_counter
 from typing import Any, Literal
@@ -278,6 +279,9 @@ class _Group:
                     {part: both[i][1] for part, both in scores.items()},
                 )
             )
+            if not all(map(isfinite, points[-1].losses.values())):
+                self._failed[i] = f"its loss was not finite after step {step}"
+                self._ended[i] = True
             if self.listen is not None:
                 self.listen(self._names[i], points[-1])
         if self.observer is not None:

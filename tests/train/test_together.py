@@ -1,0 +1,257 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+import weightfold as wf
+from weightfold.data import Examples, Samples
+from weightfold.train import Observer, Recipe, Start, train_together
+
+RECIPE = Recipe(
+    epochs=3, batch_size=16, lr=0.1, schedule="constant", crop_padding=0, flip=False, momentum=0.5
+)
+
+
+def samples(seed=0, train=40, channels=None):
+    generator = torch.Generator().manual_seed(seed)
+
+    def part(count):
+        x = torch.randn(count, 6, generator=generator)
+        y = (x[:, 0] + x[:, 1] > 0).long() + (x[:, 2] > 0).long()
+        return Examples(x, y)
+
+    return Samples(part(train), part(30), 3)
+
+
+def net(seed, dropout=0.0, norm=False):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        layers = [nn.Linear(6, 8), nn.BatchNorm1d(8)] if norm else [nn.Linear(6, 8)]
+        return nn.Sequential(*layers, nn.ReLU(), nn.Dropout(dropout), nn.Linear(8, 3)).double()
+
+
+class Double(Samples):
+    """Inputs in float64, so that vmapped and single runs agree to the last digits."""
+
+    def inputs(self, x):
+        return super().inputs(x).double()
+
+
+def doubled(**options):
+    data = samples(**options)
+    return Double(data.train, data.test, 3)
+
+
+def starts(data, seeds=(0, 1, 2), **options):
+    return {f"seed{s}": Start(net(s, **options), data, s) for s in seeds}
+
+
+def weights(begin):
+    return {
+        name: {n: t.clone() for n, t in s.net.state_dict().items()} for name, s in begin.items()
+    }
+
+
+@pytest.mark.parametrize("charted", [False, True])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"weight_decay": 0.1, "decay_on": "theta-theta0"}, {"clip_norm": 0.3, "nesterov": True}],
+)
+def test_runs_together_are_runs_alone(changes, charted):
+    data, recipe = doubled(), replace(RECIPE, **changes)
+    both = []
+    for together in (1, 3):
+        begin = starts(data, norm=not charted)
+        if charted:
+            begin = {
+                n: replace(s, net=wf.subspace(s.net, 20, seed=s.seed)) for n, s in begin.items()
+            }
+        runs = train_together(begin, recipe, together=together, measure=("test", "train"))
+        both.append((runs, weights(begin)))
+    (alone, one), (stacked, other) = both
+    for name in alone:
+        assert len(alone[name].points) == 4
+        for a, b in zip(alone[name].points, stacked[name].points, strict=True):
+            assert (a.step, a.accuracies, a.train_error) == (b.step, b.accuracies, b.train_error)
+            assert a.losses == pytest.approx(b.losses, rel=1e-10)
+        for key, tensor in one[name].items():
+            torch.testing.assert_close(other[name][key], tensor, rtol=0, atol=1e-12)
+
+
+def test_it_is_the_optimizers_own_arithmetic():
+    data, begin = doubled(), starts(doubled(), seeds=[3])
+    alone = net(3)
+    optimizer = torch.optim.SGD(alone.parameters(), lr=0.1, momentum=0.5)
+    train_together({"seed3": replace(begin["seed3"], data=data)}, RECIPE, steps=1)
+    from weightfold.data.batches import generator_of
+
+    order = torch.randperm(40, generator=generator_of(3, 0))[:16]
+    x, y = data.train.x[order].double(), data.train.y[order]
+    nn.functional.cross_entropy(alone(x), y).backward()
+    optimizer.step()
+    for ours, theirs in zip(begin["seed3"].net.parameters(), alone.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-14)
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("together", [1, 2])
+@pytest.mark.parametrize("stop", [1, 4, 6])
+def test_a_stopped_call_goes_on_bit_for_bit(tmp_path, monkeypatch, together, stop):
+    monkeypatch.setattr("weightfold.train.together.SAVE_EVERY", -1.0)
+    options = {"together": together, "every": 2}
+    whole = starts(samples(), seeds=[0, 1], dropout=0.3)
+    whole = {n: replace(s, net=s.net.float()) for n, s in whole.items()}
+    expected = train_together(whole, RECIPE, **options)
+
+    heard = []
+
+    def listen(name, point):
+        heard.append((name, point.step))
+        if len(heard) == stop:
+            raise Stop
+
+    def begin():
+        return {
+            n: replace(s, net=s.net.float())
+            for n, s in starts(samples(), seeds=[0, 1], dropout=0.3).items()
+        }
+
+    with pytest.raises(Stop):
+        train_together(begin(), RECIPE, folder=tmp_path, listen=listen, **options)
+    again = begin()
+    runs = train_together(again, RECIPE, folder=tmp_path, **options)
+    assert {n: r.points for n, r in runs.items()} == {n: r.points for n, r in expected.items()}
+    for a, b in zip(weights(again).values(), weights(whole).values(), strict=True):
+        assert all(torch.equal(a[key], b[key]) for key in a)
+    third = begin()
+    unheard = []
+    finished = train_together(
+        third, RECIPE, folder=tmp_path, listen=lambda *a: unheard.append(a), **options
+    )
+    assert not unheard
+    assert {n: r.points for n, r in finished.items()} == {n: r.points for n, r in runs.items()}
+    assert all(
+        torch.equal(p, q)
+        for p, q in zip(
+            once_more["seed1"].net.parameters(), again["seed1"].net.parameters(), strict=True
+        )
+    )
+
+
+def test_other_runs_are_not_taken_for_these(tmp_path):
+    train_together(starts(doubled()), RECIPE, folder=tmp_path, together=3)
+    with pytest.raises(FileExistsError, match=r"recipe\.lr"):
+        train_together(starts(doubled()), replace(RECIPE, lr=0.2), folder=tmp_path, together=3)
+    with pytest.raises(FileExistsError, match="data"):
+        train_together(starts(doubled(seed=1)), RECIPE, folder=tmp_path, together=3)
+    other = {n: replace(s, net=net(s.seed + 9)) for n, s in starts(doubled()).items()}
+    with pytest.raises(FileExistsError, match="weights"):
+        train_together(other, RECIPE, folder=tmp_path, together=3)
+
+
+@pytest.mark.parametrize("together", [1, 3])
+def test_a_run_that_diverges_is_named_and_spoils_no_other(together):
+    data = doubled()
+    begin = starts(data)
+    with torch.no_grad():
+        begin["seed1"].net[0].weight.mul_(1e200)
+    runs = train_together(begin, RECIPE, together=together)
+    fine = train_together(starts(data), RECIPE, together=together)
+    assert "epoch 1, step 2" in runs["seed1"].failed
+    for name in ("seed0", "seed2"):
+        assert not runs[name].failed
+        assert runs[name].last.accuracies == fine[name].last.accuracies
+
+
+def test_a_run_whose_last_step_diverges_has_failed_too():
+    begin = starts(doubled(), seeds=[0, 1])
+    with torch.no_grad():
+        begin["seed1"].net[0].weight.mul_(1e200)
+    runs = train_together(begin, RECIPE, together=2, steps=1)
+    assert "after step 1" in runs["seed1"].failed
+    assert not runs["seed0"].failed
+
+
+def test_until_ends_each_run_at_its_own_point():
+    runs = train_together(
+        starts(doubled()),
+        RECIPE,
+        together=3,
+        every=1,
+        until=lambda run: run.last.step >= (2 if run.name == "seed0" else 4),
+    )
+    assert [run.last.step for run in runs.values()] == [2, 4, 4]
+
+
+class Counting(Observer):
+    """Sums the logits of the training set over all points."""
+
+    def see(self, view):
+        total = sum(logits.sum().item() for logits, _ in view.logits("train"))
+        self.state["total"] = self.state.get("total", 0.0) + total
+        self.state["points"] = self.state.get("points", 0) + 1
+        assert view.tensors("seed1").keys() == net(0).state_dict().keys()
+
+
+def test_an_observer_sees_every_point_and_its_state_is_kept(tmp_path):
+    made = []
+
+    def observer():
+        made.append(Counting())
+        return made[-1]
+
+    for _ in range(2):
+        train_together(starts(doubled()), RECIPE, together=3, folder=tmp_path, observer=observer)
+    assert made[0].state == made[1].state
+    assert made[0].state["points"] == 4
+
+
+def test_runs_may_have_data_of_their_own():
+    data = {0: doubled(), 1: doubled(seed=5)}
+    begin = {f"seed{s}": Start(net(s), data[s], s) for s in data}
+    both = train_together(begin, RECIPE, together=2, measure=("train", "test"))
+    for seed in data:
+        alone = train_together(
+            {"one": Start(net(seed), data[seed], seed)}, RECIPE, measure=("train", "test")
+        )["one"]
+        assert alone.last.accuracies == both[f"seed{seed}"].last.accuracies
+
+
+def test_an_epoch_shows_each_example_once_but_for_a_small_rest():
+    run = train_together(starts(doubled(train=40), seeds=[0]), RECIPE)["seed0"]
+    assert run.steps_per_epoch == 3  # 16 + 16 + 8
+    run = train_together(starts(doubled(train=39), seeds=[0]), RECIPE)["seed0"]
+    assert run.steps_per_epoch == 2
+    run = train_together(starts(doubled(train=5), seeds=[0]), RECIPE)["seed0"]
+    assert run.steps_per_epoch == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"every": 0}, "every=0"),
+        ({"steps": 0}, "steps=0"),
+        ({"together": 0}, "together=0"),
+        ({"recipe": replace(RECIPE, flip=True)}, "flip=True"),
+        ({"recipe": replace(RECIPE, schedule="cosine"), "steps": 99}, "steps=99"),
+        ({"starts": {}}, "starts is empty"),
+    ],
+)
+def test_wrong_arguments(options, words):
+    options = {"starts": starts(doubled()), "recipe": RECIPE} | options
+    with pytest.raises(ValueError, match=words):
+        train_together(options.pop("starts"), options.pop("recipe"), **options)
+
+
+def test_networks_of_two_architectures_are_refused():
+    begin = starts(doubled())
+    begin["seed1"] = replace(begin["seed1"], net=net(1, norm=True))
+    with pytest.raises(ValueError, match="network 1 differs"):
+        train_together(begin, RECIPE, together=3)
+    data = doubled(train=20)
+    with pytest.raises(ValueError, match="training sets differ"):
+        train_together({**starts(doubled(), [0]), "b": Start(net(1), data, 1)}, RECIPE, together=2)

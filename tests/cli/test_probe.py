@@ -56,6 +56,8 @@ def test_help_names_every_probe(capsys):
         (["intrinsic-dimension,x=1", "--model", "mlp", "--data", "digits"], "no option 'x'"),
         (["intrinsic-dimension,threshold=2", "--model", "mlp,size=8", "--data", "digits"],
          "threshold=2"),
+        (["critical-samples", "--model", "mlp,size=8", "--data", "digits"], "a trained network"),
+        (["pendulum", "--model", "mlp"], "has its own model"),
         (["intrinsic-dimension", "--model", "mpl", "--data", "digits"], "no network 'mpl'"),
     ],
 )  # fmt: skip

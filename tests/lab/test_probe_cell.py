@@ -7,6 +7,7 @@ import torch
 from weightfold.data.samples import as_samples
 from weightfold.lab.probe_cell import ProbeCell, measure, model_of, samples_of
 from weightfold.lab.runner import CellsFailed, run_cells
+from weightfold.probes import registry
 from weightfold.probes.models import net_of
 from weightfold.train import Recipe
 
@@ -88,6 +89,24 @@ def test_networks_are_those_of_the_seed(cell):
     weights = [state["fc1.weight"] for state in nets]
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
     assert net_of(make, 0)(torch.zeros(2, *as_samples(samples).shape)).shape == (2, 4)
+
+
+def test_a_network_may_start_from_weights(cell, tiny_cell, tmp_path):
+    trained = tiny_cell(seed=7)
+    trained.train(tmp_path, progress=False)
+    path = tmp_path / trained.folder / "last.safetensors"
+    found = replace(cell, weights=str(path)).train(tmp_path, progress=False)
+    assert len({*found.values}) == 1 and found.values[0] != cell.train(tmp_path).values[0]
+    with pytest.raises(RuntimeError, match="Missing key"):
+        replace(cell, weights=str(path), variant="cl,rate=2").train(tmp_path, progress=False)
+    with pytest.raises(FileNotFoundError):
+        replace(cell, weights=str(tmp_path / "none")).train(tmp_path, progress=False)
+
+
+def test_a_probe_of_trained_networks_wants_weights(cell, fake_probe, monkeypatch, tmp_path):
+    monkeypatch.setitem(registry.PROBES, "brightness", replace(fake_probe, trained=True))
+    with pytest.raises(ValueError, match=r"'brightness' needs those of a trained network"):
+        cell.train(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,10 @@ class Probe:
     variant: str = "compact"
     """How the network is made: compact (as it is), or expanded as 'weightfold train' takes it."""
 
+    weights: str = ""
+    """Weights to start from, instead of a seed's: last.safetensors of a run of 'weightfold train',
+    or your own state_dict as safetensors."""
+
     disturb: str = ""
     """What is done to the data first: random-labels, random-pixels or gaussian (with fraction=0.5,
     seed=0), or shuffled-pixels."""
@@ -70,6 +74,7 @@ class Probe:
             variant=self.variant,
             disturb=self.disturb,
             test_limit=self.test_limit,
+            weights=self.weights,
         )
         found = measure(cell, self.folder, data_root=self.data_root, device=self.device)
         print("\n\n".join([found.headline, *found.notes]))

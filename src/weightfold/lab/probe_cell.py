@@ -38,6 +38,8 @@ class ProbeCell:
         variant: How the network is made, see `weightfold.lab.variants`.
         disturb: What is done to the data first, as `weightfold.data.disturb` takes it; "": nothing.
         test_limit: Test examples kept, the first of a random order; None: all.
+        weights: Safetensors file of the state_dict that the network starts from, such as a run's
+            last.safetensors; "": each seed's initial weights.
     """
 
     probe: str
@@ -48,6 +50,7 @@ class ProbeCell:
     variant: str = "compact"
     disturb: str = ""
     test_limit: int | None = None
+    weights: str = ""
 
     @property
     def key(self) -> str:
@@ -132,6 +135,8 @@ def measure(
         if bool(getattr(cell, name)) != chosen.networks:
             wanted = f"needs a {name}" if chosen.networks else f"has its own {name}; leave it out"
             raise ValueError(f"{name}={getattr(cell, name)!r}: probe {chosen.name!r} {wanted}")
+    if chosen.trained and not cell.weights:
+        raise ValueError(f"weights='': probe {chosen.name!r} needs those of a trained network")
     if chosen.networks:
         samples = samples_of(cell, data_root)
         arguments |= {"model": model_of(cell, samples), "data": samples}
@@ -187,8 +192,9 @@ def measure_in(
     sessions = (*before, session(device))
     folder.mkdir(parents=True, exist_ok=True)
     write_json(run, {"sessions": sessions, "configuration": configuration})
+    where = {"device": device} if chosen.networks else {}
     try:
-        found = chosen.measure(**arguments, folder=folder, device=device, progress=progress)
+        found = chosen.measure(**arguments, **where, folder=folder, progress=progress)
     except Exception:
         if [*folder.iterdir()] == [run]:  # refused before work began: the folder is free again
             run.unlink()
@@ -214,8 +220,14 @@ def samples_of(cell: ProbeCell, data_root: Path | None = None) -> "Samples":
 
 
 def model_of(cell: ProbeCell, samples: "Samples") -> "Model":
-    """The function that makes a cell's network of a seed."""
+    """The function that makes a cell's network of a seed; with weights, the network.
+
+    Raises:
+        FileNotFoundError: There is no file of weights.
+        RuntimeError: The weights are of another network.
+    """
     from weightfold.lab.variants import make_net
+    from weightfold.train import checkpoint
 
     channels, height, width = samples.shape
 
@@ -228,4 +240,8 @@ def model_of(cell: ProbeCell, samples: "Samples") -> "Model":
             image_shape=(channels, height, width),
         )
 
-    return of_seed
+    if not cell.weights:
+        return of_seed
+    net = of_seed(0)
+    checkpoint.load_weights(net, Path(cell.weights))
+    return net

@@ -27,12 +27,14 @@ class Probe:
         home: "module:function:class", of the function that measures and the finding it returns.
         line: What it tells, in a line.
         networks: Whether it takes a model and data; else it has its own.
+        trained: Whether the model must be trained already.
     """
 
     name: str
     home: str
     line: str
     networks: bool = True
+    trained: bool = False
 
     @cached_property
     def measure(self) -> "Callable[..., Finding]":
@@ -128,17 +130,17 @@ PROBES: Mapping[str, Probe] = {
     for probe in (
         Probe(
             "intrinsic-dimension",
-            "weightfold.probes.intrinsic:intrinsic_dimension:IntrinsicDimension",
+            "weightfold.probes.intrinsic.probe:intrinsic_dimension:IntrinsicDimension",
             "how many parameters the network needs: the smallest random subspace it can train in",
         ),
         Probe(
             "lottery-ticket",
-            "weightfold.probes.tickets:lottery_ticket:Tickets",
+            "weightfold.probes.tickets.probe:lottery_ticket:LotteryTicket",
             "how many weights can be pruned, and whether those left learn faster from their start",
         ),
         Probe(
             "layer-reset",
-            "weightfold.probes.layers:layer_reset:LayerReset",
+            "weightfold.probes.layers.reset:layer_reset:LayerReset",
             "which layers matter: each set back to an earlier epoch, or drawn anew",
         ),
         Probe(
@@ -153,13 +155,14 @@ PROBES: Mapping[str, Probe] = {
         ),
         Probe(
             "critical-samples",
-            "weightfold.probes.memory:critical_samples:CriticalSamples",
-            "the share of examples with another prediction close by",
+            "weightfold.probes.memory.critical:critical_sample_ratio:CriticalSamples",
+            "the share of examples with another prediction close by, for a trained network",
+            trained=True,
         ),
         Probe(
             "pendulum",
-            "weightfold.probes.pendulum:pendulum_dimension:PendulumDimension",
-            "the intrinsic dimension of swinging up a pendulum",
+            "weightfold.probes.pendulum.probe:pendulum_dimension:PendulumDimension",
+            "the intrinsic dimension of balancing a pole on a cart, with a policy of its own",
             networks=False,
         ),
     )

@@ -74,6 +74,7 @@ class BlockSRHT(Projection):
         else:
             x = transform_rows(F.pad(x, (0, 0, 0, self._rows - used)), self.hadamard)
         if self._rest:
-            whole = x[:, : self._whole * self._columns].flatten()
-            x = torch.cat([whole, x[:, self._whole * self._columns :].flatten()[: self._rest]])
+            # Not by slices, whose backward fills a whole tensor with zeros each.
+            whole, last = x.split([self._whole * self._columns, self._columns], dim=1)
+            x = torch.cat([whole.flatten(), last.flatten()[: self._rest]])
         return x.flatten() * (signs[: self.size] * self.size**-0.5)

@@ -17,7 +17,7 @@ Tensors = dict[str, Tensor]
 
 
 class Stack:
-    """Networks of one architecture, each tensor stacked to (networks, *shape).
+    """Networks of one architecture; the tensors of several are stacked to (networks, *shape).
 
     Args:
         nets: At least one; left unchanged. All in one device's memory. A single one runs without
@@ -46,19 +46,22 @@ class Stack:
                     "tensors; train networks of one architecture together"
                 )
         self._objective = deepcopy(_Objective(nets[0], recipe))
-        parameters, buffers = stack_module_state([_Objective(net, recipe) for net in nets])
-        self.trained: Tensors = {
-            name: p.detach().requires_grad_() for name, p in parameters.items() if p.requires_grad
-        }
+        if self.count == 1:
+            parameters = dict(self._objective.named_parameters())
+            buffers = dict(self._objective.named_buffers())
+        else:
+            parameters, buffers = stack_module_state([_Objective(net, recipe) for net in nets])
+        self.trained: Tensors = {n: p for n, p in parameters.items() if p.requires_grad}
         if not self.trained:
             raise ValueError("the network has no trainable parameter")
-        frozen = {name: p for name, p in parameters.items() if not p.requires_grad}
+        frozen = {n: p for n, p in parameters.items() if not p.requires_grad}
         self.rest: Tensors = {n: t.detach() for n, t in (frozen | buffers).items()}
         # Constants that all have in common stay where they are: vmap then works on less.
         net = nets[0]
         constants = net.constant_names() if isinstance(net, Charted) else []
         for name in (f"net.{constant}" for constant in constants):
-            if all(torch.equal(buffers[name][0], other) for other in buffers[name]):
+            values = self._stacked(buffers[name])
+            if all(torch.equal(values[0], other) for other in values):
                 del self.rest[name]
         decay = 0.0 if recipe.penalizes_theta else recipe.weight_decay
         self.optimizer = make_optimizer(self.trained.values(), recipe, decay)
@@ -75,8 +78,12 @@ class Stack:
             float64 (networks, 2) on the CPU: summed loss, without decay, and wrong.
         """
         self._objective.train()
-        losses, wrong, penalties, rest = self._call(self.trained, self.rest, x, y)
-        self.rest = {name: tensor.detach() for name, tensor in rest.items()}
+        if self.count == 1:
+            scores = self._objective(x[0], y[0])
+            losses, wrong, penalties = (score[None] for score in scores)
+        else:
+            losses, wrong, penalties, rest = self._call(self.trained, self.rest, x, y)
+            self.rest = {name: tensor.detach() for name, tensor in rest.items()}
         self.optimizer.zero_grad()
         (losses.mean(dim=1) + penalties).sum().backward()
         self._clip()
@@ -90,17 +97,17 @@ class Stack:
             scores = functional_call(self._objective, trained | rest, (x, y))
             return *scores, rest
 
-        if self.count > 1:
-            return vmap(one, randomness=self._randomness)(trained, rest, x, y)
-        first, other = ({n: t[0] for n, t in tensors.items()} for tensors in (trained, rest))
-        *scores, rest = one(first, other, x[0], y[0])
-        return *(score[None] for score in scores), {n: t[None] for n, t in rest.items()}
+        return vmap(one, randomness=self._randomness)(trained, rest, x, y)
+
+    def _stacked(self, tensor: Tensor) -> Tensor:
+        """View with a first dimension of networks; that of a single one is left out in store."""
+        return tensor if self.count > 1 else tensor[None]
 
     def _clip(self) -> None:
         """Bring each network's gradient down to clip_norm."""
         if self.recipe.clip_norm is None:
             return
-        gradients = [t.grad for t in self.trained.values() if t.grad is not None]
+        gradients = [self._stacked(t.grad) for t in self.trained.values() if t.grad is not None]
         norms = torch.stack([g.flatten(1).norm(dim=1) for g in gradients])
         scale = (self.recipe.clip_norm / (norms.norm(dim=0) + 1e-6)).clamp(max=1)
         for gradient in gradients:
@@ -116,15 +123,18 @@ class Stack:
         """
         net = self._objective.net.eval()
         if self.count == 1:
-            return functional_call(net, self.of(0, copy=False), (x if shared else x[0],))[None]
+            return net(x if shared else x[0])[None]
         tensors = {_short(n): t for n, t in (self.trained | self.rest).items() if _short(n)}
         call = vmap(lambda t, x: functional_call(net, t, (x,)), in_dims=(0, None if shared else 0))
         return call(tensors, x)
 
     def of(self, index: int, *, copy: bool = True) -> Tensors:
         """One network's tensors by name, but for constants that all have in common."""
-        stacked = self.trained | self.rest
-        tensors = {_short(n): t[index].detach() for n, t in stacked.items() if _short(n)}
+        tensors = {
+            _short(n): self._stacked(t)[index].detach()
+            for n, t in (self.trained | self.rest).items()
+            if _short(n)
+        }
         return {n: t.clone() for n, t in tensors.items()} if copy else tensors
 
     def fill(self, nets: Sequence[nn.Module]) -> None:
@@ -147,9 +157,9 @@ class Stack:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned; without the optimizer's state if that is None."""
         with torch.no_grad():
-            for name, tensor in self.trained.items():
-                tensor.copy_(state["trained"][name])
-        self.rest = {n: state["rest"][n].to(t.device) for n, t in self.rest.items()}
+            for part, tensors in (("trained", self.trained), ("rest", self.rest)):
+                for name, tensor in tensors.items():
+                    tensor.copy_(state[part][name])
         if state["optimizer"] is not None:
             self.optimizer.load_state_dict(state["optimizer"])
 

@@ -1,0 +1,264 @@
+"""The networks of a lottery ticket experiment, trained level by level."""
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from math import isfinite
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from weightfold.core.charted import Charted
+from weightfold.core.verbs import mask
+from weightfold.data.samples import Samples
+from weightfold.probes.models import Model, fresh, net_of
+from weightfold.probes.progress import Progress, Tell
+from weightfold.probes.tickets.outcomes import TITLES, Kind, Outcome
+from weightfold.probes.tickets.prune import Masks, Pruning, full_masks, random_masks, share
+from weightfold.train.recipe import Recipe
+from weightfold.train.runs import Observer, Point, Run, Start, View
+from weightfold.train.steps import REMEDY, NonFiniteLoss, mixed_seed
+from weightfold.train.together import Together, train_together
+
+
+@dataclass(frozen=True)
+class _Network:
+    """One to be trained: what it is, as in `Outcome`, and its start."""
+
+    kind: Kind
+    seed: int
+    net: nn.Module
+    remaining: float
+    draw: int = 0
+
+    @property
+    def name(self) -> str:
+        end = f"-{self.draw}" if self.kind == "random" else ""
+        return f"{self.kind}-{self.seed}{end}"
+
+
+@dataclass
+class Experiment:
+    """Trains the full networks, then the tickets and controls of a level at a time.
+
+    Attributes:
+        model: As of `lottery_ticket`, like all up to `together`.
+        samples: With a validation set.
+        pruning: What a level prunes.
+        names: Tensors that are pruned.
+        recipe: Of every network.
+        steps: Optimizer steps of a full network; None: recipe.epochs epochs.
+        every: Steps between measurements.
+        rewind: Steps after which the full network's weights are what survivors are set back to.
+        random_trials: Networks with random masks at each level.
+        folder: Holds a folder for each level; None: nothing is written.
+        device: To train on.
+        together: As of `train_together`.
+        tell: Told how far the experiment is.
+        networks: How many there will be, for `tell`.
+        outcomes: Of every network trained to the end so far.
+        failures: A sentence on each of the others.
+        masks: (level, seed) -> the mask of each ticket trained to the end.
+        starts: Seed -> network that the trial's tickets start from.
+    """
+
+    model: Model
+    samples: Samples
+    pruning: Pruning
+    names: tuple[str, ...]
+    recipe: Recipe
+    steps: int | None
+    every: int
+    rewind: int
+    random_trials: int
+    folder: Path | None
+    device: torch.device | str
+    together: Together
+    tell: Tell
+    networks: int
+    outcomes: list[Outcome] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    masks: dict[tuple[int, int], Masks] = field(default_factory=dict)
+    starts: dict[int, nn.Module] = field(default_factory=dict)
+    _trained: dict[int, dict[str, Tensor]] = field(default_factory=dict)
+    _before: dict[int, Masks] = field(default_factory=dict)
+    _done: int = 0
+
+    def full(self, seeds: Sequence[int]) -> None:
+        """Train the full network of each trial.
+
+        Args:
+            seeds: One a trial.
+
+        Raises:
+            NonFiniteLoss: None was trained to the end.
+        """
+        nets = {seed: net_of(self.model, seed).cpu() for seed in seeds}
+        self.starts = {seed: deepcopy(net) for seed, net in nets.items()}
+        networks = [_Network("full", seed, net, 1.0) for seed, net in nets.items()]
+        kept: list[_Kept] = []
+
+        def observer() -> _Kept:
+            kept.append(_Kept(self.rewind))
+            return kept[-1]
+
+        finished = self._train(0, networks, self.steps, observer=observer if self.rewind else None)
+        if not finished:
+            raise NonFiniteLoss(
+                f"no full network was trained to the end: {'; '.join(self.failures)}; {REMEDY}"
+            )
+        for name, tensors in (item for one in kept for item in one.state.items()):
+            _set(self.starts[int(name.removeprefix("full-"))], tensors)
+        self._take(finished)
+        self._before = {seed: full_masks(weights) for seed, weights in self._trained.items()}
+
+    def level(self, level: int) -> bool:
+        """Prune, then train tickets and controls, all trials together.
+
+        Args:
+            level: From 1, one after another.
+
+        Returns:
+            Whether there is a ticket to go on with.
+        """
+        masks = {
+            seed: self.pruning.masks(level, weights, self._before[seed])
+            for seed, weights in self._trained.items()
+        }
+        rewound, anew = self._networks(level, masks)
+        end = self.outcomes[0].last_iteration
+        if self.rewind:
+            finished = self._train(level, rewound, end - self.rewind, begin=self.rewind)
+            self._train(level, anew, end, "-fresh")
+        else:
+            finished = self._train(level, [*rewound, *anew], end)
+        tickets = [network for network in finished if network.kind == "ticket"]
+        self.masks |= {(level, network.seed): masks[network.seed] for network in tickets}
+        if self.pruning.method == "iterative":
+            self._before = masks
+            self._take(tickets)
+        return bool(tickets)
+
+    def _networks(
+        self, level: int, masks: Mapping[int, Masks]
+    ) -> tuple[list[_Network], list[_Network]]:
+        """Those that start from the trials' own weights, and those drawn anew."""
+        rewound, anew = [], []
+        for seed, chosen in masks.items():
+            left = share(chosen)
+            rewound.append(_Network("ticket", seed, sparse(self.starts[seed], chosen), left))
+            drawn = fresh(self.model, mixed_seed("control", seed, level) % 2**31).cpu()
+            anew.append(_Network("fresh", seed, sparse(drawn, chosen), left))
+        for index in range(self.random_trials):
+            draw, trial = divmod(index, len(self.starts))
+            seed = list(self.starts)[trial]
+            if seed in masks:
+                other = random_masks(masks[seed], mixed_seed("mask", seed, level, draw))
+                net = sparse(self.starts[seed], other)
+                rewound.append(_Network("random", seed, net, share(other), draw))
+        return rewound, anew
+
+    def _train(
+        self,
+        level: int,
+        networks: list[_Network],
+        steps: int | None,
+        suffix: str = "",
+        *,
+        begin: int = 0,
+        observer: Callable[[], Observer] | None = None,
+    ) -> list[_Network]:
+        """Those that were trained to the end; notes outcomes and failures of all."""
+        expected = steps or self.recipe.epochs * max(
+            1, len(self.samples.train) // self.recipe.batch_size
+        )
+        at = dict.fromkeys([network.name for network in networks], 0.0)
+
+        def listen(name: str, point: Point) -> None:
+            at[name] = min(1.0, point.step / expected)
+            text = f"level {level}, {name}: test accuracy {point.accuracies['test']:.1%}"
+            self.tell(Progress(self._done + sum(at.values()), self.networks, text))
+
+        runs = train_together(
+            {n.name: Start(n.net, self.samples, n.seed) for n in networks},
+            self.recipe,
+            folder=None if self.folder is None else self.folder / f"level-{level:02}{suffix}",
+            measure=("validation", "test"),
+            every=self.every,
+            steps=steps,
+            observer=observer,
+            together=self.together,
+            device=self.device,
+            listen=listen,
+        )
+        self._done += len(networks)
+        finished = []
+        for network, run in zip(networks, runs.values(), strict=True):
+            if run.failed:
+                self.failures.append(
+                    f"the {TITLES[network.kind]} of trial {network.seed} at "
+                    f"{network.remaining:.1%} of weights: {run.failed}"
+                )
+            else:
+                self.outcomes.append(_outcome(network, run, level, begin))
+                finished.append(network)
+        return finished
+
+    def _take(self, networks: list[_Network]) -> None:
+        """Note the trained weights of each trial, to be pruned."""
+        self._trained = {}
+        for network in networks:
+            net = network.net.deploy() if isinstance(network.net, Charted) else network.net
+            tensors = dict(net.named_parameters())
+            self._trained[network.seed] = {n: tensors[n].detach().cpu() for n in self.names}
+
+
+class _Kept(Observer):
+    """Keeps all tensors of each run as they are after `step` steps."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self._step = step
+
+    def see(self, view: View) -> None:
+        """Keep them if it is that step."""
+        if view.step == self._step:
+            self.state |= {name: view.tensors(name) for name in view.names}
+
+
+def sparse(net: nn.Module, masks: Mapping[str, Tensor]) -> Charted:
+    """The network with the masked weights at zero, trained in those that survive alone.
+
+    Args:
+        net: A plain module; left unchanged.
+        masks: Tensor name -> bool mask.
+    """
+    return mask(net, masks, live=True)
+
+
+def _set(net: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, tensor in (*net.named_parameters(), *net.named_buffers()):
+            tensor.copy_(tensors[name])
+
+
+def _outcome(network: _Network, run: Run, level: int, begin: int) -> Outcome:
+    measured = [point for point in run.points if isfinite(point.losses["validation"])]
+    best = min(measured, key=lambda point: point.losses["validation"])
+    return Outcome(
+        kind=network.kind,
+        level=level,
+        seed=network.seed,
+        draw=network.draw,
+        remaining=network.remaining,
+        iteration=begin + best.step,
+        last_iteration=begin + run.last.step,
+        accuracy=best.accuracies["test"],
+        final_accuracy=run.last.accuracies["test"],
+        train_accuracy=1 - (run.last.train_error or 0.0),
+        seconds=run.seconds,
+        curve=tuple(
+            (begin + p.step, p.losses["validation"], p.accuracies["test"]) for p in run.points
+        ),
+    )

@@ -1,0 +1,270 @@
+"""What `lottery_ticket` returns."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any, ClassVar, Self
+
+from torch import Tensor
+
+from weightfold.pages.figures import COLOURS, drawing
+from weightfold.pages.page import Table
+from weightfold.pages.statistics import Paired, summarize
+from weightfold.probes.finding import Finding
+from weightfold.probes.tickets.masks_file import Masks, write_masks
+from weightfold.probes.tickets.outcomes import TITLES, Kind, Measure, Outcome, Outcomes
+
+PUBLISHED_SHARE = 0.211
+"""Of the LeNet ticket that learns fastest (Frankle and Carbin 2019, Figure 3); the headline is of
+the level nearest to it, whatever came out."""
+
+TOLERANCE = 0.005
+"""A ticket whose mean test accuracy is at most so much lower is as accurate as the full network."""
+
+_NAMES: dict[Kind, str] = {
+    "full": "the full network",
+    "fresh": "the re-initialised network",
+    "random": "the network under a random mask",
+}
+_KINDS: tuple[Kind, ...] = ("ticket", "fresh", "random")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LotteryTicket(Finding):
+    """Winning tickets of a network, and how they learn beside the full network and two controls.
+
+    Attributes:
+        outcomes: Every network that was trained to the end.
+        trials: Trials that were asked for.
+        weights: Prunable weights of the full network.
+        masks: (level, seed) -> tensor name -> bool mask of the ticket, True where a weight
+            survives. Not part of the record; see `save_masks`.
+        starts: Seed -> tensor name -> what the trial's tickets start from: all parameters and
+            buffers, initial or after `rewind` steps. Not part of the record.
+    """
+
+    probe: ClassVar[str] = "lottery-ticket"
+    outcomes: tuple[Outcome, ...]
+    trials: int
+    weights: int
+    masks: Mapping[tuple[int, int], Masks] = field(default_factory=dict, repr=False, compare=False)
+    starts: Mapping[int, Mapping[str, Tensor]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+
+    @property
+    def results(self) -> Outcomes:
+        """The outcomes, by level, kind and trial."""
+        return Outcomes(self.outcomes)
+
+    @property
+    def smallest(self) -> float | None:
+        """Least share of weights at which a ticket is as accurate as the full network.
+
+        Its mean test accuracy at early stopping is at most `TOLERANCE` below, at this level and
+        every level before; None if that is so at no level.
+        """
+        found = None
+        for level in self.results.levels:
+            difference = self.results.difference("full", level, "accuracy")
+            if difference is None or difference.mean < -TOLERANCE:
+                break
+            found = self.results.remaining(level)
+        return found
+
+    @property
+    def headline(self) -> str:
+        """The tickets of the level nearest to 21.1% of weights, and how few weights suffice."""
+        results = self.results
+        if not results.levels:
+            return "No ticket was trained to the end, so nothing can be said."
+        level = min(
+            results.levels, key=lambda n: abs(math.log(results.remaining(n) / PUBLISHED_SHARE))
+        )
+        trials = len(results.values("ticket", level, "iteration"))
+        ticket, *others = self._means(level)
+        parts = [
+            f"At {results.remaining(level):.1%} of its weights the ticket reaches its "
+            f"early-stopping point after {ticket[1]:,.0f} iterations ("
+            + ", ".join(f"{title} {steps:,.0f}" for title, steps, _ in others)
+            + f") with a test accuracy of {ticket[2]:.2%} ("
+            + ", ".join(f"{title} {accuracy:.2%}" for title, _, accuracy in others)
+            + f"), mean of {trials} trial{'s' if trials > 1 else ''}.",
+            *self._judged(level),
+            "No ticket is as accurate as the full network."
+            if self.smallest is None
+            else f"Down to {self.smallest:.1%} of the weights the ticket's test accuracy is at "
+            f"most {100 * TOLERANCE:g} points below the full network's.",
+        ]
+        return " ".join(parts)
+
+    def _judged(self, level: int) -> list[str]:
+        """A sentence on each verdict there is: what the ticket learns faster than."""
+        sentences = {
+            "holds": "It learns faster than {}.",
+            "unclear": "These trials leave open whether it learns faster than {}.",
+            "does not hold": "It does not learn faster than {}.",
+        }
+        found = self.results.comparisons(level)
+        grouped = {
+            holds: [
+                f"{_NAMES[c.other]} ({_interval(c.iterations)})" for c in found if c.faster == holds
+            ]
+            for holds in sentences
+        }
+        return [text.format(" or ".join(grouped[h])) for h, text in sentences.items() if grouped[h]]
+
+    def _means(self, level: int) -> list[tuple[str, float, float]]:
+        """(title, iteration, accuracy) of the ticket first, then of the others that ran."""
+        results, found = self.results, []
+        for kind in ("ticket", "full", "fresh", "random"):
+            steps, scores = (results.values(kind, level, m) for m in ("iteration", "accuracy"))
+            if steps:
+                found.append((TITLES[kind], fmean(steps.values()), fmean(scores.values())))
+        return found
+
+    @property
+    def meaning(self) -> str:
+        """What a winning ticket is, and what it takes to be one."""
+        return (
+            "A winning ticket is a small part of the network, found by removing the smallest "
+            "weights after training, that learns as well when it is trained alone from the values "
+            "the full network started from. If its controls (the same connections drawn anew, "
+            "other connections of the same number) learn more slowly or less well, it is the "
+            "connections together with their start that matter; if they do not, the network can "
+            "merely be made smaller."
+        )
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A line for each network; shares in [0, 1]."""
+        return [
+            {name: value for name, value in asdict(o).items() if name != "curve"}
+            for o in self.outcomes
+        ]
+
+    def table(self) -> Table | None:
+        """A line for each level: early-stopping iteration and accuracy, and who is slower."""
+        results = self.results
+        columns = [
+            "weights left",
+            *(f"early stop, {TITLES[kind]}" for kind in _KINDS),
+            *(f"accuracy, {TITLES[kind]}" for kind in _KINDS),
+            "ticket learns faster than",
+        ]
+        steps, accuracy = (
+            _spread(results.values("full", 0, m), m) for m in ("iteration", "accuracy")
+        )
+        rows = [["100%", steps, "", "", accuracy, "", "", "(the full network)"]]
+        for level in results.levels:
+            found = results.comparisons(level)
+            rows.append(
+                [
+                    f"{results.remaining(level):.1%}",
+                    *(_spread(results.values(k, level, "iteration"), "iteration") for k in _KINDS),
+                    *(_spread(results.values(k, level, "accuracy"), "accuracy") for k in _KINDS),
+                    "; ".join(f"{TITLES[c.other]}: {c.faster}" for c in found),
+                ]
+            )
+        return Table(columns, rows)
+
+    def draw(self, path: Path) -> None:
+        """Early-stopping iteration and accuracy there against the weights left, in percent."""
+        panels: dict[Measure, str] = {
+            "iteration": "early-stopping iteration",
+            "accuracy": "test accuracy at early stopping (%)",
+        }
+        with drawing(path, figsize=(10, 4.6), ncols=2) as (figure, axes):
+            for (measure, label), axis in zip(panels.items(), axes, strict=True):
+                self._panel(axis, measure)
+                axis.set(xlabel="weights left (%)", ylabel=label)
+            handles, labels = axes[0].get_legend_handles_labels()
+            figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False)
+            figure.supxlabel(
+                f"mean and one standard deviation of {self.trials} trials", fontsize="small"
+            )
+
+    def _panel(self, axis: Any, measure: Measure) -> None:
+        results, factor = self.results, 1 if measure == "iteration" else 100
+        full = list(results.values("full", 0, measure).values())
+        if full:
+            mean, std = _center(full, factor)
+            axis.axhline(mean, color=COLOURS[6], linestyle="--", linewidth=1, label=TITLES["full"])
+            axis.axhspan(mean - std, mean + std, color=COLOURS[6], alpha=0.08, linewidth=0)
+        for kind, colour, style in zip(_KINDS, COLOURS, ("-", "--", ":"), strict=False):
+            levels = [n for n in results.levels if results.values(kind, n, measure)]
+            points = [
+                _center(list(results.values(kind, n, measure).values()), factor) for n in levels
+            ]
+            if full and levels:
+                levels, points = [0, *levels], [_center(full, factor), *points]
+            x = [100 * results.remaining(n) for n in levels]
+            means = [mean for mean, _ in points]
+            axis.plot(x, means, style, color=colour, marker="o", markersize=4, label=TITLES[kind])
+            low, high = ([m + sign * std for m, std in points] for sign in (-1, 1))
+            axis.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+        ticks = [100 * results.remaining(n) for n in [0, *results.levels]]
+        axis.set_xscale("log")
+        axis.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks], rotation=45)
+        axis.minorticks_off()
+        axis.invert_xaxis()
+        axis.grid(alpha=0.3)
+
+    def save_masks(self, folder: Path) -> None:
+        """Write each ticket's mask, and what the tickets of a trial start from, as safetensors.
+
+        Files mask-level-03-seed-0.safetensors, read by `load_masks`, and start-seed-0.safetensors.
+
+        Args:
+            folder: Made if missing.
+
+        Raises:
+            ValueError: The finding was read from a record, which holds no masks.
+        """
+        if not self.masks:
+            raise ValueError(
+                "this finding has no masks: it was read from its record, or no ticket was trained"
+            )
+        write_masks(folder, self.masks, self.starts)
+
+    def record(self) -> dict[str, Any]:
+        """All but masks and starts."""
+        return {
+            "trials": self.trials,
+            "weights": self.weights,
+            "notes": list(self.notes),
+            "sessions": [dict(s) for s in self.sessions],
+            "outcomes": [asdict(o) for o in self.outcomes],
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """The finding, without masks and starts."""
+        return cls(
+            outcomes=tuple(Outcome.from_record(o) for o in record["outcomes"]),
+            trials=record["trials"],
+            weights=record["weights"],
+            notes=tuple(record["notes"]),
+            sessions=tuple(record["sessions"]),
+        )
+
+
+def _center(values: list[float], factor: float) -> tuple[float, float]:
+    found = summarize(values)
+    return factor * found.mean, factor * (found.std or 0.0)
+
+
+def _spread(values: Mapping[int, float], measure: Measure) -> str:
+    if not values:
+        return ""
+    mean, std = _center(list(values.values()), 1 if measure == "iteration" else 100)
+    text = "{:,.0f}" if measure == "iteration" else "{:.2f}"
+    return text.format(mean) + (f" ± {text.format(std)}" if len(values) > 1 else "")
+
+
+def _interval(difference: Paired) -> str:
+    mean = f"{difference.mean:+,.0f} iterations"
+    if difference.low is None or difference.high is None:
+        return f"{mean}, one trial"
+    return f"{mean}, 95% [{difference.low:+,.0f}, {difference.high:+,.0f}]"

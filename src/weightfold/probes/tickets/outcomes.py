@@ -1,0 +1,149 @@
+"""What became of each network of a lottery ticket experiment, and how its kinds compare."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any, Literal, Self
+
+from weightfold.pages.statistics import Paired, paired
+
+Kind = Literal["full", "ticket", "fresh", "random"]
+
+TITLES: dict[Kind, str] = {
+    "full": "full network",
+    "ticket": "ticket",
+    "fresh": "re-initialised",
+    "random": "random mask",
+}
+"""A ticket and its two controls: its mask with weights drawn anew; its start weights with a mask
+of as many survivors in each tensor at random places."""
+
+FEWEST = 3
+"""Trials below which no comparison holds: of two that agree by chance the interval is a point."""
+
+Measure = Literal["iteration", "accuracy", "final_accuracy", "train_accuracy"]
+
+Holds = Literal["holds", "unclear", "does not hold"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One network, trained once.
+
+    Attributes:
+        kind: What it was.
+        level: How often weights were pruned before; 0: never.
+        seed: The trial.
+        draw: Which of the trial's random masks; else 0.
+        remaining: Share of the prunable weights that it has, in (0, 1].
+        iteration: Early stopping: optimizer steps to the lowest validation loss, counted from the
+            initial weights.
+        last_iteration: Optimizer steps at the end; where `iteration` is that, it is a lower bound.
+        accuracy: Test accuracy at early stopping, in [0, 1].
+        final_accuracy: Test accuracy at the end.
+        train_accuracy: Over the examples of the last steps before the last measurement, as they
+            were trained on.
+        seconds: Of training and measuring.
+        curve: (iteration, validation loss, test accuracy) at each measurement.
+    """
+
+    kind: Kind
+    level: int
+    seed: int
+    draw: int
+    remaining: float
+    iteration: int
+    last_iteration: int
+    accuracy: float
+    final_accuracy: float
+    train_accuracy: float
+    seconds: float
+    curve: tuple[tuple[int, float, float], ...]
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """The outcome whose `dataclasses.asdict` was written as JSON."""
+        curve = tuple((step, loss, accuracy) for step, loss, accuracy in record["curve"])
+        return cls(**(dict(record) | {"curve": curve}))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The ticket against another kind at one level, paired by trial.
+
+    Attributes:
+        other: The other kind.
+        iterations: Early-stopping iteration of the ticket minus the other's.
+        accuracy: Test accuracy at early stopping, the ticket's minus the other's.
+    """
+
+    other: Kind
+    iterations: Paired
+    accuracy: Paired
+
+    @property
+    def faster(self) -> Holds:
+        """Whether the ticket learns faster; "unclear" where the interval leaves it open."""
+        return _below(self.iterations)
+
+
+class Outcomes:
+    """All networks that were trained to the end, and their figures by level, kind and trial.
+
+    Args:
+        outcomes: In any order.
+    """
+
+    def __init__(self, outcomes: Sequence[Outcome]) -> None:
+        self._all = tuple(outcomes)
+
+    @property
+    def levels(self) -> list[int]:
+        """Levels at which there are tickets, from 1."""
+        return sorted({o.level for o in self._all if o.kind == "ticket"})
+
+    def remaining(self, level: int) -> float:
+        """Share of the prunable weights at a level."""
+        return next(o.remaining for o in self._all if o.level == level)
+
+    def values(self, kind: Kind, level: int, measure: Measure) -> dict[int, float]:
+        """Seed -> figure, the mean over a trial's random masks; the full network is of level 0."""
+        level = 0 if kind == "full" else level
+        found: dict[int, list[float]] = {}
+        for o in self._all:
+            if (o.kind, o.level) == (kind, level):
+                found.setdefault(o.seed, []).append(getattr(o, measure))
+        return {seed: fmean(values) for seed, values in sorted(found.items())}
+
+    def difference(self, other: Kind, level: int, measure: Measure) -> Paired | None:
+        """Ticket minus `other`, over the trials that have both; None if none has."""
+        ticket, others = (self.values(kind, level, measure) for kind in ("ticket", other))
+        seeds = [seed for seed in ticket if seed in others]
+        if not seeds:
+            return None
+        return paired([ticket[s] for s in seeds], [others[s] for s in seeds])
+
+    def comparisons(self, level: int) -> list[Comparison]:
+        """The ticket of a level against each other kind that was trained."""
+        found = []
+        for other in TITLES:
+            iterations = self.difference(other, level, "iteration")
+            accuracy = self.difference(other, level, "accuracy")
+            if other != "ticket" and iterations is not None and accuracy is not None:
+                found.append(Comparison(other, iterations, accuracy))
+        return found
+
+    def unstopped(self) -> dict[Kind, tuple[int, int]]:
+        """Kind -> (networks whose validation loss was lowest at the very end, all of the kind)."""
+        counts: dict[Kind, tuple[int, int]] = {}
+        for o in self._all:
+            late, count = counts.get(o.kind, (0, 0))
+            counts[o.kind] = (late + (o.iteration == o.last_iteration), count + 1)
+        return {kind: counts[kind] for kind in TITLES if counts.get(kind, (0, 0))[0]}
+
+
+def _below(difference: Paired) -> Holds:
+    if difference.mean >= 0:
+        return "does not hold"
+    sure = difference.high is not None and difference.high < 0 and difference.n >= FEWEST
+    return "holds" if sure else "unclear"

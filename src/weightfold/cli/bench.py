@@ -14,10 +14,10 @@ class Bench:
 
     expand: training steps compact, expanded and folded on the fly, and as a chain of layers, beside
     their estimates. domains: many domains in one backbone: training steps, mixed batches, swaps,
-    loading, memory.
+    loading, memory. probes: random projections, training in a subspace, seeds as one batch.
     """
 
-    what: tyro.conf.Positional[Literal["expand", "domains"]]
+    what: tyro.conf.Positional[Literal["expand", "domains", "probes"]]
     """The benchmark."""
 
     threads: int = os.cpu_count() or 1
@@ -34,6 +34,11 @@ class Bench:
 
     def run(self) -> None:
         """Run the benchmark."""
+        if self.what == "probes":
+            from weightfold.lab.bench_probes import bench_probes
+
+            bench_probes(threads=self.threads, repeats=self.repeats, folder=self.folder)
+            return
         if self.what == "domains":
             from weightfold.lab.bench_domains import bench_domains
 

@@ -6,15 +6,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median, quantiles
 
 import torch
 import torch.nn.functional as F
-from rich.box import SIMPLE
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 
 from weightfold.core.store import save
@@ -25,44 +22,15 @@ from weightfold.domains.serve.engine import Engine
 from weightfold.domains.tuning import tune
 from weightfold.domains.verb import share
 from weightfold.export.timing import Latency, alternate
-from weightfold.files import write_json
 from weightfold.lab.bench import STATUS, status_bytes
+from weightfold.lab.measured import Measured, show
 from weightfold.nets import build
-from weightfold.train.record import session
 
 MODEL, CLASSES, FRACTION = "mobilenet_v2", 100, 0.2
 DOMAINS, IMAGES, TRAIN_SIZE = 5, 16, 32
 MIXED, SERVE_SIZE = 20, 64
 MANY = 100
 SWAPS = 200
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A row of the benchmark.
-
-    Attributes:
-        what: What was measured.
-        value: The figure.
-        unit: "x" for a ratio of two things timed in turn, else "ms" or "bytes".
-        aim: What it should be at most; at least, if `higher`.
-        higher: Whether more is better.
-        note: What lies behind it.
-    """
-
-    what: str
-    value: float
-    unit: str
-    aim: float | None
-    higher: bool = False
-    note: str = ""
-
-    @property
-    def met(self) -> bool | None:
-        """Whether the aim was reached; None without one."""
-        if self.aim is None:
-            return None
-        return self.value >= self.aim if self.higher else self.value <= self.aim
 
 
 def bench_domains(
@@ -94,26 +62,9 @@ def bench_domains(
         if STATUS.exists():
             with _bundle(MANY) as path:
                 rows.append(_memory(path))
-    console.print(as_table(rows))
-    console.print(
-        f"{torch.get_num_threads()} threads, torch {torch.__version__}, {MODEL} with "
-        f"{FRACTION:.0%} of its convolution weights own, medians of {repeats} alternating rounds"
-    )
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        about = {**session(), "threads": torch.get_num_threads(), "repeats": repeats}
-        write_json(folder / "bench.json", {"session": about, "results": [asdict(r) for r in rows]})
+    about = f"{MODEL} with {FRACTION:.0%} of its convolution weights own"
+    show(rows, console, about, repeats=repeats, folder=folder)
     return rows
-
-
-def as_table(rows: list[Measured]) -> Table:
-    """Figure, aim and what lies behind it."""
-    table = Table("what", "measured", "aim", "", "note", box=SIMPLE)
-    for row in rows:
-        aim = "" if row.aim is None else f"{'>=' if row.higher else '<='} {row.aim:g} {row.unit}"
-        verdict = {True: "met", False: "missed", None: ""}[row.met]
-        table.add_row(row.what, f"{row.value:.3g} {row.unit}", aim, verdict, row.note)
-    return table
 
 
 def _nets(strategy: str, domains: int = DOMAINS) -> tuple[nn.Module, SharedNet]:

@@ -1,0 +1,189 @@
+"""What `pendulum_dimension` returns."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from math import exp, log
+from pathlib import Path
+from statistics import fmean
+from typing import Any, ClassVar, Self
+
+from weightfold.pages.figures import COLOURS, drawing
+from weightfold.pages.page import Table
+from weightfold.pages.statistics import paired, summarize
+from weightfold.probes.finding import Finding
+from weightfold.probes.pendulum.search import LONGEST, PARAMETERS
+
+PUBLISHED = 4
+"""d_int90 of the inverted pendulum (Li et al. 2018, Table 1)."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trained policy.
+
+    Attributes:
+        dim: Coordinates it was trained in; None for the policy with all parameters.
+        seed: Of its first weights, subspace, search and episodes.
+        score: Mean return of its test episodes: steps balanced, at most 500.
+        generations: Of the search, until every policy balanced or the budget was spent.
+    """
+
+    dim: int | None
+    seed: int
+    score: float
+    generations: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PendulumDimension(Finding):
+    """In how many coordinates a policy of 562 parameters learns to balance a pendulum.
+
+    Attributes:
+        trials: The policies, at least one with all parameters and one without.
+        threshold: Share of the mean return of the policies with all parameters to reach.
+    """
+
+    probe: ClassVar[str] = "pendulum"
+    trials: tuple[Trial, ...]
+    threshold: float
+
+    @property
+    def dims(self) -> list[int]:
+        """Dimensions tried, rising."""
+        return sorted({t.dim for t in self.trials if t.dim is not None})
+
+    @property
+    def baseline(self) -> float:
+        """Mean return of the policies with all parameters."""
+        return fmean(self._scores(None))
+
+    @property
+    def bar(self) -> float:
+        """Return to reach."""
+        return self.threshold * self.baseline
+
+    @property
+    def dimension(self) -> int | None:
+        """Smallest dimension tried whose mean return reaches the bar; None if none does."""
+        return next((d for d in self.dims if fmean(self._scores(d)) >= self.bar), None)
+
+    @property
+    def by_seed(self) -> dict[int, int | None]:
+        """Seed -> the smallest dimension tried whose policy reaches the bar; None if none does."""
+        found: dict[int, int | None] = {}
+        for seed in dict.fromkeys(t.seed for t in self.trials):
+            reached = (
+                t.dim
+                for t in self.trials
+                if t.dim is not None and t.seed == seed and t.score >= self.bar
+            )
+            found[seed] = min(reached, default=None)
+        return found
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95% interval of a seed's smallest dimension: Student's t, of the mean logarithm.
+
+        None with one seed, or if a seed never reaches the bar.
+        """
+        logs = [log(d) for d in self.by_seed.values() if d is not None]
+        if len(logs) < len(self.by_seed):
+            return None
+        found = paired(logs, [0.0] * len(logs))
+        if found.low is None or found.high is None:
+            return None
+        return max(1.0, exp(found.low)), exp(found.high)
+
+    def _scores(self, dim: int | None) -> list[float]:
+        return [t.score for t in self.trials if t.dim == dim]
+
+    @property
+    def headline(self) -> str:
+        """The dimension, its interval over seeds and the published one."""
+        tried, count = ", ".join(map(str, self.dims)), len(self.by_seed)
+        full = f"{self.threshold:.0%} of that with all {PARAMETERS} parameters"
+        if self.dimension is None:
+            answer = (
+                f"In no number of coordinates tried ({tried}) does the policy balance the pendulum "
+                f"for {full} ({self.baseline:.0f} steps): it needs more than {self.dims[-1]}."
+            )
+        else:
+            reached = fmean(self._scores(self.dimension))
+            answer = (
+                f"{self.dimension} coordinates suffice to balance the pendulum: the smallest of "
+                f"{tried} whose mean return ({reached:.0f} steps, n = {count}) reaches {full} "
+                f"({self.baseline:.0f})."
+            )
+        each = ", ".join("none" if d is None else str(d) for d in self.by_seed.values())
+        spread = ""
+        if self.interval is not None:
+            low, high = self.interval
+            spread = f" (95% interval of their mean on a log scale: {low:.1f} to {high:.1f})"
+        return f"{answer} Seed by seed: {each}{spread}. Published: {PUBLISHED}."
+
+    @property
+    def meaning(self) -> str:
+        """What the dimension says of the task."""
+        return (
+            "The policy's weights are confined to a random subspace through its first weights. The "
+            "smallest dimension in which it still learns the task tells how hard the task is for "
+            "it, whatever the number of its weights: some hundreds for handwritten digits, a few "
+            "here."
+        )
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A line for each policy; no `dim` for those with all parameters."""
+        return [asdict(t) for t in self.trials]
+
+    def table(self) -> Table | None:
+        """Mean return and its spread over seeds, a line for each dimension."""
+        lines = []
+        for dim in (*self.dims, None):
+            found = summarize(self._scores(dim))
+            spread = "" if found.std is None else f" ± {found.std:.0f}"
+            reached = "" if dim is None else "yes" if found.mean >= self.bar else "no"
+            name = f"all {PARAMETERS}" if dim is None else str(dim)
+            lines.append([name, f"{found.mean:.0f}{spread}", reached])
+        return Table(["coordinates", "steps balanced", f"at least {self.bar:.0f}"], lines)
+
+    def draw(self, path: Path) -> None:
+        """Return against dimension, of each policy and in the mean over seeds."""
+        with drawing(path, figsize=(7, 4.6)) as (figure, axis):
+            kept = [t for t in self.trials if t.dim is not None]
+            x, y = [t.dim for t in kept], [t.score for t in kept]
+            axis.plot(x, y, "o", color=COLOURS[0], alpha=0.5, markersize=5, label="a policy")
+            means = [fmean(self._scores(d)) for d in self.dims]
+            axis.plot(self.dims, means, color=COLOURS[0], label=f"mean (n = {len(self.by_seed)})")
+            full, share = f"all {PARAMETERS} parameters", f"{self.threshold:.0%} of it"
+            axis.axhline(self.baseline, color=COLOURS[6], label=full)
+            axis.axhline(self.bar, color=COLOURS[6], linestyle="--", label=share)
+            axis.axvline(PUBLISHED, color=COLOURS[1], linestyle=":", label="published dimension")
+            axis.set_xscale("log")
+            axis.set_xticks(self.dims, [str(d) for d in self.dims])
+            axis.minorticks_off()
+            axis.set(
+                xlabel="coordinates d",
+                ylabel=f"steps balanced, at most {LONGEST}",
+                ylim=(0, 1.04 * LONGEST),
+            )
+            axis.grid(alpha=0.3)
+            figure.legend(loc="outside upper center", ncols=3, fontsize="small", frameon=False)
+
+    def record(self) -> dict[str, Any]:
+        """All fields."""
+        return {
+            "threshold": self.threshold,
+            "trials": [asdict(t) for t in self.trials],
+            "notes": list(self.notes),
+            "sessions": [dict(s) for s in self.sessions],
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """The finding that `record` is of."""
+        return cls(
+            threshold=record["threshold"],
+            trials=tuple(Trial(**t) for t in record["trials"]),
+            notes=tuple(record["notes"]),
+            sessions=tuple(record["sessions"]),
+        )

@@ -1,0 +1,135 @@
+"""The probe: policies of rising dimension, each kept in a file."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from weightfold.files import write_json
+from weightfold.probes.pendulum.finding import PendulumDimension, Trial
+from weightfold.probes.pendulum.search import PARAMETERS, TASK, count_name, gymnasium, train
+from weightfold.probes.progress import Progress, Tell, telling
+from weightfold.train.record import session
+
+
+def pendulum_dimension(
+    *,
+    dims: Sequence[int] = (1, 2, 3, 4, 6, 8, 12, 16),
+    threshold: float = 0.9,
+    population: int = 64,
+    generations: int = 40,
+    episodes: int = 4,
+    test_episodes: int = 100,
+    seeds: Sequence[int] = (0, 1, 2),
+    folder: Path | None = None,
+    progress: bool | Tell = True,
+) -> PendulumDimension:
+    """Train a policy to balance a pole on a cart in random subspaces of rising dimension.
+
+    The policy is a network 4-20-20-2 (ReLU, He's normal weights, biases 0) that pushes to the side
+    of the larger output. It is trained by the cross-entropy method with noise (Szita and Lorincz
+    2006), which moves psi of `weightfold.subspace` alone: a generation of policies is drawn from a
+    normal distribution with a spread of its own in each coordinate, each policy plays some
+    episodes, and mean and spread of the best eighth make the next distribution. The last mean is
+    the policy that is tested. At first the mean is 0 and the spread makes psi as long as the first
+    weights, in every dimension; a tenth of it is added to later spreads, less each generation and
+    none from half of them. The policy with all parameters, which the others are compared with, is
+    trained likewise. All this was fixed by looking at that policy alone.
+
+    Args:
+        dims: Dimensions to try, 1 to 562.
+        threshold: Share of the return with all parameters to reach, above 0, at most 1.
+        population: Policies of a generation, at least 16.
+        generations: At most so many; fewer if all policies of one balance to the end.
+        episodes: Of each policy of a generation.
+        test_episodes: Of the policy that is tested, the same for all dimensions of a seed.
+        seeds: Of first weights, subspaces, search and episodes.
+        folder: Keeps each policy's result, so that the same call goes on after a stop; None keeps
+            nothing.
+        progress: Whether to show a bar, or who is told instead.
+
+    Raises:
+        ImportError: gymnasium is not installed.
+        ValueError: An argument is out of range.
+        FileExistsError: `folder` holds results of other arguments.
+    """
+    budget = {
+        "population": population,
+        "generations": generations,
+        "episodes": episodes,
+        "test_episodes": test_episodes,
+    }
+    _check(dims, seeds, threshold, budget)
+    gymnasium()
+    tasks = [(dim, seed) for dim in (*sorted(dims), None) for seed in seeds]
+    trials = []
+    with telling(progress, "pendulum") as tell:
+        for done, (dim, seed) in enumerate(tasks):
+            name = "all parameters" if dim is None else f"{dim} coordinates"
+            text = f"{name}, seed {seed}"
+
+            def told(share: float, done: int = done, text: str = text) -> None:
+                tell(Progress(done + share, len(tasks), text))
+
+            told(0)
+            trials.append(_trial(dim, seed, budget, folder, told))
+        tell(Progress(len(tasks), len(tasks)))
+    return PendulumDimension(
+        trials=tuple(trials),
+        threshold=threshold,
+        notes=(
+            "Policies were trained by the cross-entropy method, which is our choice; the authors' "
+            "code trains by Q-learning, and their task may have had shorter episodes.",
+            f"A policy's budget is {generations} generations of {population} policies with "
+            f"{episodes} episodes each; its return is the mean of {test_episodes} other episodes "
+            f"of {TASK}.",
+        ),
+        sessions=(session(),),
+    )
+
+
+def _check(
+    dims: Sequence[int], seeds: Sequence[int], threshold: float, budget: Mapping[str, int]
+) -> None:
+    for name, values in (("dims", dims), ("seeds", seeds)):
+        if not values or len(set(values)) < len(values):
+            raise ValueError(f"{name}={tuple(values)}: give at least one, and none twice")
+    if min(dims) < 1 or max(dims) > PARAMETERS:
+        raise ValueError(
+            f"dims={tuple(dims)}: the policy has {PARAMETERS} parameters; give dimensions from 1 "
+            f"to {PARAMETERS}"
+        )
+    if not 0 < threshold <= 1:
+        raise ValueError(f"threshold={threshold} must be above 0 and at most 1")
+    for name, value in budget.items():
+        least = 16 if name == "population" else 1
+        if value < least:
+            raise ValueError(f"{name}={value} must be at least {least}")
+
+
+def _trial(
+    dim: int | None,
+    seed: int,
+    budget: Mapping[str, int],
+    folder: Path | None,
+    tell: Callable[[float], None],
+) -> Trial:
+    """The policy's result: read from its file, or found and written there."""
+    path = None
+    if folder is not None:
+        path = folder / "runs" / f"{count_name(dim)}-seed-{seed}.json"
+        if path.exists():
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            if kept["budget"] != budget:
+                raise FileExistsError(
+                    f"folder={str(folder)!r} holds results of another budget: {path.name} has "
+                    f"{kept['budget']}, now it is {dict(budget)}. Choose another folder, or remove "
+                    "this one"
+                )
+            return Trial(**kept["trial"])
+        path.parent.mkdir(parents=True, exist_ok=True)
+    score, generations = train(dim, seed, tell=tell, **budget)
+    trial = Trial(dim, seed, score, generations)
+    if path is not None:
+        write_json(path, {"budget": dict(budget), "trial": asdict(trial)})
+    return trial

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from weightfold.domains.plan import Plan as Plan
     from weightfold.domains.plan import plan_sharing as plan_sharing
     from weightfold.domains.verb import share as share
+    from weightfold.probes.intrinsic import intrinsic_dimension as intrinsic_dimension
     from weightfold.probes.memory import critical_sample_ratio as critical_sample_ratio
     from weightfold.probes.memory import memorizer as memorizer
 
@@ -35,6 +36,7 @@ _HOMES = {
     "SharedNet": "domains.net",
     "critical_sample_ratio": "probes.memory",
     "expand": "chains.verb",
+    "intrinsic_dimension": "probes.intrinsic",
     "linear_from_twin": "chains.twin",
     "load": "core.store",
     "mask": "core.verbs",

@@ -1,0 +1,319 @@
+"""What searching for the intrinsic dimension found."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from math import exp, log
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from weightfold.pages.figures import COLOURS, drawing
+from weightfold.pages.page import Table
+from weightfold.pages.statistics import Paired, Summary, paired, summarize
+from weightfold.probes.finding import Finding
+from weightfold.probes.intrinsic import search
+from weightfold.train.recipe import Recipe
+
+LEVEL = 0.95
+"""Confidence level of intervals."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network trained once.
+
+    Attributes:
+        dim: Coordinates trained; None: all of them, in the plain network.
+        seed: Of the run.
+        start: Accuracy before training, in [0, 1].
+        accuracy: At the last epoch; None if the run failed.
+        best: The highest after any epoch; None if the run failed.
+        best_epoch: The first epoch that reached it, from 1; None if the run failed.
+        failed: Why there is no accuracy; "" if there is one.
+    """
+
+    dim: int | None
+    seed: int
+    start: float
+    accuracy: float | None
+    best: float | None = None
+    best_epoch: int | None = None
+    failed: str = ""
+
+    @property
+    def name(self) -> str:
+        """What it is called in notes."""
+        network = "the plain network" if self.dim is None else f"d = {self.dim}"
+        return f"{network}, seed {self.seed}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntrinsicDimension(Finding):
+    """The smallest d that reaches a share of the plain network's accuracy (Li et al. 2018).
+
+    Attributes:
+        network: Class of the network.
+        data: Name of the data.
+        parameters: D, the weights that the subspace is of.
+        metric: "validation" or "train".
+        part: The part of the data that accuracies are on: "validation", "test" or "train".
+        examples: How many examples it has.
+        threshold: Share of the plain network's accuracy to be reached.
+        kind: Of the projection.
+        seeds: In order.
+        baselines: The plain network, a run for each seed.
+        trained: A run for each dimension and seed, by rising dimension.
+        recipe: Hyperparameters of all runs.
+        published: A published value to compare with; None for none.
+    """
+
+    probe: ClassVar[str] = "intrinsic-dimension"
+    network: str
+    data: str
+    parameters: int
+    metric: str
+    part: str
+    examples: int
+    threshold: float
+    kind: str
+    seeds: tuple[int, ...]
+    baselines: tuple[Trained, ...]
+    trained: tuple[Trained, ...]
+    recipe: Recipe
+    published: float | None = None
+
+    @property
+    def baseline(self) -> Summary:
+        """Accuracy of the plain network over seeds, in [0, 1]; failed runs are left out."""
+        return summarize([run.accuracy for run in self.baselines if run.accuracy is not None])
+
+    @property
+    def bar(self) -> float:
+        """The accuracy to reach: the threshold times the plain network's mean."""
+        return self.threshold * self.baseline.mean
+
+    @property
+    def curve(self) -> dict[int, tuple[float | None, ...]]:
+        """Dimension -> accuracy for each seed, None where the run failed; by rising dimension."""
+        found = {(run.dim, run.seed): run.accuracy for run in self.trained}
+        dims = sorted({run.dim for run in self.trained if run.dim is not None})
+        return {d: tuple(found[d, seed] for seed in self.seeds) for d in dims}
+
+    @property
+    def crossings(self) -> dict[int, float | None]:
+        """Seed -> dimension at which it first reaches the bar, see `search.crossing`."""
+        curve = self.curve
+        return {s: search.crossing(curve, i, self.bar) for i, s in enumerate(self.seeds)}
+
+    @property
+    def bracket(self) -> tuple[int | None, int | None]:
+        """The smallest dimension that every seed reaches the bar with, and the one before it.
+
+        As (low, high), see `search.bracket`.
+        """
+        return search.bracket(self.curve, self.bar)
+
+    @property
+    def dimension(self) -> float | None:
+        """d_int: the geometric mean of the seeds' crossings.
+
+        None if some dimension was not enough for every seed up to the largest tried, `tried`.
+        """
+        return None if (found := self._logarithm) is None else exp(found.mean)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Student-t interval of d_int at level `LEVEL`, on a logarithmic scale over seeds.
+
+        None with one seed, or if there is no d_int. How far the bar itself is uncertain is not
+        in it.
+        """
+        found = self._logarithm
+        if found is None or found.low is None or found.high is None:
+            return None
+        return exp(found.low), exp(found.high)
+
+    @property
+    def _logarithm(self) -> Paired | None:
+        if self.bracket[1] is None:
+            return None
+        logs = [log(d) for d in self.crossings.values() if d is not None]
+        return paired(logs, [0.0] * len(logs), LEVEL)
+
+    @property
+    def tried(self) -> int:
+        """The largest dimension tried: a bound from below if there is no d_int."""
+        return max(self.curve)
+
+    @property
+    def bounded_above(self) -> bool:
+        """Whether a seed reaches the bar with the smallest dimension tried already."""
+        return any(a is not None and a >= self.bar for a in self.curve[min(self.curve)])
+
+    @property
+    def policy(self) -> str:
+        """Recipe and projection, which the answer depends on."""
+        recipe = self.recipe
+        return (
+            f"{recipe.optimizer}, lr {recipe.lr:g} ({recipe.schedule}), batch {recipe.batch_size}, "
+            f"{recipe.epochs} epochs for the plain network and every d; projection {self.kind}"
+        )
+
+    @property
+    def headline(self) -> str:
+        """The answer in words."""
+        goal = (
+            f"{100 * self.threshold:g}% of the accuracy that all {self.parameters:,} reach "
+            f"({100 * self.baseline.mean:.2f}% {_ON[self.part]}, mean of {_seeds(self.baseline.n)})"
+        )
+        published = "" if self.published is None else f" Published: {self.published:,.0f}."
+        if self.dimension is None:
+            reached = sum(d is not None for d in self.crossings.values())
+            some = f"; {reached} of {len(self.seeds)} seeds did" if reached else ""
+            return (
+                f"The intrinsic dimension is above {self.tried:,}, the largest that was tried: so "
+                f"many trained coordinates did not reach {goal} in every run{some}.{published}"
+            )
+        number = "at most " if self.bounded_above else "about "
+        return (
+            f"The intrinsic dimension is {number}{self._answer}: training so many coordinates, "
+            f"{100 * self.dimension / self.parameters:.2g}% of the network's, reaches {goal}."
+            f"{published}"
+        )
+
+    @property
+    def _answer(self) -> str:
+        """The dimension with its interval."""
+        assert self.dimension is not None
+        count = sum(d is not None for d in self.crossings.values())
+        if self.interval is None:
+            return f"{self.dimension:,.0f} (one seed, no interval)"
+        low, high = self.interval
+        return (
+            f"{self.dimension:,.0f} ({100 * LEVEL:g}% interval {low:,.0f} to {high:,.0f}, "
+            f"{_seeds(count)})"
+        )
+
+    @property
+    def meaning(self) -> str:
+        """What an intrinsic dimension is."""
+        learnt = "fit its training set" if self.metric == "train" else "learn what the data asks"
+        return (
+            "The network starts from its initial weights and is trained along d random directions "
+            "only; the smallest d that suffices is the intrinsic dimension of network and data "
+            f"together. It tells how many numbers training must find to {learnt}: if it is far "
+            "below the number of weights, most of them are not needed for what is learnt, although "
+            "a small network of so many weights need not learn as well. It depends on the recipe, "
+            "which was the same for every d: more steps or a better suited optimizer may lower it."
+        )
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A line for each run; accuracies in [0, 1]."""
+        return [
+            {
+                "network": "plain" if run.dim is None else "subspace",
+                "dim": self.parameters if run.dim is None else run.dim,
+                "seed": run.seed,
+                "start_accuracy": run.start,
+                "accuracy": run.accuracy,
+                "best_accuracy": run.best,
+                "best_epoch": run.best_epoch,
+                "failed": run.failed,
+            }
+            for run in (*self.baselines, *self.trained)
+        ]
+
+    def table(self) -> Table | None:
+        """Accuracy for each dimension, and how many seeds reach the bar."""
+        columns = ["d", f"accuracy {_ON[self.part]} (%)", f"at {100 * self.bar:.2f}% or above"]
+        rows = [["all weights", _percent(self.baseline), ""]]
+        for d, accuracies in self.curve.items():
+            known = [a for a in accuracies if a is not None]
+            reached = sum(a >= self.bar for a in known)
+            cell = _percent(summarize(known)) if known else "failed"
+            rows.append([f"{d:,}", cell, f"{reached} of {len(known)} seeds"])
+        return Table(columns, rows)
+
+    def draw(self, path: Path) -> None:
+        """Accuracy against d, with the bar, the answer, its interval and the published value."""
+        curve = {
+            d: [100 * a for a in accuracies if a is not None]
+            for d, accuracies in self.curve.items()
+        }
+        curve = {d: known for d, known in curve.items() if known}
+        grey = COLOURS[-1]
+        with drawing(path, figsize=(8, 4.8)) as (figure, axis):
+            points = [(d, a) for d, known in curve.items() for a in known]
+            x, y = zip(*points, strict=True) if points else ((), ())
+            axis.plot(x, y, "o", color=COLOURS[0], alpha=0.55, markersize=4, label="a seed")
+            means = [summarize(known).mean for known in curve.values()]
+            axis.plot(list(curve), means, color=COLOURS[0], label="mean of seeds")
+            axis.axhline(
+                100 * self.baseline.mean, color=grey, linewidth=1, label="all weights trained"
+            )
+            label = f"{100 * self.threshold:g}% of that"
+            axis.axhline(100 * self.bar, color=grey, linewidth=1, linestyle="--", label=label)
+            if self.dimension is not None:
+                bound = "≤ " if self.bounded_above else ""
+                axis.axvline(
+                    self.dimension, color=COLOURS[1], label=f"ours: {bound}{self.dimension:,.0f}"
+                )
+                if self.interval is not None:
+                    axis.axvspan(
+                        *self.interval, color=COLOURS[1], alpha=0.2, linewidth=0,
+                        label=f"{100 * LEVEL:g}% interval",
+                    )  # fmt: skip
+            if self.published is not None:
+                axis.axvline(
+                    self.published, color=COLOURS[2], linestyle=":",
+                    label=f"published: {self.published:,.0f}",
+                )  # fmt: skip
+            shown = [*self.curve, *([] if self.published is None else [self.published])]
+            axis.set_xscale("log")
+            axis.set_xlim(min(shown) / 1.3, max(shown) * 1.3)
+            axis.xaxis.set_major_formatter("{x:,.0f}")
+            axis.set(
+                xlabel=f"coordinates trained, d (of {self.parameters:,})",
+                ylabel=f"accuracy {_ON[self.part]}, last epoch (%)",
+            )
+            axis.grid(alpha=0.3)
+            axis.legend(fontsize="small")
+            figure.supxlabel(self.policy, fontsize="small")
+            figure.suptitle(f"{self.network} on {self.data}: {_seeds(len(self.seeds))}")
+
+    def record(self) -> dict[str, Any]:
+        """All fields, and the answer they give."""
+        return {
+            **asdict(self),
+            "dimension": self.dimension,
+            "interval": self.interval,
+            "bracket": self.bracket,
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """The finding; the answer is computed again."""
+        fields = {n: v for n, v in record.items() if n not in ("dimension", "interval", "bracket")}
+        for name in ("baselines", "trained"):
+            fields[name] = tuple(Trained(**run) for run in record[name])
+        for name in ("seeds", "notes", "sessions"):
+            fields[name] = tuple(record[name])
+        recipe = dict(record["recipe"])
+        recipe["milestones"] = tuple(recipe["milestones"])
+        fields["recipe"] = Recipe(**recipe)
+        return cls(**fields)
+
+
+_ON = {
+    "validation": "on the validation set",
+    "test": "on the test set",
+    "train": "on the training set",
+}
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed{'' if count == 1 else 's'}"
+
+
+def _percent(summary: Summary) -> str:
+    text = f"{100 * summary.mean:.2f}"
+    return text if summary.std is None else f"{text} ± {100 * summary.std:.2f}"

@@ -1,0 +1,135 @@
+"""The networks that a search for the intrinsic dimension trains."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from weightfold.core.select import Where, select_tensors
+from weightfold.core.verbs import mask, subspace
+from weightfold.data.samples import Samples
+from weightfold.probes.intrinsic.finding import Trained
+from weightfold.probes.models import Model, net_of
+from weightfold.probes.progress import Progress, Tell
+from weightfold.projections import Kind
+from weightfold.train.recipe import Recipe
+from weightfold.train.runs import Point, Run, Start
+from weightfold.train.steps import mixed_seed
+from weightfold.train.together import train_together
+
+
+def plain(model: Model, where: Where, seed: int) -> nn.Module:
+    """The network of a seed, of which only the tensors that `where` chooses are trained."""
+    net = net_of(model, seed)
+    chosen = select_tensors(net, where)
+    for name, parameter in net.named_parameters():
+        parameter.requires_grad_(name in chosen)
+    return net
+
+
+def nested(net: nn.Module, dim: int, width: int, kind: Kind, seed: int) -> nn.Module:
+    """`net` in `dim` of `width` dimensions: the same width, whatever `dim`, is one architecture.
+
+    theta = theta0 + P (m * psi) with P of `width` columns and m 1 at `dim` of them, drawn from the
+    seed; those of a smaller `dim` are among them. They are scattered because the leading columns
+    of a Walsh-Hadamard matrix repeat themselves along its rows.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(width, generator=generator) < dim
+    return mask(subspace(net, width, kind=kind, seed=seed), {"charts.0.psi": chosen})
+
+
+@dataclass
+class Trials:
+    """Trains the plain network and its subspaces, with every seed.
+
+    Attributes:
+        model: As given to the probe, like `where`, `kind`, `recipe`, `seeds` and `device`.
+        samples: The data.
+        part: The part of it that accuracies are on.
+        side_by_side: Runs that are trained as one batch; 1: one after another.
+        folder: Holds the runs; None: nothing is written.
+        tell: Told how far it is.
+        trained: The subspaces trained so far.
+    """
+
+    model: Model
+    where: Where
+    kind: Kind
+    samples: Samples
+    part: str
+    recipe: Recipe
+    seeds: tuple[int, ...]
+    side_by_side: int
+    folder: Path | None
+    device: torch.device | str
+    tell: Tell
+    trained: list[Trained] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._completed = self._total = 0
+
+    def plain(self) -> tuple[Trained, ...]:
+        """The plain network, once for each seed."""
+        return tuple(
+            self._train({(None, seed): plain(self.model, self.where, seed) for seed in self.seeds})
+        )
+
+    def subspaces(self, dims: Sequence[int]) -> dict[int, tuple[float | None, ...]]:
+        """Train in subspaces of these dimensions; the accuracies of the seeds."""
+        width = max(dims)
+        found = self._train({(d, s): self._subspace(d, s, width) for d in dims for s in self.seeds})
+        self.trained += found
+        return {d: tuple(run.accuracy for run in found if run.dim == d) for d in dims}
+
+    def _subspace(self, dim: int, seed: int, width: int) -> nn.Module:
+        net = plain(self.model, self.where, seed)
+        # Other draws than those of the initial weights, which may come from the same generator.
+        drawn = mixed_seed("subspace", seed) % 2**31
+        if self.side_by_side > 1:
+            return nested(net, dim, width, self.kind, drawn)
+        return subspace(net, dim, kind=self.kind, seed=drawn)
+
+    def _train(self, starts: dict[tuple[int | None, int], nn.Module]) -> list[Trained]:
+        names = {
+            (f"plain-seed{s}" if d is None else f"{self.kind}-d{d}-seed{s}"): (d, s)
+            for d, s in starts
+        }
+        points = 1 + self.recipe.epochs
+        self._total = self._completed + points * len(starts)
+
+        def listen(name: str, point: Point) -> None:
+            self._completed += 1
+            dim, seed = names[name]
+            what = "all weights" if dim is None else f"d = {dim}"
+            accuracy = f"{100 * point.accuracies[self.part]:.1f}%"
+            self._tell(f"{what}, seed {seed}, step {point.step}: {accuracy}")
+
+        before = self._completed
+        self._tell("")
+        runs = train_together(
+            {name: Start(starts[key], self.samples, key[1]) for name, key in names.items()},
+            self.recipe,
+            folder=self.folder,
+            measure=(self.part,),
+            together=self.side_by_side,
+            device=self.device,
+            listen=listen,
+        )
+        # Finished runs are read, failed ones end early: neither is heard to its end.
+        self._completed = before + points * len(starts)
+        self._tell("")
+        return [self._result(*names[name], run) for name, run in runs.items()]
+
+    def _tell(self, text: str) -> None:
+        self.tell(Progress(self._completed, self._total, text))
+
+    def _result(self, dim: int | None, seed: int, run: Run) -> Trained:
+        start = run.points[0].accuracies[self.part]
+        if run.failed:
+            return Trained(dim, seed, start, None, failed=run.failed)
+        after = [point.accuracies[self.part] for point in run.points[1:]]
+        best = max(after)
+        return Trained(dim, seed, start, after[-1], best, 1 + after.index(best))

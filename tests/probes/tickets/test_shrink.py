@@ -140,6 +140,7 @@ def test_channels_die_through_batch_norm_pooling_and_flatten():
 
 def test_a_constant_under_padding_stays_and_is_named():
     net, x = cnn(), x_of(2, 8, 8)
+    net[3].count_include_pad = False
     with torch.no_grad():
         net[1].bias[3] = 2.0
         net[1].weight[3] = 0.0
@@ -244,6 +245,29 @@ def test_a_layer_is_cut_only_where_all_that_reads_it_follows(how, conv, fc1):
     small = shrink(net, x)
     same(net, small, x)
     assert (small.conv.out_channels, small.fc1.out_features) == (conv, fc1)
+
+
+class InPlace(nn.Module):
+    """One layer reads a tensor before, one after it was changed in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc1, self.fc2, self.fc3 = nn.Linear(2, 4), nn.Linear(4, 3), nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = self.fc1(x)
+        before = self.fc2(x)
+        return before + self.fc3(F.relu(x, inplace=True))
+
+
+def test_each_layer_reads_what_is_there_when_it_runs():
+    torch.manual_seed(0)
+    net, x = drawn(InPlace()), x_of(2)
+    silence(net.fc1, 1)
+    with torch.no_grad():
+        small = shrink(net, x)
+        assert small.fc1.out_features == 3
+        same(net, small, x)
 
 
 class Branches(nn.Module):

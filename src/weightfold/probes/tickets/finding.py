@@ -208,7 +208,7 @@ class LotteryTicket(Finding):
         axis.set_xscale("log")
         axis.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks], rotation=45)
         axis.minorticks_off()
-        axis.invert_xaxis()
+        axis.set_xlim(110, 0.9 * ticks[-1])
         axis.grid(alpha=0.3)
 
     def save_masks(self, folder: Path) -> None:

@@ -25,8 +25,13 @@ if TYPE_CHECKING:
     from weightfold.domains.plan import plan_sharing as plan_sharing
     from weightfold.domains.verb import share as share
     from weightfold.probes.intrinsic import intrinsic_dimension as intrinsic_dimension
+    from weightfold.probes.layers.reset import layer_reset as layer_reset
+    from weightfold.probes.layers.splice import splice as splice
     from weightfold.probes.memory import critical_sample_ratio as critical_sample_ratio
+    from weightfold.probes.memory import memorization as memorization
     from weightfold.probes.memory import memorizer as memorizer
+    from weightfold.probes.tickets.probe import lottery_ticket as lottery_ticket
+    from weightfold.probes.tickets.shrink import shrink as shrink
 
 _HOMES = {
     "Chain": "chains.chain",
@@ -37,14 +42,19 @@ _HOMES = {
     "critical_sample_ratio": "probes.memory",
     "expand": "chains.verb",
     "intrinsic_dimension": "probes.intrinsic",
+    "layer_reset": "probes.layers.reset",
     "linear_from_twin": "chains.twin",
     "load": "core.store",
+    "lottery_ticket": "probes.tickets.probe",
     "mask": "core.verbs",
+    "memorization": "probes.memory",
     "memorizer": "probes.memory",
     "nonlinear_twin": "chains.twin",
     "plan_sharing": "domains.plan",
     "save": "core.store",
     "share": "domains.verb",
+    "splice": "probes.layers.splice",
+    "shrink": "probes.tickets.shrink",
     "subspace": "core.verbs",
 }
 

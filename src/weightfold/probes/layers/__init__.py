@@ -1,0 +1,1 @@
+"""Layers of a trained network set back to earlier weights, or taken from another network."""

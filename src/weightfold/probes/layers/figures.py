@@ -1,0 +1,142 @@
+"""Figures of layer resets."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from weightfold.pages.figures import COLOURS, drawing
+from weightfold.pages.statistics import Summary, summarize
+from weightfold.probes.layers.finding import DRAWN, LayerReset
+
+_SPREAD_UP_TO = 12
+"""Units up to which cells show the spread over seeds beside the mean."""
+
+
+def draw_reset(finding: LayerReset, path: Path) -> None:
+    """Test error by unit and epoch, darker is higher; beside it distance against its rise.
+
+    Args:
+        finding: What to show.
+        path: PNG file; its folder is made if missing.
+
+    Raises:
+        ImportError: matplotlib or scipy is not installed.
+    """
+    columns = [*finding.epochs[:-1], DRAWN, finding.epochs[-1]]
+    height = 2.2 + max(0.36 * len(finding.units), 2.0)
+    width = 3.4 + 0.78 * len(columns) + 5.6
+    ratios = [3.4 + 0.78 * len(columns), 2.8, 2.8]
+    with drawing(path, figsize=(width, height), ncols=3, width_ratios=ratios) as (figure, axes):
+        _heatmap(figure, axes[0], finding, columns)
+        _scatter(axes[1], finding, "l2")
+        _scatter(axes[2], finding, "linf")
+        seeds = len(finding.seeds)
+        figure.suptitle(
+            f"{finding.network}, {finding.data}: one layer set back, the others trained\n"
+            f"{finding.policy}; mean{' ± std' if _spread(finding) else ''} over {seeds} "
+            f"{'network' if seeds == 1 else 'networks'}"
+        )
+
+
+def _spread(finding: LayerReset) -> bool:
+    return len(finding.seeds) > 1 and len(finding.units) <= _SPREAD_UP_TO
+
+
+def _heatmap(figure: Any, axis: Any, finding: LayerReset, columns: list[int | str]) -> None:
+    summaries = [[_summary(finding, unit.name, c) for c in columns] for unit in finding.units]
+    means = [[float("nan") if s is None else 100 * s.mean for s in row] for row in summaries]
+    darkest = 100 * finding.chance
+    image = axis.imshow(means, cmap="Blues", vmin=0, vmax=darkest, aspect="auto")
+    for y, row in enumerate(summaries):
+        for x, cell in enumerate(row):
+            text = "none" if cell is None else f"{100 * cell.mean:.1f}"
+            if cell is not None and cell.std is not None and _spread(finding):
+                text += f"\n±{100 * cell.std:.1f}"
+            dark = cell is not None and 100 * cell.mean > 0.6 * darkest
+            colour = "white" if dark else "black"
+            axis.text(x, y, text, ha="center", va="center", color=colour, fontsize=7)
+    names = [str(c) if isinstance(c, int) else c.replace(" ", "\n") for c in columns]
+    names[-1] += "\ntrained"
+    axis.set_xticks(range(len(columns)), names)
+    axis.set_yticks(range(len(finding.units)), [unit.name for unit in finding.units])
+    for edge in (len(columns) - 2.5, len(columns) - 1.5):
+        axis.axvline(edge, color="white", linewidth=4)
+    axis.set(xlabel="epoch the layer is set back to", ylabel="layer")
+    bar = figure.colorbar(image, ax=axis, pad=0.02)
+    bar.set_label(f"test error (%), up to chance ({darkest:.0f}%)")
+
+
+def _summary(finding: LayerReset, unit: str, source: int | str) -> Summary | None:
+    errors = finding.errors(unit, source)
+    return None if errors is None else summarize(errors)
+
+
+def _scatter(axis: Any, finding: LayerReset, norm: Literal["l2", "linf"]) -> None:
+    label = {
+        "l2": r"$\|\theta_T-\theta_0\|_2\,/\sqrt{p}$",
+        "linf": r"$\|\theta_T-\theta_0\|_\infty$",
+    }[norm]
+    xs = [finding.distance(unit.name, norm).mean for unit in finding.units]
+    ys = [100 * finding.increase(unit.name).mean for unit in finding.units]
+    axis.plot(xs, ys, "o", color=COLOURS[0], markersize=4)
+    if len(finding.units) <= _SPREAD_UP_TO:
+        middle = (min(xs) + max(xs)) / 2
+        for unit, x, y in zip(finding.units, xs, ys, strict=True):
+            side = (
+                {"xytext": (4, 3), "ha": "left"}
+                if x <= middle
+                else {"xytext": (-4, 3), "ha": "right"}
+            )
+            axis.annotate(unit.name, (x, y), textcoords="offset points", fontsize=6, **side)
+    found = finding.correlation(norm)
+    title = "no rank correlation defined" if found is None else f"Spearman {found.rho:+.2f}"
+    axis.set_title(f"{title}, {len(finding.units)} layers", fontsize=9)
+    axis.set(xlabel=label, ylabel="rise of test error, set back to epoch 0 (points)")
+    axis.margins(0.15)
+    axis.grid(alpha=0.3)
+
+
+def robustness_by_depth(findings: Mapping[str, Sequence[LayerReset]], path: Path) -> None:
+    """The robustness score against the number of layers; lower is more robust.
+
+    Args:
+        findings: Family of networks -> one finding for each depth.
+        path: PNG file; its folder is made if missing.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: There is no finding, or they treat running statistics differently.
+    """
+    policies = sorted({f.bn for row in findings.values() for f in row if f.batch_norms})
+    if len(policies) > 1:
+        raise ValueError(
+            f"findings have the batch norm policies {', '.join(policies)}; a figure compares "
+            "scores of one policy"
+        )
+    if not any(findings.values()):
+        raise ValueError("findings is empty; give at least one")
+    with drawing(path, figsize=(6.4, 4.4)) as (figure, axis):
+        for index, (family, row) in enumerate(findings.items()):
+            row = sorted(row, key=lambda finding: len(finding.units))
+            scores = [finding.robustness for finding in row]
+            ends = [(s.mean if e is None else e) for s in scores for e in (s.low, s.high)]
+            means = [100 * score.mean for score in scores]
+            lows = [100 * (s.mean - e) for s, e in zip(scores, ends[::2], strict=True)]
+            highs = [100 * (e - s.mean) for s, e in zip(scores, ends[1::2], strict=True)]
+            axis.errorbar(
+                [len(finding.units) for finding in row],
+                means,
+                yerr=[lows, highs],
+                fmt="o-",
+                color=COLOURS[index % len(COLOURS)],
+                capsize=3,
+                label=f"{family} (n = {min(s.n for s in scores)})",
+            )
+        axis.set(xlabel="layers", ylabel="rise of test error (points), mean over layers")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize="small")
+        policy = f"batch norm {policies[0]}" if policies else "no batch norm"
+        figure.suptitle(
+            "One layer set back to its initial weights: lower is more robust\n"
+            f"{policy}; mean and 95% interval over networks"
+        )

@@ -1,0 +1,315 @@
+"""What resetting layers found."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from math import isfinite
+from statistics import fmean
+from typing import Any, ClassVar, Literal, Self
+
+from weightfold.pages.page import Table
+from weightfold.pages.statistics import Paired, Summary, paired, summarize
+from weightfold.probes.finding import Finding
+from weightfold.probes.layers.batch_norm import EXPLAINED
+from weightfold.probes.layers.units import Unit
+
+DRAWN = "drawn anew"
+CRITICAL = 0.05
+"""A layer is critical if its initial weights raise the test error by more than this; ours."""
+
+Verdict = Literal["critical", "robust", "undecided"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The test error of a network with one unit set back.
+
+    Attributes:
+        unit: The unit; "" for the trained network as it is.
+        source: The epoch the unit is set back to, or "drawn anew".
+        seed: Of the network.
+        draw: Which of the draws, from 0; None for an epoch.
+        error: Share of test examples that are wrong, in [0, 1].
+        loss: Mean cross-entropy on them; None if it is not finite.
+    """
+
+    unit: str
+    source: int | str
+    seed: int
+    draw: int | None
+    error: float
+    loss: float | None
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How far training took a unit, over its p parameters.
+
+    Attributes:
+        unit: The unit.
+        seed: Of the network.
+        l2: |theta_T - theta_0|_2 / sqrt(p).
+        linf: max |theta_T - theta_0|.
+    """
+
+    unit: str
+    seed: int
+    l2: float
+    linf: float
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Spearman's rank correlation over units.
+
+    Attributes:
+        rho: In [-1, 1].
+        p: Two-sided p-value of no correlation.
+        n: Number of units.
+    """
+
+    rho: float
+    p: float
+    n: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerReset(Finding):
+    """Test errors of trained networks with one layer set back (Zhang, Bengio and Singer 2022).
+
+    Attributes:
+        network: Class and size of the network.
+        data: Name of the data.
+        bn: What became of batch norm's running statistics, see `splice`.
+        batch_norms: How many batch norms of the network keep running statistics.
+        epochs: Epochs units were set back to, from 0; the last is the trained network's.
+        seeds: Of the networks that were measured.
+        units: What was set back together, see `layer_units`.
+        cells: A test error for each unit, epoch (but the last) and seed, each draw of new weights,
+            and each trained network.
+        distances: One for each unit and seed.
+        chance: Test error of always naming the class most frequent in training.
+        recipe: How the networks were trained; None if checkpoints were given.
+    """
+
+    probe: ClassVar[str] = "layer-reset"
+    network: str
+    data: str
+    bn: str
+    batch_norms: int
+    epochs: tuple[int, ...]
+    seeds: tuple[int, ...]
+    units: tuple[Unit, ...]
+    cells: tuple[Cell, ...]
+    distances: tuple[Distance, ...]
+    chance: float
+    recipe: Mapping[str, Any] | None
+
+    def errors(self, unit: str, source: int | str) -> list[float] | None:
+        """Test error with `unit` set back to `source`, one for each seed; draws are averaged.
+
+        The last epoch, or unit "", is the trained network. None where it could not be measured.
+        """
+        if source == self.epochs[-1]:
+            unit = ""
+        found = [c for c in self.cells if c.unit == unit and (not unit or c.source == source)]
+        if not found:
+            return None
+        return [fmean(c.error for c in found if c.seed == seed) for seed in self.seeds]
+
+    @property
+    def trained(self) -> list[float]:
+        """Test error of the trained networks, one for each seed, under the same policy."""
+        return self.errors("", self.epochs[-1]) or []
+
+    def increase(self, unit: str, source: int | str = 0) -> Paired:
+        """How much the test error rises when `unit` is set back, paired by seeds.
+
+        Raises:
+            ValueError: It was not measured.
+        """
+        errors = self.errors(unit, source)
+        if errors is None:
+            raise ValueError(f"unit={unit!r}, source={source!r} was not measured")
+        return paired(errors, self.trained)
+
+    def verdict(self, unit: str) -> Verdict:
+        """Whether the unit's initial weights raise the test error by more than `CRITICAL`.
+
+        By the 95% interval over seeds, "undecided" if `CRITICAL` lies in it; with one seed by its
+        value alone.
+        """
+        rise = self.increase(unit)
+        low, high = (rise.mean if end is None else end for end in (rise.low, rise.high))
+        if low <= CRITICAL <= high and rise.n > 1:
+            return "undecided"
+        return "critical" if low > CRITICAL else "robust"
+
+    def of_verdict(self, verdict: Verdict) -> tuple[str, ...]:
+        """Names of the units of that verdict."""
+        return tuple(unit.name for unit in self.units if self.verdict(unit.name) == verdict)
+
+    @property
+    def critical(self) -> tuple[str, ...]:
+        """Names of the critical units."""
+        return self.of_verdict("critical")
+
+    @property
+    def robustness(self) -> Paired:
+        """Mean over units of the rise of the test error at epoch 0: lower is more robust.
+
+        The definition is ours: the survey names no formula of its aggregate score.
+        """
+        resets = [self.errors(unit.name, 0) or [] for unit in self.units]
+        return paired([fmean(row) for row in zip(*resets, strict=True)], self.trained)
+
+    def distance(self, unit: str, norm: Literal["l2", "linf"]) -> Summary:
+        """How far training took a unit, over seeds."""
+        return summarize([getattr(d, norm) for d in self.distances if d.unit == unit])
+
+    def correlation(self, norm: Literal["l2", "linf"]) -> Correlation | None:
+        """Of distance and rise of the error at epoch 0, their means over seeds, over units.
+
+        None with fewer than three units, or if one of the two is the same for all.
+
+        Raises:
+            ImportError: scipy is not installed.
+        """
+        try:
+            from scipy.stats import spearmanr
+        except ImportError as error:
+            raise ImportError(
+                "rank correlations need scipy: pip install 'weightfold[train]'"
+            ) from error
+        far = [self.distance(unit.name, norm).mean for unit in self.units]
+        rise = [self.increase(unit.name).mean for unit in self.units]
+        if len(self.units) < 3 or len(set(far)) == 1 or len(set(rise)) == 1:
+            return None
+        result = spearmanr(far, rise)
+        return Correlation(float(result.statistic), float(result.pvalue), len(far))
+
+    @property
+    def policy(self) -> str:
+        """What became of running statistics, for figures and pages."""
+        if not self.batch_norms:
+            return "no batch norm"
+        return f"batch norm {self.bn}: {EXPLAINED[self.bn]}"
+
+    @property
+    def headline(self) -> str:
+        """The answer in words."""
+        critical, undecided = self.critical, self.of_verdict("undecided")
+        are = "is" if len(critical) == 1 else "are"
+        text = f"{len(critical)} of {len(self.units)} layers {are} critical"
+        text += f" ({', '.join(critical)})" if critical else ""
+        text += (
+            f": initial weights in place of trained ones raise the test error by more than "
+            f"{100 * CRITICAL:g} points."
+        )
+        if undecided:
+            text += f" These networks do not decide it for {', '.join(undecided)}."
+        worst = max(self.units, key=lambda unit: self.increase(unit.name).mean).name
+        return (
+            f"{text} The costliest is {worst}, {_points(self.increase(worst))}; the mean over "
+            f"layers is {_points(self.robustness)}. {self.policy[0].upper()}{self.policy[1:]}. "
+            f"{len(self.seeds)} {'network' if len(self.seeds) == 1 else 'networks'}, test error "
+            f"{_percent(summarize(self.trained))}."
+        )
+
+    @property
+    def meaning(self) -> str:
+        """What it means, in words."""
+        text = (
+            "After training, one layer at a time is given back the weights it had at an earlier "
+            "epoch, or weights drawn anew, and the network is tested without any training. A "
+            "layer that can go back to its initial weights at no cost has learnt little that the "
+            "others need; one that cannot is critical."
+        )
+        sentences = []
+        for norm, name in (("l2", "root mean square"), ("linf", "largest")):
+            if found := self.correlation(norm):
+                sentences.append(
+                    f"{found.rho:+.2f} for the {name} change of a weight (p = {found.p:.2g})"
+                )
+        if sentences:
+            text += (
+                " How far training took a layer and what its reset costs have the rank "
+                f"correlation {', '.join(sentences)}, over {len(self.units)} layers."
+            )
+        return text
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each cell."""
+        return [
+            {
+                "unit": cell.unit or "none",
+                "epoch": cell.source,
+                "seed": cell.seed,
+                "draw": cell.draw,
+                "bn": self.bn if self.batch_norms else "",
+                "test_error": cell.error,
+                "test_loss": cell.loss,
+            }
+            for cell in self.cells
+        ]
+
+    def table(self) -> Table:
+        """A row for each unit."""
+        columns = ["layer", "weights", "error at epoch 0 (%)", "rise (points), 95% interval"]
+        columns += ["error drawn anew (%)", "RMS change", "largest change", "verdict"]
+        rows = []
+        for unit in self.units:
+            drawn = self.errors(unit.name, DRAWN)
+            rows.append(
+                [
+                    " + ".join((unit.name, *unit.modules[1:])),
+                    f"{unit.parameters:,}",
+                    _percent(summarize(self.errors(unit.name, 0) or []), sign=""),
+                    _points(self.increase(unit.name), unit=""),
+                    "" if drawn is None else _percent(summarize(drawn), sign=""),
+                    f"{self.distance(unit.name, 'l2').mean:.2g}",
+                    f"{self.distance(unit.name, 'linf').mean:.2g}",
+                    self.verdict(unit.name),
+                ]
+            )
+        return Table(columns, rows)
+
+    def draw(self, path: Any) -> None:
+        """Heatmap of units by epochs, and distance against rise."""
+        from weightfold.probes.layers.figures import draw_reset
+
+        draw_reset(self, path)
+
+    def record(self) -> dict[str, Any]:
+        """All fields as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """The finding that `record` is of."""
+        fields: dict[str, Any] = {key: value for key, value in record.items() if key != "probe"}
+        for key in ("epochs", "seeds", "notes", "sessions"):
+            fields[key] = tuple(fields[key])
+        fields["units"] = tuple(
+            Unit(u["name"], tuple(u["modules"]), tuple(u["tensors"]), u["parameters"])
+            for u in fields["units"]
+        )
+        fields["cells"] = tuple(Cell(**cell) for cell in fields["cells"])
+        fields["distances"] = tuple(Distance(**one) for one in fields["distances"])
+        return cls(**fields)
+
+
+def finite(value: float) -> float | None:
+    """The value, None if it is NaN or infinite, which JSON has no word for."""
+    return value if isfinite(value) else None
+
+
+def _points(rise: Paired, unit: str = " points") -> str:
+    text = f"{100 * rise.mean:.1f}{unit}"
+    if rise.low is None or rise.high is None:
+        return text
+    return f"{text} ({100 * rise.low:.1f} to {100 * rise.high:.1f})"
+
+
+def _percent(value: Summary, sign: str = "%") -> str:
+    spread = "" if value.std is None else f" ± {100 * value.std:.1f}"
+    return f"{100 * value.mean:.1f}{spread}{sign}"

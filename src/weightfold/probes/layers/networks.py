@@ -1,0 +1,181 @@
+"""Trained networks with the weights they had at earlier epochs."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from weightfold.data.samples import Samples
+from weightfold.files import write_json
+from weightfold.probes.layers.splice import Checkpoint, read_checkpoint, take
+from weightfold.probes.models import Model, net_of
+from weightfold.train.checkpoint import RUN
+from weightfold.train.recipe import Recipe
+from weightfold.train.record import check_same
+from weightfold.train.runs import Observer, Start, View
+from weightfold.train.steps import REMEDY, NonFiniteLoss
+from weightfold.train.together import train_together
+
+
+@dataclass(frozen=True)
+class Network:
+    """A trained network and its past.
+
+    Attributes:
+        seed: Its seed; the index among networks whose checkpoints were given.
+        net: With the trained weights.
+        past: Epoch -> tensors, from 0 to the last, which are those of `net`.
+    """
+
+    seed: int
+    net: nn.Module
+    past: Mapping[int, Mapping[str, Tensor]]
+
+
+def saved_epochs(reset_to: Sequence[int] | None, last: int) -> tuple[int, ...]:
+    """Epochs at which weights are kept: 0, those of `reset_to`, and the last.
+
+    Args:
+        reset_to: None: 1, 2, 4, 8 and so on.
+        last: Epochs of training.
+
+    Raises:
+        ValueError: One of them is outside 0..last.
+    """
+    if reset_to is None:
+        middle = [2**k for k in range(last.bit_length()) if 2**k < last]
+    else:
+        middle = list(reset_to)
+    if bad := [epoch for epoch in middle if not 0 <= epoch <= last]:
+        raise ValueError(f"reset_to has epoch {bad[0]}; the recipe trains epochs 0 to {last}")
+    return tuple(sorted({0, *middle, last}))
+
+
+def trained_networks(
+    model: Model,
+    samples: Samples,
+    recipe: Recipe,
+    seeds: Sequence[int],
+    epochs: tuple[int, ...],
+    *,
+    folder: Path | None,
+    device: torch.device | str,
+    hear: Callable[[int], None],
+) -> tuple[list[Network], tuple[str, ...]]:
+    """Train a network for each seed and keep its weights on the way.
+
+    Args:
+        model: A module, the start of all, or a function of the seed.
+        samples: To train on.
+        recipe: Hyperparameters.
+        seeds: Of the networks, all different.
+        epochs: When to keep the weights.
+        folder: Where training can go on from; None: nowhere.
+        device: To train on.
+        hear: Called with the epochs trained so far, of all networks together.
+
+    Returns:
+        The networks; and what became of those that are left out.
+
+    Raises:
+        FileExistsError: The folder holds other runs, or runs whose weights were kept at other
+            epochs.
+        NonFiniteLoss: Every network's loss became NaN or infinite.
+    """
+    if folder is not None:
+        kept = {"weights kept at epochs": list(epochs)}
+        if not check_same(kept, folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(folder / RUN, {"configuration": kept})
+    observers: list[_Past] = []
+    progress: dict[str, int] = {}
+
+    def observer() -> _Past:
+        observers.append(_Past(epochs, progress, hear))
+        return observers[-1]
+
+    starts = {f"seed{seed}": Start(net_of(model, seed), samples, seed) for seed in seeds}
+    runs = train_together(starts, recipe, folder=folder, observer=observer, device=device)
+    pasts = {name: past for seen in observers for name, past in seen.state.items()}
+    networks = [
+        Network(seed, starts[name].net, pasts[name])
+        for seed, name in zip(seeds, starts, strict=True)
+        if not runs[name].failed
+    ]
+    failed = tuple(f"Left out: {name}, {run.failed}." for name, run in runs.items() if run.failed)
+    if not networks:
+        raise NonFiniteLoss(f"no network could be trained; {failed[0]} {REMEDY}")
+    return networks, failed
+
+
+class _Past(Observer):
+    """Keeps the tensors of every run at some epochs: name -> epoch -> tensors."""
+
+    def __init__(
+        self, epochs: Iterable[int], progress: dict[str, int], hear: Callable[[int], None]
+    ) -> None:
+        super().__init__()
+        self._epochs, self._progress, self._hear = set(epochs), progress, hear
+
+    def see(self, view: View) -> None:
+        self._progress |= dict.fromkeys(view.names, view.epoch)
+        self._hear(sum(self._progress.values()))
+        if view.epoch in self._epochs:
+            for name in view.names:
+                tensors = {key: t.cpu() for key, t in view.tensors(name).items()}
+                self.state[name] = {**self.state.get(name, {}), view.epoch: tensors}
+
+
+Checkpoints = Mapping[int, Checkpoint]
+"""Epoch -> checkpoint: 0 is the initial one, the last the trained one."""
+
+
+def given_networks(
+    net: nn.Module, checkpoints: Checkpoints | Sequence[Checkpoints], device: torch.device | str
+) -> list[Network]:
+    """The networks that checkpoints are of.
+
+    Args:
+        net: Of the same class; left unchanged.
+        checkpoints: Of one network, or of several with the same epochs.
+        device: For the networks.
+
+    Raises:
+        TypeError: They are no mappings of epochs, or no checkpoints.
+        ValueError: Epoch 0 or a later one is missing, networks differ in their epochs, or a
+            checkpoint is of another network.
+        FileNotFoundError: A file is missing.
+    """
+    several = [checkpoints] if isinstance(checkpoints, Mapping) else list(checkpoints)
+    for one in several:
+        if not isinstance(one, Mapping) or not all(isinstance(epoch, int) for epoch in one):
+            raise TypeError(
+                "checkpoints must map epochs (int) to state_dicts or safetensors paths, or be a "
+                "list of such mappings, one for each network"
+            )
+        if min(one, default=-1) != 0 or len(one) < 2:
+            raise ValueError(
+                f"checkpoints has the epochs {sorted(one)}; give at least the initial weights, as "
+                "epoch 0, and the trained ones, as the last"
+            )
+        if one.keys() != several[0].keys():
+            raise ValueError(
+                f"checkpoints of network {several.index(one)} have the epochs {sorted(one)}, those "
+                f"of the first {sorted(several[0])}; give the same ones"
+            )
+    if not several:
+        raise ValueError("checkpoints is empty; give a mapping of epochs for each network")
+    networks = []
+    for index, one in enumerate(several):
+        past = {
+            epoch: read_checkpoint(one[epoch], net, f"checkpoints[{epoch}]")
+            for epoch in sorted(one)
+        }
+        copy = deepcopy(net).to(device)
+        trained = past[max(past)]
+        take(copy, trained, trained)
+        networks.append(Network(index, copy, past))
+    return networks

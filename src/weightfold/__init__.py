@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from weightfold.probes.memory import memorizer as memorizer
     from weightfold.probes.tickets.probe import lottery_ticket as lottery_ticket
     from weightfold.probes.tickets.shrink import shrink as shrink
-    from weightfold.probes.tickets.probe import lottery_ticket as lottery_ticket
-    from weightfold.probes.tickets.shrink import shrink as shrink
 
 _HOMES = {
     "Chain": "chains.chain",
@@ -48,7 +46,6 @@ _HOMES = {
     "linear_from_twin": "chains.twin",
     "load": "core.store",
     "lottery_ticket": "probes.tickets.probe",
-    "lottery_ticket": "probes.tickets.probe",
     "mask": "core.verbs",
     "memorization": "probes.memory",
     "memorizer": "probes.memory",
@@ -56,9 +53,8 @@ _HOMES = {
     "plan_sharing": "domains.plan",
     "save": "core.store",
     "share": "domains.verb",
+    "shrink": "probes.tickets.shrink",
     "splice": "probes.layers.splice",
-    "shrink": "probes.tickets.shrink",
-    "shrink": "probes.tickets.shrink",
     "subspace": "core.verbs",
 }
 

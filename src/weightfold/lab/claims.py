@@ -57,7 +57,7 @@ def above(a: str, b: str, measure: str) -> Check:
         printed = results.published(a, measure), results.published(b, measure)
         if printed[0] and printed[1]:
             text += f"; paper {printed[0][0] - printed[1][0]:+.2f}"
-        return Verdict(_judge(difference), text)
+        return Verdict(judge(difference), text)
 
     return check
 
@@ -76,7 +76,7 @@ def at_most(label: str, measure: str, limit: float) -> Check:
             return Verdict("not run", f"{label}: not run")
         room = paired([limit] * len(values), values)
         return Verdict(
-            _judge(room),
+            judge(room),
             f"{results.measure(measure).title}: {limit:g} - ({label}) {describe(room)}",
         )
 
@@ -105,7 +105,8 @@ def describe(difference: Paired) -> str:
     return f"{difference.mean:+.2f}, 95% {interval}, {difference.n} seeds"
 
 
-def _judge(difference: Paired) -> Holds:
+def judge(difference: Paired) -> Holds:
+    """Whether a difference that is said to be above 0 is, as `Verdict` says."""
     if difference.mean <= 0:
         return "does not hold"
     return "holds" if difference.low is not None and difference.low > 0 else "unclear"

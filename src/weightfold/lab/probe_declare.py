@@ -58,17 +58,16 @@ class ProbeMeasure:
     Attributes:
         key: In CSV and JSON, and in `ProbeLine.published`.
         title: With its unit.
-        of: Gives it from the records of a line's finished cells, at least one; None if they do not
-            tell it.
-        probe: Name of the probe whose findings tell it; "" for networks trained plainly.
+        of: Name of a probe, "" for networks trained plainly -> what gives it from the records of a
+            line's finished cells, at least one; None if they do not tell it. Lines of other probes
+            have not got it.
         digits: Shown after the decimal point.
         relative: Ours is compared with the published number by their ratio; else by the difference.
     """
 
     key: str
     title: str
-    of: Callable[[Sequence[Any]], Estimate | None]
-    probe: str
+    of: Mapping[str, Callable[[Sequence[Any]], Estimate | None]]
     digits: int = 0
     relative: bool = False
 
@@ -83,7 +82,7 @@ class ProbeLine:
         published: Measure -> the paper's number.
         note: What differs from the paper, or why the numbers do.
         not_run: Why it has no cells; its published numbers are listed.
-        seeds: How many, where that is not the preset's.
+        seeds: At most so many, where that is fewer than the preset's.
     """
 
     label: str
@@ -167,7 +166,7 @@ class ProbeExperiment:
         Args:
             preset: One of `PRESETS`.
             data: None; lines have data of their own.
-            seeds: How many seeds instead of the preset's and the lines'.
+            seeds: How many seeds instead of the preset's; lines with few keep theirs if fewer.
 
         Returns:
             Label -> its cells.
@@ -181,8 +180,9 @@ class ProbeExperiment:
             raise ValueError(f"data={data!r}: lines of {self.name} have their own; leave data out")
         if seeds is not None and seeds < 1:
             raise ValueError(f"seeds={seeds}: give how many, at least 1")
+        count = seeds or self.presets[preset].seeds
         return {
-            line.label: line.cells[preset].over(seeds or line.seeds or self.presets[preset].seeds)
+            line.label: line.cells[preset].over(min(count, line.seeds or count))
             for line in self.lines
             if preset in line.cells
         }

@@ -59,9 +59,9 @@ class ProbeResults:
 
     def estimate(self, label: str, key: str) -> Estimate | None:
         """A measure of a line; None if it is not known."""
-        records, measure = self.records(label), self.measure(key)
-        told = records and getattr(records[0], "probe", "") == measure.probe
-        return measure.of(records) if told else None
+        records = self.records(label)
+        of = self.measure(key).of.get(getattr(records[0], "probe", "")) if records else None
+        return None if of is None else of(records)
 
     def published(self, label: str, key: str) -> Printed | None:
         """What the paper prints."""

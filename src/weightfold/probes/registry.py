@@ -14,7 +14,7 @@ from weightfold.train.recipe import Recipe
 if TYPE_CHECKING:
     from weightfold.probes.finding import Finding
 
-_GIVEN = ("model", "data", "recipe", "seeds", "trials", "folder", "device", "progress")
+_GIVEN = ("model", "data", "recipe", "seeds", "folder", "device", "progress")
 """Arguments of probes that are no options."""
 
 
@@ -76,15 +76,14 @@ class Probe:
         """
         if seeds < 1:
             raise ValueError(f"seeds={seeds}: give how many, at least 1")
-        return {"trials": seeds} if "trials" in self._parameters else {"seeds": range(seeds)}
+        return {"seeds": range(seeds)}
 
     def read(self, texts: Mapping[str, str]) -> dict[str, Any]:
         """Arguments of `measure` by what a spec gives.
 
         Args:
-            texts: Option -> text: its own options, several values as "10+20+30", values by name
-                as "fc1:0.2+fc2:0.1"; and the fields of its recipe, which then is the default with
-                these changes.
+            texts: Option -> text: its own options, several values as "10+20+30"; and the fields of
+                its recipe, which then is the default with these changes.
 
         Raises:
             ValueError: An option that it has not or that it needs, or a value out of range.
@@ -114,15 +113,11 @@ def _kind(annotation: Any) -> Any:
 
 
 def _value(value: Any, annotation: Any) -> Any:
-    """Several values, "10+20+30" or one alone, or values by name, where the annotation wants so."""
+    """Several values, "10+20+30" or one alone, where the annotation wants several."""
     kinds = {get_origin(kind) for kind in (annotation, *get_args(annotation))}
-    if value is None or not kinds & {tuple, list, Sequence, Mapping}:
+    if value is None or not kinds & {tuple, list, Sequence}:
         return value
-    parts = str(value).split("+")
-    if Mapping in kinds and all(":" in part for part in parts):
-        pairs = (part.rsplit(":", 1) for part in parts)
-        return {name: read_value(text) for name, text in pairs}
-    return tuple(read_value(part) for part in parts)
+    return tuple(read_value(part) for part in str(value).split("+"))
 
 
 PROBES: Mapping[str, Probe] = {

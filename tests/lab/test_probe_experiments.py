@@ -55,12 +55,12 @@ def made_up(fake_probe, stripes, tiny_cell, monkeypatch) -> ProbeExperiment:
         paper="Nobody",
         title="light",
         measures=(
-            ProbeMeasure("light", "light <lm>", light, "brightness", digits=1, relative=True),
-            ProbeMeasure("accuracy", "accuracy (%)", accuracy, "", digits=1),
+            ProbeMeasure("light", "light <lm>", {"brightness": light}, digits=1, relative=True),
+            ProbeMeasure("accuracy", "accuracy (%)", {"": accuracy}, digits=1),
         ),
         lines=(
             ProbeLine("bright", everywhere(cell), {"light": Printed(100.0, "Table 1")}, "a lamp"),
-            ProbeLine("dark", {"cpu": replace(cell, probe="brightness,lr=0.01")}, seeds=3),
+            ProbeLine("dark", {"cpu": replace(cell, probe="brightness,lr=0.01")}, seeds=1),
             ProbeLine("plain", everywhere(tiny_cell()), {"accuracy": Printed(99.0)}),
             ProbeLine("sun", published={"light": Printed(9e9, bound=">")}, not_run="no ladder"),
         ),
@@ -77,8 +77,8 @@ def test_cells_of_presets(made_up):
     assert list(smoke) == ["bright", "plain"] and list(cpu) == ["bright", "dark", "plain"]
     assert [c.seeds for c in smoke["bright"]] == [2]
     assert [c.seed for c in smoke["plain"]] == [0, 1]
-    assert [c.seeds for c in cpu["dark"]] == [3]
-    assert [c.seeds for c in made_up.cells("cpu", seeds=5)["dark"]] == [5]
+    assert [c.seeds for c in cpu["dark"]] == [1]
+    assert [c.seeds for c in made_up.cells("cpu", seeds=5)["bright"]] == [5]
     with pytest.raises(ValueError, match="preset='fast'"):
         made_up.cells("fast")
     with pytest.raises(ValueError, match="data='mnist'"):
@@ -111,7 +111,7 @@ def test_an_experiment_runs_and_reports(made_up, tmp_path, capsys):
     record = json.loads((folder / "results.json").read_text())
     assert record["claims"][0]["holds"] == "holds"
     assert [c["finished"] for c in record["cells"]] == [True] * 4
-    assert len((folder / "lines" / "dark.csv").read_text().splitlines()) == 1 + 3
+    assert len((folder / "lines" / "dark.csv").read_text().splitlines()) == 1 + 1
     before = page.read_bytes()
     report(tmp_path)
     assert re.sub(rb"Page written.*", b"", page.read_bytes()) == re.sub(

@@ -21,7 +21,7 @@ def measure(
     bn: Literal["keep", "source"],
     share: float = 0.5,
     dims: Sequence[int] | None = None,
-    shares: Mapping[str, float] | None = None,
+    shares: Mapping[str, float] | Sequence[str] = (),
     epochs: int = 1,
     recipe: Recipe = RECIPE,
     seeds: Sequence[int] = (0,),
@@ -54,7 +54,7 @@ def read(text: str) -> dict:
         ("dims=5", {"dims": (5,)}),
         ("dims=5+10", {"dims": (5, 10)}),
         ("dims=none", {"dims": None}),
-        ("shares=fc1.weight:0.5+fc2.weight:1", {"shares": {"fc1.weight": 0.5, "fc2.weight": 1}}),
+        ("shares=fc1:0.5+fc2:1", {"shares": ("fc1:0.5", "fc2:1")}),
         ("lr=0.5,batch_size=9", {"recipe": replace(RECIPE, lr=0.5, batch_size=9)}),
         (
             "schedule=step,milestones=2",

@@ -119,7 +119,8 @@ class ProbeExperiment:
         presets: Preset -> its size, one for each of `PRESETS`.
         claims: What the paper says of it.
         notes: What is said with the numbers.
-        draw: Writes the figure that stands above all, a PNG file; None: there is none.
+        draw: Writes the figure that stands above all, a PNG file; None: that of
+            `weightfold.lab.probe_figures.draw_first_measure`.
 
     Raises:
         ValueError: Labels repeat, or something refers to a measure or preset that the experiment

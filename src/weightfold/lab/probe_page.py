@@ -1,7 +1,7 @@
 """What an experiment of probes leaves in its folder: CSV, JSON, figures and one page."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from weightfold.files import write_csv, write_json
 from weightfold.lab.claims import Verdict
 from weightfold.lab.experiment_page import footer, machines
 from weightfold.lab.probe_declare import Estimate, Printed, ProbeLine, ProbeMeasure
+from weightfold.lab.probe_figures import draw_first_measure
 from weightfold.lab.probe_results import ProbeResults
 from weightfold.pages.page import Section, Table, write_page
 from weightfold.probes.finding import Finding
@@ -198,9 +199,9 @@ def _figure(results: ProbeResults, folder: Path) -> Path | None:
     """The figure above all, once something is finished."""
     path = folder / "figure.png"
     path.unlink(missing_ok=True)
-    if results.experiment.draw is None or not any(map(results.records, results.outcomes)):
+    if not any(map(results.records, results.outcomes)):
         return None
-    results.experiment.draw(results, path)
+    (results.experiment.draw or draw_first_measure)(results, path)
     return path
 
 
@@ -211,6 +212,9 @@ def _details(results: ProbeResults, folder: Path) -> Iterator[Section]:
         for finding in results.records(label):
             if not isinstance(finding, Finding):
                 continue
+            printed = results.published(label, results.experiment.measures[0].key)
+            if printed and not printed.bound and hasattr(finding, "published"):
+                finding = replace(finding, published=printed.value)
             slug = "".join(c if c.isalnum() or c in "-." else "-" for c in label)
             image = folder / f"{slug}.png"
             finding.draw(image)

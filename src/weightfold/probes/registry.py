@@ -59,8 +59,13 @@ class Probe:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Its own options with their defaults."""
-        return {n: p.default for n, p in self._parameters.items() if n not in _GIVEN}
+        """Its own options with their defaults, those left out that only a mapping can give."""
+        return {
+            name: parameter.default
+            for name, parameter in self._parameters.items()
+            if name not in _GIVEN
+            and _kinds(parameter.annotation) & {Mapping, Sequence} != {Mapping}
+        }
 
     @property
     def recipe(self) -> Recipe | None:
@@ -107,6 +112,11 @@ class Probe:
         return arguments
 
 
+def _kinds(annotation: Any) -> set[Any]:
+    """What an annotation and the parts of its union are generic forms of."""
+    return {get_origin(kind) for kind in (annotation, *get_args(annotation))}
+
+
 def _kind(annotation: Any) -> Any:
     """What `read_options` reads a value as; None: as what it looks like."""
     return annotation if annotation in (int, float, bool, str) else None
@@ -114,8 +124,7 @@ def _kind(annotation: Any) -> Any:
 
 def _value(value: Any, annotation: Any) -> Any:
     """Several values, "10+20+30" or one alone, where the annotation wants several."""
-    kinds = {get_origin(kind) for kind in (annotation, *get_args(annotation))}
-    if value is None or not kinds & {tuple, list, Sequence}:
+    if value is None or not _kinds(annotation) & {tuple, list, Sequence}:
         return value
     return tuple(read_value(part) for part in str(value).split("+"))
 
@@ -140,7 +149,7 @@ PROBES: Mapping[str, Probe] = {
         ),
         Probe(
             "memorization",
-            "weightfold.probes.memory:memorization:Memorization",
+            "weightfold.probes.memory.probe:memorization:Memorization",
             "whether the network could learn its data by heart: random labels, pixels, noise",
         ),
         Probe(

@@ -25,8 +25,8 @@ SMOKE_DATA = "digits,size=28,limit=256"
 SMOKE = replace(SGD, epochs=5, batch_size=32)
 SMOKE_SEARCH = "start=128,resolution=1"
 SMOKE_DIFFERS = (
-    "Everything: one seed, five epochs on 256 of scikit-learn's digits. This preset only shows that the "
-    "experiment runs."
+    "Everything: one seed, five epochs on 256 of scikit-learn's digits. This preset only shows "
+    "that the experiment runs."
 )
 
 

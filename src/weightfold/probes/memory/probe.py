@@ -1,0 +1,268 @@
+"""`wf.memorization`: does the network fit noise, and how much later than true data?"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from weightfold.data.disturb import CONDITIONS, IN_PART, disturb
+from weightfold.data.samples import Data, Samples, as_samples
+from weightfold.probes.memory.critical import search
+from weightfold.probes.memory.finding import Memorization
+from weightfold.probes.memory.fits import Fit, Line
+from weightfold.probes.memory.points import contradictions
+from weightfold.probes.models import Model, net_of
+from weightfold.probes.progress import Progress, Tell, telling
+from weightfold.train.recipe import Recipe
+from weightfold.train.record import session
+from weightfold.train.runs import Point, Run, Start
+from weightfold.train.steps import REMEDY, NonFiniteLoss
+from weightfold.train.together import train_together
+
+RECIPE = Recipe(epochs=100, lr=0.01, schedule="constant", crop_padding=0, flip=False)
+"""Momentum SGD in batches of 128 with the learning rate of Zhang et al.'s MLPs, without a
+regulariser. Ours: that lr stays (theirs falls by 5% an epoch) and the number of epochs."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Another way to train, such as with a regulariser.
+
+    Attributes:
+        model: With dropout, say; None: the network of the call.
+        recipe: With weight decay or with crop and flip, say; None: the recipe of the call.
+    """
+
+    model: Model | None = None
+    recipe: Recipe | None = None
+
+
+def memorization(
+    model: Model,
+    data: Data,
+    *,
+    conditions: Sequence[str] = CONDITIONS,
+    fractions: Sequence[float] = (),
+    noise: Sequence[str] = ("random-labels",),
+    variants: Mapping[str, Variant] | None = None,
+    radius: float | None = None,
+    recipe: Recipe = RECIPE,
+    seeds: Sequence[int] = (0, 1, 2),
+    folder: Path | None = None,
+    device: torch.device | str = "cpu",
+    progress: bool | Tell = True,
+) -> Memorization:
+    """Train on true data and on noise until no training error is left.
+
+    The experiments of Zhang, Bengio, Hardt, Recht, Vinyals, "Understanding deep learning requires
+    rethinking generalization" (2017), section 2, and the time to convergence of Arpit et al., "A
+    closer look at memorization in deep networks" (2017), section 3.3.2. The training error is
+    measured once an epoch, in eval mode and on the whole training set. Of each seed all networks
+    start from the same weights and read their data in the same order; its noise is its own.
+
+    Args:
+        model: A module, whose present weights all networks start from, or a function that makes the
+            network of a seed; left unchanged.
+        data: Inputs and labels, see `weightfold.data.samples.as_samples`.
+        conditions: Of `weightfold.data.disturb.CONDITIONS`, each on the whole training set.
+        fractions: Fractions of the training set, in (0, 1), at which those of `noise` are done too.
+        noise: Of random-labels, random-pixels and gaussian.
+        variants: Name -> another network or recipe, trained on true and on random labels.
+        radius: Of the box in which critical samples are searched around the test inputs, at the end
+            of training; see `critical_sample_ratio`. None: they are not.
+        recipe: Of every network but variants with their own; epochs is when it is given up.
+        seeds: Of noise, order and, with a function, weights.
+        folder: Of the runs; a call that was stopped goes on from it. None: nothing is written.
+        device: To train on.
+        progress: Show a bar; or a function that is told how far the probe is.
+
+    Returns:
+        Times, accuracies and verdicts. Where zero training error was not reached, the epochs tried
+        are given as a bound; a network whose loss became NaN or infinite is named in the notes and
+        left out.
+
+    Raises:
+        TypeError: `model` is no model.
+        ValueError: An argument is out of range.
+        NonFiniteLoss: No network came to its end.
+        FileExistsError: The folder holds other runs.
+    """
+    samples = as_samples(data)
+    variants = variants or {}
+    plan = _plan(conditions, fractions, noise, variants)
+    seeds = tuple(seeds)
+    if not seeds or len({*seeds}) < len(seeds):
+        raise ValueError(f"seeds={seeds}: give at least one, each once")
+    if radius is not None and not radius > 0:
+        raise ValueError(f"radius={radius}: give a number above 0, in the unit of the inputs")
+    net = net_of(model, seeds[0])
+    fits: list[Fit] = []
+    notes: list[str] = []
+    with telling(progress, "memorization") as tell:
+        for index, line in enumerate(plan):
+
+            def told(share: float, text: str, index: int = index) -> None:
+                tell(Progress(index + share, len(plan), text))
+
+            variant = variants.get(line.variant, Variant())
+            found, said = _train(
+                line,
+                model if variant.model is None else variant.model,
+                samples,
+                recipe if variant.recipe is None else variant.recipe,
+                seeds,
+                radius=radius,
+                folder=None if folder is None else folder / "runs" / line.name,
+                device=device,
+                told=told,
+            )
+            fits += found
+            notes += said
+    if not fits:
+        raise NonFiniteLoss(f"no network came to its end ({'; '.join(notes)}); {REMEDY}")
+    size = sum(p.numel() for p in net.parameters())
+    return Memorization(
+        fits=tuple(fits),
+        network=f"{type(net).__name__} ({size:,} weights)",
+        data=f"{samples.name} ({len(samples.train):,} training examples)",
+        chance=1 / samples.num_classes,
+        epochs=recipe.epochs,
+        radius=radius,
+        notes=(_policy(recipe, radius), *notes),
+        sessions=(session(device),),
+    )
+
+
+def _plan(
+    conditions: Sequence[str],
+    fractions: Sequence[float],
+    noise: Sequence[str],
+    variants: Mapping[str, Variant],
+) -> list[Line]:
+    for name, given, allowed in (("conditions", conditions, CONDITIONS), ("noise", noise, IN_PART)):
+        if unknown := [one for one in given if one not in allowed]:
+            raise ValueError(f"{name} has {unknown[0]!r}; give some of {', '.join(allowed)}")
+    for fraction in fractions:
+        if not 0 < fraction < 1:
+            raise ValueError(f"fractions has {fraction}; give numbers above 0 and below 1")
+    for name in variants:
+        if not re.fullmatch(r"[\w.-]+( [\w.-]+)*", name):
+            raise ValueError(
+                f"variants has {name!r}; name them in letters, digits, . _ - and space"
+            )
+    lines: list[Line] = []
+    for condition in dict.fromkeys((*conditions, *(noise if fractions else ()))):
+        lines += [Line(condition, f) for f in sorted(fractions) if condition in noise]
+        lines += [Line(condition)] if condition in conditions else []
+    lines += [Line(one, variant=name) for name in variants for one in ("true", "random-labels")]
+    if not lines:
+        raise ValueError(
+            "conditions, fractions and variants are empty; give at least one condition"
+        )
+    return list(dict.fromkeys(lines))
+
+
+def _train(
+    line: Line,
+    model: Model,
+    samples: Samples,
+    recipe: Recipe,
+    seeds: tuple[int, ...],
+    *,
+    radius: float | None,
+    folder: Path | None,
+    device: torch.device | str,
+    told: Callable[[float, str], None],
+) -> tuple[list[Fit], list[str]]:
+    """The networks of a line, one for each seed; and what is to be said of them."""
+    starts: dict[str, Start] = {}
+    for seed in seeds:
+        disturbed = disturb(samples, line.condition, fraction=line.fraction, seed=seed)
+        starts[f"seed-{seed}"] = Start(net_of(model, seed), disturbed, seed)
+    done = dict.fromkeys(starts, 0.0)
+    longest = recipe.epochs * len(samples.train) / recipe.batch_size
+
+    def listen(name: str, point: Point) -> None:
+        done[name] = min(1.0, point.step / longest)
+        accuracy = f"training accuracy {point.accuracies['train']:.1%}"
+        told(sum(done.values()) / len(done), f"{line.title}, {name}: {accuracy}")
+
+    runs = train_together(
+        starts,
+        recipe,
+        folder=folder,
+        measure=("train", "test"),
+        until=_fitted,
+        device=device,
+        listen=listen,
+    )
+    fits, notes = [], []
+    for seed, (name, run) in zip(seeds, runs.items(), strict=True):
+        if run.failed:
+            notes.append(f"{line.title}, seed {seed}: left out, {run.failed}.")
+            continue
+        critical = None
+        if radius is not None:
+            told(sum(done.values()) / len(done), f"{line.title}, {name}: critical samples")
+            critical = _critical(starts[name], radius, device)
+        fits.append(_fit(line, seed, run, samples, starts[name].data, critical))
+    missed = [starts[f"seed-{fit.seed}"].data.train for fit in fits if fit.zero_epoch is None]
+    wrong = [contradictions(train.x, train.y) for train in missed]
+    if any(wrong):
+        notes.append(
+            f"{line.title}: equal inputs have different labels, so that at least {min(wrong)} of "
+            f"{len(samples.train)} examples stay wrong whatever is learnt."
+        )
+    told(1.0, line.title)
+    return fits, notes
+
+
+def _fitted(run: Run) -> bool:
+    return run.last.accuracies["train"] == 1
+
+
+def _critical(start: Start, radius: float, device: torch.device | str) -> float:
+    samples = start.data.to(device)
+    first = search(start.net, samples, samples.test.x, radius=radius, seed=start.seed)
+    return (first > 0).double().mean().item()
+
+
+def _fit(
+    line: Line, seed: int, run: Run, before: Samples, after: Samples, critical: float | None
+) -> Fit:
+    zero = next((p.step for p in run.points if p.accuracies["train"] == 1), None)
+    changed = (after.train.x != before.train.x).flatten(1).any(dim=1)
+    return Fit(
+        line=line,
+        seed=seed,
+        examples=len(after.train),
+        labels_changed=int((after.train.y != before.train.y).sum()),
+        inputs_changed=int(changed.sum()),
+        zero_epoch=None if zero is None else zero / run.steps_per_epoch,
+        zero_step=zero,
+        epochs=run.last.step / run.steps_per_epoch,
+        train_accuracy=run.last.accuracies["train"],
+        test_accuracy=run.last.accuracies["test"],
+        critical=critical,
+        seconds=run.seconds,
+        curve=tuple(
+            (p.step / run.steps_per_epoch, p.accuracies["train"], p.accuracies["test"])
+            for p in run.points
+        ),
+    )
+
+
+def _policy(recipe: Recipe, radius: float | None) -> str:
+    """What decides the numbers."""
+    text = (
+        f"Training error is measured after each epoch, in eval mode on the whole training set; a "
+        f"network is trained until it is zero, at most {recipe.epochs} epochs ({recipe.optimizer}, "
+        f"lr {recipe.lr:g}, {recipe.schedule} schedule, batches of {recipe.batch_size}). Random "
+        "labels are drawn from all classes, their own included. Test inputs and labels are "
+        "undisturbed, but for shuffled pixels."
+    )
+    if radius is None:
+        return text
+    return f"{text} Critical samples were searched in a box of radius {radius:g}."

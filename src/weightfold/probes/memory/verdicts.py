@@ -1,0 +1,171 @@
+"""What Zhang et al. 2017 and Arpit et al. 2017 claim, and whether the networks bear it out."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from math import exp, log
+from statistics import fmean, linear_regression
+from typing import Literal
+
+from weightfold.pages.statistics import Paired, paired
+from weightfold.probes.memory.fits import Fits, Line, spread
+
+Holds = Literal["holds", "unclear", "does not hold"]
+
+NEAR_CHANCE = 0.02
+"""Test accuracy at most this far from chance counts as chance; ours. Zhang et al.'s networks that
+were trained on random labels lie between 9.8% and 10.6%."""
+
+TRUE, RANDOM = Line("true"), Line("random-labels")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a claim came to.
+
+    Attributes:
+        claim: In our words.
+        holds: "holds": on the claim's side with the whole 95% interval over seeds; "unclear": only
+            in the mean, or there is but one seed; "does not hold": not even that.
+        numbers: What decides it.
+    """
+
+    claim: str
+    holds: Holds
+    numbers: str
+
+    @property
+    def text(self) -> str:
+        """In a sentence."""
+        return f"{self.claim}: {self.holds} ({self.numbers})."
+
+
+def judge(difference: Paired) -> Holds:
+    """Whether a difference is above 0."""
+    if difference.mean <= 0:
+        return "does not hold"
+    return "holds" if difference.low is not None and difference.low > 0 else "unclear"
+
+
+def verdicts(fits: Fits, chance: float) -> Iterator[Verdict]:
+    """Those claims that the networks can decide.
+
+    Args:
+        fits: The networks.
+        chance: Accuracy of guessing.
+    """
+    plain = [line for line in fits.lines if not line.variant]
+    if plain:
+        yield _all_fitted(fits, plain)
+    if fits.of(RANDOM):
+        yield _at_chance(fits, chance)
+    if fits.of(TRUE) and fits.of(RANDOM):
+        yield _later(fits)
+        critical = {line: _critical(fits, line) for line in (TRUE, RANDOM)}
+        if all(critical.values()):
+            yield _more_critical(critical[TRUE], critical[RANDOM])
+    for condition in dict.fromkeys(line.condition for line in plain):
+        lines = fits.noises(condition)
+        if condition != "true" and len(lines) > 2:
+            yield _grows(fits, condition, lines)
+    regularised = [n for n in fits.lines if n.variant and n.condition == RANDOM.condition]
+    if regularised:
+        yield _not_prevented(fits, regularised)
+
+
+def _all_fitted(fits: Fits, lines: list[Line]) -> Verdict:
+    missed = [line for line in lines if not fits.reached(line)]
+    return Verdict(
+        "Every condition is fitted to zero training error",
+        "does not hold" if missed else "holds",
+        "; ".join(
+            f"{line.title} {fits.epochs(line)} epochs, training accuracy "
+            f"{fits.accuracy(line, 'train')}%"
+            for line in missed
+        )
+        or f"{len(lines)} conditions",
+    )
+
+
+def _at_chance(fits: Fits, chance: float) -> Verdict:
+    values = [fit.test_accuracy for fit in fits.of(RANDOM).values()]
+    found = paired(values, [chance] * len(values))
+    holds: Holds = "does not hold"
+    if abs(found.mean) <= NEAR_CHANCE:
+        sure = found.low is not None and max(-found.low, found.high or 0.0) <= NEAR_CHANCE
+        holds = "holds" if sure else "unclear"
+    return Verdict(
+        "After training on random labels the test accuracy is that of chance, "
+        f"within {100 * NEAR_CHANCE:g} points",
+        holds,
+        f"{fits.accuracy(RANDOM, 'test')}%, chance {chance:.2%}{_interval(found, 100, ' points')}",
+    )
+
+
+def _later(fits: Fits) -> Verdict:
+    true, random = fits.of(TRUE), fits.of(RANDOM)
+    # Where true labels were not fitted, nothing bounds the ratio from below.
+    seeds = [s for s in true if s in random and true[s].zero_epoch is not None]
+    claim = "Random labels are fitted later than true ones"
+    if not seeds:
+        return Verdict(claim, "unclear", f"true labels {fits.epochs(TRUE)} epochs")
+    found = paired(
+        [log(random[s].at_least) for s in seeds],
+        [log(true[s].at_least) for s in seeds],
+    )
+    text = f"{fits.epochs(RANDOM)} epochs against {fits.epochs(TRUE)}, {exp(found.mean):.2f} times"
+    if found.low is not None and found.high is not None:
+        text += f" as many, 95% [{exp(found.low):.2f}, {exp(found.high):.2f}], {found.n} seeds"
+    return Verdict(claim, judge(found), text)
+
+
+def _critical(fits: Fits, line: Line) -> dict[int, float]:
+    return {s: 100 * f.critical for s, f in fits.of(line).items() if f.critical is not None}
+
+
+def _more_critical(true: dict[int, float], random: dict[int, float]) -> Verdict:
+    seeds = [s for s in true if s in random]
+    claim = "Trained on random labels, more test examples are critical than trained on true ones"
+    if not seeds:
+        return Verdict(claim, "unclear", "no seed has both")
+    a, b = [random[s] for s in seeds], [true[s] for s in seeds]
+    found = paired(a, b)
+    text = f"{spread(a, '{:.1f}')}% against {spread(b, '{:.1f}')}%"
+    return Verdict(claim, judge(found), text + _interval(found, 1, " points"))
+
+
+def _grows(fits: Fits, condition: str, lines: list[Line]) -> Verdict:
+    seeds = [s for s in fits.of(lines[0]) if all(s in fits.of(line) for line in lines)]
+    claim = f"The more noise, the later it is fitted ({condition.replace('-', ' ')})"
+    numbers = ", ".join(f"{line.noise:.0%}: {fits.epochs(line)}" for line in lines)
+    if not seeds:
+        return Verdict(claim, "unclear", numbers)
+    epochs = {line: {s: fits.of(line)[s].at_least for s in seeds} for line in lines}
+    noise = [line.noise for line in lines]
+    slopes = [
+        linear_regression(noise, [log(epochs[line][s]) for line in lines]).slope for s in seeds
+    ]
+    holds = judge(paired(slopes, [0.0] * len(slopes)))
+    means = [fmean(epochs[line].values()) for line in lines]
+    if holds == "holds" and any(b < a for a, b in pairwise(means)):
+        holds = "unclear"
+    return Verdict(claim, holds, f"epochs at {numbers}")
+
+
+def _not_prevented(fits: Fits, lines: list[Line]) -> Verdict:
+    return Verdict(
+        "Explicit regularisation does not keep the network from fitting random labels",
+        "holds" if all(fits.reached(line) for line in lines) else "does not hold",
+        "; ".join(
+            f"{line.variant} {fits.epochs(line)} epochs, training accuracy "
+            f"{fits.accuracy(line, 'train')}%"
+            for line in lines
+        ),
+    )
+
+
+def _interval(found: Paired, factor: float, unit: str) -> str:
+    if found.low is None or found.high is None:
+        return ", one seed"
+    low, high = factor * found.low, factor * found.high
+    return f", 95% [{low:+.2f}, {high:+.2f}]{unit}, {found.n} seeds"

@@ -1,7 +1,7 @@
 """What an experiment of probes leaves in its folder: CSV, JSON, figures and one page."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -213,8 +213,8 @@ def _details(results: ProbeResults, folder: Path) -> Iterator[Section]:
             if not isinstance(finding, Finding):
                 continue
             printed = results.published(label, results.experiment.measures[0].key)
-            if printed and not printed.bound and hasattr(finding, "published"):
-                finding = replace(finding, published=printed.value)
+            if printed and not printed.bound:
+                finding = finding.beside(printed.value)
             slug = "".join(c if c.isalnum() or c in "-." else "-" for c in label)
             image = folder / f"{slug}.png"
             finding.draw(image)

@@ -63,6 +63,10 @@ class Finding(ABC):
         """A short table for the page; None for none."""
         return None
 
+    def beside(self, published: float) -> Self:
+        """The finding as it stands beside a published value; the same if it shows none."""
+        return self
+
     def section(self, folder: Path, title: str) -> Section:
         """The finding as a part of a page; draws its figure into `folder`."""
         image = folder / f"{self.probe}.png"

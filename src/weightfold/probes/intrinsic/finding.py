@@ -1,7 +1,7 @@
 """What searching for the intrinsic dimension found."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import exp, log
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -80,6 +80,10 @@ class IntrinsicDimension(Finding):
     trained: tuple[Trained, ...]
     recipe: Recipe
     published: float | None = None
+
+    def beside(self, published: float) -> Self:
+        """The finding with a published value in headline and figure."""
+        return replace(self, published=published)
 
     @property
     def baseline(self) -> Summary:

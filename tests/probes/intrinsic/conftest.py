@@ -16,12 +16,12 @@ def blobs(count: int, seed: int) -> Examples:
     return Examples(2 * centres[y] + torch.randn(count, 6, generator=generator), y)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def samples() -> Samples:
     return Samples(blobs(160, 0), blobs(300, 1), 3, name="blobs")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def quick() -> Recipe:
     return QUICK
 
@@ -32,6 +32,6 @@ def mlp(seed: int = 0) -> nn.Sequential:
         return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_net():
     return mlp

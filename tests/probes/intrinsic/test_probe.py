@@ -19,7 +19,7 @@ from weightfold.train.recipe import Recipe
 ALONE, SIDE_BY_SIDE = 1, 24
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def probe(make_net, samples, quick):
     """The probe with small defaults."""
 
@@ -29,6 +29,12 @@ def probe(make_net, samples, quick):
         return intrinsic_dimension(model, data, **options)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def found(probe) -> IntrinsicDimension:
+    """An answer from two seeds, one run after another."""
+    return probe(together=ALONE)
 
 
 def same(a: IntrinsicDimension, b: IntrinsicDimension) -> bool:
@@ -50,12 +56,10 @@ def test_the_answer_follows_from_the_runs(probe, together):
     wanted = (exp(fmean(logs) - half), exp(fmean(logs) + half))
     assert found.interval == pytest.approx(wanted, rel=1e-9)
     assert {run.seed for run in found.trained} == {0, 1, 2}
-    assert any(("nested" in note) == (together > 1) for note in found.notes if "ubspace" in note)
+    assert any("nested" in note for note in found.notes) == (together > 1)
 
 
-def test_each_dimension_is_the_subspace_itself(probe, make_net, samples, quick):
-    """The accuracies of one run are those of the engine on `wf.subspace`, with theta0 at first."""
-    found = probe(together=ALONE)
+def test_runs_begin_at_the_initial_weights(found, make_net, samples, quick):
     run = found.trained[0]
     x, y = samples.test.x, samples.test.y
     right = (make_net(run.seed)(x).argmax(dim=1) == y).double().mean().item()
@@ -88,10 +92,10 @@ def test_bound_where_the_bar_is_never_reached(probe):
     assert "above 2" in found.headline
 
 
-def test_validation_set_is_used_where_there_is_one(probe, samples):
-    found = probe(data=samples.hold_out(40))
-    assert (found.part, found.examples) == ("validation", 40)
-    assert probe().part == "test"
+def test_validation_set_is_used_where_there_is_one(probe, samples, found):
+    held_out = probe(data=samples.hold_out(40), seeds=(0,))
+    assert (held_out.part, held_out.examples) == ("validation", 40)
+    assert (found.part, found.examples) == ("test", len(samples.test))
 
 
 def test_shuffled_labels_by_training_accuracy(probe, quick):
@@ -108,8 +112,8 @@ def test_shuffled_labels_by_training_accuracy(probe, quick):
 
 
 @pytest.mark.parametrize("together", [ALONE, SIDE_BY_SIDE])
-def test_interrupted_and_called_again(probe, tmp_path, together):
-    wanted = probe(together=together)
+def test_interrupted_and_called_again(probe, found, tmp_path, together):
+    wanted = found if together == ALONE else probe(together=together)
     heard: list[Progress] = []
 
     def stop(progress):
@@ -242,8 +246,8 @@ def test_a_bar_below_chance_is_refused(probe, samples):
         probe(threshold=0.3)
 
 
-def test_written_and_read_again(probe, tmp_path):
-    found = replace(probe(), published=12.0)
+def test_written_and_read_again(found, tmp_path):
+    found = replace(found, published=12.0)
     page = write_finding(found, tmp_path, title="Intrinsic dimension")
     record = read_record(tmp_path)
     assert record.pop("probe") == "intrinsic-dimension"
@@ -259,16 +263,21 @@ def test_written_and_read_again(probe, tmp_path):
     assert len(found.table().rows) == 1 + len(found.curve)
 
 
-def test_figures_of_every_outcome(probe, tmp_path):
-    """With one seed, without an answer, and with a dimension at which all runs failed."""
-    one = probe(seeds=(0,))
-    lost = tuple(
-        replace(run, accuracy=None, best=None, best_epoch=None, failed="it was lost")
-        for run in one.trained
-    )
-    for index, found in enumerate((one, probe(d_max=1, start=1), replace(one, trained=lost))):
-        path = tmp_path / f"{index}.png"
-        found.draw(path)
+def test_figures_and_words_of_every_outcome(found, tmp_path):
+    """An answer, one of a single seed, a bound from above, from below, and nothing but failures."""
+    trained = found.trained
+    first = [run for run in trained if run.seed == 0]
+    lost = [replace(run, accuracy=None, best=None, failed="it was lost") for run in trained]
+    outcomes = {
+        "about ": found,
+        "no interval": replace(found, seeds=(0,), trained=tuple(first)),
+        "at most ": replace(found, trained=tuple(replace(r, accuracy=1.0) for r in trained)),
+        "did not reach": replace(found, trained=tuple(replace(r, accuracy=0.1) for r in trained)),
+        "in every run.": replace(found, trained=tuple(lost)),
+    }
+    for words, outcome in outcomes.items():
+        path = tmp_path / "figure.png"
+        outcome.draw(path)
         assert path.stat().st_size > 10_000
-        assert found.headline
-        assert found.table().rows
+        assert words in outcome.headline
+        assert len(outcome.table().rows) == 1 + len(outcome.curve)

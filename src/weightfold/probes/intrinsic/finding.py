@@ -157,9 +157,11 @@ class IntrinsicDimension(Finding):
     def policy(self) -> str:
         """Recipe and projection, which the answer depends on."""
         recipe = self.recipe
+        decay = f", decay {recipe.weight_decay:g} on {recipe.decay_on}"
         return (
             f"{recipe.optimizer}, lr {recipe.lr:g} ({recipe.schedule}), batch {recipe.batch_size}, "
-            f"{recipe.epochs} epochs for the plain network and every d; projection {self.kind}"
+            f"{recipe.epochs} epochs{decay if recipe.weight_decay else ''} for the plain network "
+            f"and every d; projection {self.kind}"
         )
 
     @property
@@ -180,7 +182,7 @@ class IntrinsicDimension(Finding):
         number = "at most " if self.bounded_above else "about "
         return (
             f"The intrinsic dimension is {number}{self._answer}: training so many coordinates, "
-            f"{100 * self.dimension / self.parameters:.2g}% of the network's, reaches {goal}."
+            f"{_share(self.dimension / self.parameters)} of the network's, reaches {goal}."
             f"{published}"
         )
 
@@ -312,6 +314,11 @@ _ON = {
     "test": "on the test set",
     "train": "on the training set",
 }
+
+
+def _share(share: float) -> str:
+    percent = 100 * share
+    return f"{percent:.0f}%" if percent >= 10 else f"{percent:.2g}%"
 
 
 def _seeds(count: int) -> str:

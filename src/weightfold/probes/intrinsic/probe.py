@@ -41,7 +41,7 @@ def intrinsic_dimension(
     metric: Metric = "validation",
     kind: Kind = "srht",
     where: Where = None,
-    start: int = 16,
+    start: int = 64,
     d_max: int | None = None,
     resolution: float = 0.1,
     recipe: Recipe = RECIPE,
@@ -130,7 +130,8 @@ def intrinsic_dimension(
             start=min(start, d_max),
             d_max=d_max,
             resolution=resolution,
-            breadth=max(1, side_by_side // len(seeds)),
+            # A dense P for each run, as wide as the largest of several d, would fill any memory.
+            breadth=1 if kind == "dense" else max(1, side_by_side // len(seeds)),
         )
     found = IntrinsicDimension(
         network=type(net).__name__,
@@ -248,6 +249,7 @@ def _notes(found: IntrinsicDimension, one_start: bool, as_one: bool) -> tuple[st
         "Subspaces of a batch are nested: columns of one projection as wide as the largest d."
         if as_one
         else "The subspace of each d is drawn by itself.",
+        "Where a seed crosses the bar is interpolated, linearly in log d, between two dimensions.",
     ]
     curve, bar = found.curve, found.bar
     for index, seed in enumerate(found.seeds):

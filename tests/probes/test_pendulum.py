@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch.func import functional_call
 
-from weightfold.pages.statistics import paired
 from weightfold.probes.finding import read_record, write_finding
 from weightfold.probes.pendulum import PendulumDimension, Trial, pendulum_dimension, search
 from weightfold.probes.progress import Progress
@@ -197,33 +196,35 @@ def finding(scores: dict, threshold: float = 0.9) -> PendulumDimension:
     return PendulumDimension(trials=trials, threshold=threshold, notes=("a note",))
 
 
-def test_the_answer_is_of_the_means_and_its_interval_of_the_seeds():
-    found = finding({2: (450, 100), 4: (440, 480), 8: (500, 500), None: (500, 500)})
-    # Means 275, 460, 500; 90% of 500 is 450. Seed 0 reaches it at 2 (not at 4), seed 1 at 4.
-    assert (found.baseline, found.bar, found.dimension) == (500, 450, 4)
+def test_the_answer_is_the_geometric_mean_of_the_seeds_with_its_interval():
+    found = finding({2: (450, 100), 4: (440, 480), 8: (500, 500), None: (480, 520)})
+    # 90% of 500 is 450: seed 0 reaches it at 2 (not at 4), seed 1 at 4, both from 8 on.
+    assert (found.baseline, found.bar) == (500, 450)
     assert found.by_seed == {0: 2, 1: 4}
-    expected = paired([math.log(2), math.log(4)], [0, 0])
+    assert found.reliable == 8
+    assert found.dimension == pytest.approx(math.sqrt(8))
+    # Two logarithms log 2 apart: mean +- t sd / sqrt 2 = 12.7062 log 2 / 2, from 1 up.
     assert found.interval == pytest.approx(
-        (max(1, math.exp(expected.low)), math.exp(expected.high))
+        (1, math.sqrt(8) * math.exp(12.7062 * math.log(2) / 2)), rel=1e-4
     )
-    assert "4 coordinates suffice" in found.headline
-    assert "Seed by seed: 2, 4 (95% interval" in found.headline
+    assert "in 2.8 coordinates (95% interval 1.0 to 231.2, n = 2)" in found.headline
+    assert "smallest of 2, 4, 8 to do so: 2, 4; from 8 on every seed does." in found.headline
     assert "Published: 4." in found.headline
     assert [row[2] for row in found.table().rows] == ["no", "yes", "yes", ""]
 
 
 def test_a_bar_that_is_not_reached_gives_a_bound():
     found = finding({2: (450, 100), 4: (500, 300), None: (500, 500)})
-    assert found.dimension is None
+    assert (found.dimension, found.interval, found.reliable) == (None, None, None)
     assert found.by_seed == {0: 2, 1: None}
-    assert found.interval is None
-    assert "it needs more than 4" in found.headline
-    assert "Seed by seed: 2, none." in found.headline
+    assert found.headline.startswith("In up to 4 coordinates, the most tried, the policy does not")
+    assert "to do so: 2, none. " in found.headline
 
 
 def test_one_seed_has_no_interval():
     found = finding({2: (450,), None: (500,)})
     assert (found.dimension, found.interval) == (2, None)
+    assert "in 2.0 coordinates (n = 1)" in found.headline
 
 
 def test_a_finding_is_written_and_read_again(tmp_path: Path):

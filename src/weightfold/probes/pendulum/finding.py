@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 
 from weightfold.pages.figures import COLOURS, drawing
 from weightfold.pages.page import Table
-from weightfold.pages.statistics import paired, summarize
+from weightfold.pages.statistics import Paired, paired, summarize
 from weightfold.probes.finding import Finding
 from weightfold.probes.pendulum.search import LONGEST, PARAMETERS
 
@@ -63,11 +63,6 @@ class PendulumDimension(Finding):
         return self.threshold * self.baseline
 
     @property
-    def dimension(self) -> int | None:
-        """Smallest dimension tried whose mean return reaches the bar; None if none does."""
-        return next((d for d in self.dims if fmean(self._scores(d)) >= self.bar), None)
-
-    @property
     def by_seed(self) -> dict[int, int | None]:
         """Seed -> the smallest dimension tried whose policy reaches the bar; None if none does."""
         found: dict[int, int | None] = {}
@@ -81,18 +76,31 @@ class PendulumDimension(Finding):
         return found
 
     @property
+    def dimension(self) -> float | None:
+        """d_int: the geometric mean of `by_seed`; None if a seed never reaches the bar."""
+        return None if (found := self._logarithm) is None else exp(found.mean)
+
+    @property
     def interval(self) -> tuple[float, float] | None:
-        """95% interval of a seed's smallest dimension: Student's t, of the mean logarithm.
+        """95% Student-t interval of `dimension`, over seeds on a logarithmic scale; from 1 up.
 
         None with one seed, or if a seed never reaches the bar.
         """
-        logs = [log(d) for d in self.by_seed.values() if d is not None]
-        if len(logs) < len(self.by_seed):
-            return None
-        found = paired(logs, [0.0] * len(logs))
-        if found.low is None or found.high is None:
+        found = self._logarithm
+        if found is None or found.low is None or found.high is None:
             return None
         return max(1.0, exp(found.low)), exp(found.high)
+
+    @property
+    def _logarithm(self) -> Paired | None:
+        logs = [log(d) for d in self.by_seed.values() if d is not None]
+        return paired(logs, [0.0] * len(logs)) if len(logs) == len(self.by_seed) else None
+
+    @property
+    def reliable(self) -> int | None:
+        """Smallest dimension tried from which on every policy reaches the bar; None if none."""
+        short = [t.dim for t in self.trials if t.dim is not None and t.score < self.bar]
+        return next((d for d in self.dims if d > max(short, default=0)), None)
 
     def _scores(self, dim: int | None) -> list[float]:
         return [t.score for t in self.trials if t.dim == dim]
@@ -100,26 +108,31 @@ class PendulumDimension(Finding):
     @property
     def headline(self) -> str:
         """The dimension, its interval over seeds and the published one."""
-        tried, count = ", ".join(map(str, self.dims)), len(self.by_seed)
-        full = f"{self.threshold:.0%} of that with all {PARAMETERS} parameters"
+        goal = (
+            f"{self.threshold:.0%} of the {self.baseline:.0f} steps that it balances with all "
+            f"{PARAMETERS} parameters"
+        )
         if self.dimension is None:
             answer = (
-                f"In no number of coordinates tried ({tried}) does the policy balance the pendulum "
-                f"for {full} ({self.baseline:.0f} steps): it needs more than {self.dims[-1]}."
+                f"In up to {self.dims[-1]} coordinates, the most tried, the policy does not reach "
+                f"{goal} with every seed."
             )
         else:
-            reached = fmean(self._scores(self.dimension))
+            how = f"n = {len(self.by_seed)}"
+            if self.interval is not None:
+                low, high = self.interval
+                how = f"95% interval {low:.1f} to {high:.1f}, {how}"
             answer = (
-                f"{self.dimension} coordinates suffice to balance the pendulum: the smallest of "
-                f"{tried} whose mean return ({reached:.0f} steps, n = {count}) reaches {full} "
-                f"({self.baseline:.0f})."
+                f"The policy learns to balance the pendulum in {self.dimension:.1f} coordinates "
+                f"({how}): there it reaches {goal}."
             )
+        tried = ", ".join(map(str, self.dims))
         each = ", ".join("none" if d is None else str(d) for d in self.by_seed.values())
-        spread = ""
-        if self.interval is not None:
-            low, high = self.interval
-            spread = f" (95% interval of their mean on a log scale: {low:.1f} to {high:.1f})"
-        return f"{answer} Seed by seed: {each}{spread}. Published: {PUBLISHED}."
+        always = "" if self.reliable is None else f"; from {self.reliable} on every seed does"
+        return (
+            f"{answer} Seed by seed the smallest of {tried} to do so: {each}{always}. "
+            f"Published: {PUBLISHED}."
+        )
 
     @property
     def meaning(self) -> str:
@@ -127,8 +140,7 @@ class PendulumDimension(Finding):
         return (
             "The policy's weights are confined to a random subspace through its first weights. The "
             "smallest dimension in which it still learns the task tells how hard the task is for "
-            "it, whatever the number of its weights: some hundreds for handwritten digits, a few "
-            "here."
+            "it, whatever the number of its weights; for handwritten digits it is some hundreds."
         )
 
     def rows(self) -> list[dict[str, Any]]:

@@ -51,6 +51,9 @@ def test_verdicts_are_by_the_interval_over_seeds(finding):
         "c": "undecided",
     }
     assert finding.critical == ("a",)
+    assert (
+        "1 of 3 layers is critical: a. The 3 networks do not decide it for c." in finding.headline
+    )
     # Student's t of two degrees of freedom at 97.5%, std 0.01, n = 3.
     rise = finding.increase("a")
     assert rise.mean == pytest.approx(0.31) and rise.n == 3
@@ -61,7 +64,14 @@ def test_one_network_decides_by_its_value_alone():
     finding = made({"a": (0.051,), "b": (0.049,)}, {"a": 1.0, "b": 2.0})
     assert (finding.verdict("a"), finding.verdict("b")) == ("critical", "robust")
     assert finding.robustness.mean == pytest.approx(0.05) and finding.robustness.low is None
-    assert "1 of 2 layers is critical (a)" in finding.headline and "1 network," in finding.headline
+    assert "1 of 2 layers is critical: a. " in finding.headline and "1 network," in finding.headline
+
+
+@pytest.mark.parametrize(
+    ("last", "words"), [("b", "None of 1 layers is critical"), ("c", "surely")]
+)
+def test_no_layer_is_critical(last, words):
+    assert words in made({last: RISES[last]}, {last: 1.0}).headline
 
 
 def test_robustness_is_the_mean_rise_over_units(finding):

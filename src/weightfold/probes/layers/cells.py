@@ -25,7 +25,7 @@ from weightfold.train.checkpoint import RUN
 from weightfold.train.record import check_same, digest
 from weightfold.train.steps import mixed_seed
 
-CALIBRATION = 2000
+CALIBRATION = 1000
 """Training examples that running statistics are re-estimated on for each test, at most."""
 
 CELLS = "cells.json"

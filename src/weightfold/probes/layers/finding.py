@@ -198,21 +198,22 @@ class LayerReset(Finding):
     def headline(self) -> str:
         """The answer in words."""
         critical, undecided = self.critical, self.of_verdict("undecided")
+        count = f"{len(self.seeds)} {'network' if len(self.seeds) == 1 else 'networks'}"
         are = "is" if len(critical) == 1 else "are"
-        text = f"{len(critical)} of {len(self.units)} layers {are} critical"
-        text += f" ({', '.join(critical)})" if critical else ""
-        text += (
-            f": initial weights in place of trained ones raise the test error by more than "
-            f"{100 * CRITICAL:g} points."
-        )
+        if critical:
+            text = f"{len(critical)} of {len(self.units)} layers {are} critical: "
+            text += f"{', '.join(critical)}."
+        else:
+            text = f"None of {len(self.units)} layers is {'surely ' if undecided else ''}critical."
         if undecided:
-            text += f" These networks do not decide it for {', '.join(undecided)}."
+            text += f" The {count} do not decide it for {', '.join(undecided)}."
         worst = max(self.units, key=lambda unit: self.increase(unit.name).mean).name
         return (
-            f"{text} The costliest is {worst}, {_points(self.increase(worst))}; the mean over "
-            f"layers is {_points(self.robustness)}. {self.policy[0].upper()}{self.policy[1:]}. "
-            f"{len(self.seeds)} {'network' if len(self.seeds) == 1 else 'networks'}, test error "
-            f"{_percent(summarize(self.trained))}."
+            f"{text} Critical is a layer whose initial weights in place of the trained ones raise "
+            f"the test error by more than {100 * CRITICAL:g} points. {worst} costs the most, "
+            f"{_points(self.increase(worst))}, and the mean over layers is "
+            f"{_points(self.robustness)}. {self.policy[0].upper()}{self.policy[1:]}. {count}, "
+            f"test error {_percent(summarize(self.trained))} (chance {100 * self.chance:.1f}%)."
         )
 
     @property
@@ -220,7 +221,7 @@ class LayerReset(Finding):
         """What it means, in words."""
         text = (
             "After training, one layer at a time is given back the weights it had at an earlier "
-            "epoch, or weights drawn anew, and the network is tested without any training. A "
+            "epoch, or weights drawn anew, and the network is tested without further training. A "
             "layer that can go back to its initial weights at no cost has learnt little that the "
             "others need; one that cannot is critical."
         )

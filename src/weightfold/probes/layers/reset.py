@@ -86,12 +86,16 @@ def layer_reset(
     check_plain(net, "model")
     units = layer_units(net, samples.inputs(samples.train.x[:1]))
     bench = Bench(units, bn, samples.to(device), draws, model)
-    failed: tuple[str, ...] = ()
+    networks, failed = [], ()
+    if checkpoints is not None:
+        networks = given_networks(net, checkpoints, device)
+        epochs, training = tuple(networks[0].past), 0
+    else:
+        epochs = saved_epochs(reset_to, recipe.epochs)
+        training = len(seeds) * recipe.epochs
+    total = training + len(networks or seeds) * bench.cells_in(len(epochs))
     with telling(progress, LayerReset.probe) as tell:
         if checkpoints is None:
-            epochs = saved_epochs(reset_to, recipe.epochs)
-            trained = len(seeds) * recipe.epochs
-            total = trained + len(seeds) * bench.cells_in(len(epochs))
             networks, failed = trained_networks(
                 model,
                 samples,
@@ -102,13 +106,9 @@ def layer_reset(
                 device=device,
                 hear=lambda done: tell(Progress(done, total, "training")),
             )
-        else:
-            networks = given_networks(net, checkpoints, device)
-            epochs, trained = tuple(networks[0].past), 0
-            total = len(networks) * bench.cells_in(len(epochs))
         cells: list[Cell] = []
         for network in networks:
-            before = trained + len(cells)
+            before = training + len(cells)
             cells += measure_cells(
                 network,
                 bench,

@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     from weightfold.domains.plan import Plan as Plan
     from weightfold.domains.plan import plan_sharing as plan_sharing
     from weightfold.domains.verb import share as share
+    from weightfold.lab.inspect import inspect as inspect
     from weightfold.probes.intrinsic import intrinsic_dimension as intrinsic_dimension
     from weightfold.probes.layers.reset import layer_reset as layer_reset
     from weightfold.probes.layers.splice import splice as splice
     from weightfold.probes.memory import critical_sample_ratio as critical_sample_ratio
+    from weightfold.probes.memory import example_ledger as example_ledger
     from weightfold.probes.memory import memorization as memorization
     from weightfold.probes.memory import memorizer as memorizer
     from weightfold.probes.tickets.probe import lottery_ticket as lottery_ticket
@@ -40,7 +42,9 @@ _HOMES = {
     "Plan": "domains.plan",
     "SharedNet": "domains.net",
     "critical_sample_ratio": "probes.memory",
+    "example_ledger": "probes.memory",
     "expand": "chains.verb",
+    "inspect": "lab.inspect",
     "intrinsic_dimension": "probes.intrinsic",
     "layer_reset": "probes.layers.reset",
     "linear_from_twin": "chains.twin",

@@ -1,0 +1,189 @@
+"""`wf.example_ledger`: which examples are learnt when, over epochs and seeds."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from weightfold.data.disturb import CONDITIONS, IN_PART, disturb
+from weightfold.data.samples import Data, Samples, as_samples
+from weightfold.probes.memory.book import Book
+from weightfold.probes.memory.ledger_finding import ExampleLedger
+from weightfold.probes.models import Model, fresh
+from weightfold.probes.progress import Progress, Tell, telling
+from weightfold.train.recipe import Recipe
+from weightfold.train.record import session
+from weightfold.train.runs import Observer, Point, Start, View
+from weightfold.train.steps import REMEDY, NonFiniteLoss
+from weightfold.train.together import Together, train_together
+
+RECIPE = Recipe(epochs=20, lr=0.01, schedule="constant", crop_padding=0, flip=False)
+"""Momentum SGD; the learning rate of Arpit et al., the rest is ours."""
+
+
+def example_ledger(
+    model: Model,
+    data: Data,
+    *,
+    conditions: Sequence[str] = ("true", "random-labels"),
+    fraction: float = 1.0,
+    noise_seed: int = 0,
+    recipe: Recipe = RECIPE,
+    seeds: Sequence[int] = tuple(range(10)),
+    folder: Path | None = None,
+    device: torch.device | str = "cpu",
+    together: Together = "auto",
+    progress: bool | Tell = True,
+) -> ExampleLedger:
+    """Train from several initial weights and note after each epoch which examples are right.
+
+    Arpit et al., "A closer look at memorization in deep networks" (2017), section 3.1, who look
+    after one epoch of 100 runs. All runs of a condition see the same data; weights and order of the
+    data differ.
+
+    Args:
+        model: A module, of which copies with weights drawn anew are trained, or a function that
+            makes the network of a seed; left unchanged.
+        data: Inputs and labels, see `weightfold.data.samples.as_samples`; its training set is what
+            the ledger is of.
+        conditions: Of `weightfold.data.disturb.CONDITIONS`.
+        fraction: Of the training set that random-labels, random-pixels and gaussian disturb.
+        noise_seed: Of the disturbance.
+        recipe: Of every network.
+        seeds: Of the runs.
+        folder: Of the runs; a call that was stopped goes on from it. None: nothing is written.
+        device: To train on.
+        together: Runs trained as one batch, see `train_together`.
+        progress: Show a bar; or a function that is told how far the probe is.
+
+    Returns:
+        The ledger; `save` writes it example by example. A run whose loss became NaN or infinite is
+        named in the notes and left out.
+
+    Raises:
+        TypeError: `model` is no model.
+        ValueError: An argument is out of range, or a layer's weights cannot be drawn anew.
+        NonFiniteLoss: No run of a condition came to its end.
+        FileExistsError: The folder holds other runs.
+    """
+    samples = as_samples(data)
+    seeds = tuple(seeds)
+    if not seeds or len({*seeds}) < len(seeds):
+        raise ValueError(f"seeds={seeds}: give at least one, each once")
+    if not conditions or len({*conditions}) < len(conditions) or {*conditions} - {*CONDITIONS}:
+        raise ValueError(
+            f"conditions={tuple(conditions)}: give some of {', '.join(CONDITIONS)}, each once"
+        )
+    disturbed = {
+        condition: disturb(
+            samples, condition, fraction=fraction if condition in IN_PART else 1.0, seed=noise_seed
+        )
+        for condition in conditions
+    }
+    net = fresh(model, seeds[0])
+    books: dict[str, Book] = {}
+    notes: list[str] = []
+    with telling(progress, "example ledger") as tell:
+        for index, (condition, now) in enumerate(disturbed.items()):
+
+            def told(share: float, text: str, index: int = index) -> None:
+                tell(Progress(index + share, len(disturbed), text))
+
+            starts = {f"seed-{s}": Start(fresh(model, s), now, s) for s in seeds}
+            runs = None if folder is None else folder / "runs" / condition
+            right, failed = _written(starts, recipe, runs, device, together, told)
+            notes += [f"{condition}, {name}: left out, {why}." for name, why in failed.items()]
+            ended = [i for i, seed in enumerate(seeds) if f"seed-{seed}" not in failed]
+            if not ended:
+                raise NonFiniteLoss(f"no run came to its end ({'; '.join(notes)}); {REMEDY}")
+            books[condition] = _book(
+                condition, tuple(seeds[i] for i in ended), right[ended], samples, now
+            )
+            told(1.0, condition)
+    size = sum(p.numel() for p in net.parameters())
+    return ExampleLedger(
+        totals=tuple(book.totals() for book in books.values()),
+        network=f"{type(net).__name__} ({size:,} weights)",
+        data=f"{samples.name} ({len(samples.train):,} training examples)",
+        books=books,
+        notes=(_policy(recipe, fraction, conditions), *notes),
+        sessions=(session(device),),
+    )
+
+
+class _Scribe(Observer):
+    """Keeps, for each epoch, the examples of all runs that are right, as bits."""
+
+    def see(self, view: View) -> None:
+        right = [(logits.argmax(2) == y).cpu() for logits, y in view.logits("train")]
+        bits = np.packbits(torch.cat(right, dim=1).numpy(), axis=1)
+        self.state[str(view.epoch)] = torch.from_numpy(bits)
+
+
+def _written(
+    starts: dict[str, Start],
+    recipe: Recipe,
+    folder: Path | None,
+    device: torch.device | str,
+    together: Together,
+    told: Callable[[float, str], None],
+) -> tuple[np.ndarray, dict[str, str]]:
+    """Right, bool (runs, epochs + 1, examples); and run -> why it failed."""
+    scribes: list[_Scribe] = []
+
+    def scribe() -> _Scribe:
+        scribes.append(_Scribe())
+        return scribes[-1]
+
+    examples = len(next(iter(starts.values())).data.train)
+    done = dict.fromkeys(starts, 0.0)
+    longest = recipe.epochs * examples / recipe.batch_size
+
+    def listen(name: str, point: Point) -> None:
+        done[name] = min(1.0, point.step / longest)
+        told(sum(done.values()) / len(done), f"{name}, {point.step} steps")
+
+    runs = train_together(
+        starts,
+        recipe,
+        folder=folder,
+        measure=(),
+        observer=scribe,
+        together=together,
+        device=device,
+        listen=listen,
+    )
+    groups = []
+    for one in scribes:
+        pages = [one.state[key].numpy() for key in sorted(one.state, key=int)]
+        bits = np.stack(pages, axis=1)
+        groups.append(np.unpackbits(bits, axis=2, count=examples).astype(bool))
+    failed = {name: run.failed for name, run in runs.items() if run.failed}
+    return np.concatenate(groups), failed
+
+
+def _book(
+    condition: str, seeds: tuple[int, ...], right: np.ndarray, before: Samples, now: Samples
+) -> Book:
+    inputs = (now.train.x != before.train.x).flatten(1).any(dim=1)
+    return Book(
+        condition=condition,
+        seeds=seeds,
+        right=right,
+        labels=now.train.y.cpu().numpy(),
+        labels_changed=(now.train.y != before.train.y).cpu().numpy(),
+        inputs_changed=inputs.cpu().numpy(),
+    )
+
+
+def _policy(recipe: Recipe, fraction: float, conditions: Sequence[str]) -> str:
+    """What decides the numbers."""
+    part = [c.replace("-", " ") for c in conditions if c in IN_PART]
+    share = f" {100 * fraction:g}% of the set has {', '.join(part)}." if part else ""
+    return (
+        "After each epoch, in eval mode; an example is right if it is classified as it is labelled "
+        f"in training. {recipe.epochs} epochs ({recipe.optimizer}, lr {recipe.lr:g}, "
+        f"{recipe.schedule} schedule, batches of {recipe.batch_size}).{share} Drawn labels may be "
+        "the true ones."
+    )

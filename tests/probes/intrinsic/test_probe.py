@@ -230,6 +230,18 @@ def test_data_and_outputs_that_do_not_fit(probe, samples):
         probe(nn.Linear(6, 2))
 
 
+def test_a_plain_network_that_is_not_trained_reliably_is_told(probe, make_net):
+    def lame(seed):
+        net = make_net(seed)
+        if seed == 1:
+            with torch.no_grad():
+                net[2].weight.mul_(1e-3)
+                net[0].bias.sub_(4.0)
+        return net
+
+    assert any("not trained reliably" in note for note in probe(lame, start=64).notes)
+
+
 def test_a_trained_start_is_refused(probe, make_net, samples):
     net = make_net()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.3)

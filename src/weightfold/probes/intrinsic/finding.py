@@ -241,6 +241,8 @@ class IntrinsicDimension(Finding):
 
     def draw(self, path: Path) -> None:
         """Accuracy against d, with the bar, the answer, its interval and the published value."""
+        from matplotlib.ticker import LogLocator, NullFormatter
+
         curve = {
             d: [100 * a for a in accuracies if a is not None]
             for d, accuracies in self.curve.items()
@@ -276,7 +278,9 @@ class IntrinsicDimension(Finding):
             shown = [*self.curve, *([] if self.published is None else [self.published])]
             axis.set_xscale("log")
             axis.set_xlim(min(shown) / 1.3, max(shown) * 1.3)
+            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axis.xaxis.set_major_formatter("{x:,.0f}")
+            axis.xaxis.set_minor_formatter(NullFormatter())
             axis.set(
                 xlabel=f"coordinates trained, d (of {self.parameters:,})",
                 ylabel=f"accuracy {_ON[self.part]}, last epoch (%)",

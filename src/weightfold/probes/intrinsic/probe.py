@@ -251,7 +251,12 @@ def _notes(found: IntrinsicDimension, one_start: bool, as_one: bool) -> tuple[st
         else "The subspace of each d is drawn by itself.",
         "Where a seed crosses the bar is interpolated, linearly in log d, between two dimensions.",
     ]
-    curve, bar = found.curve, found.bar
+    baseline, curve, bar = found.baseline, found.curve, found.bar
+    if (baseline.std or 0) > (1 - found.threshold) * baseline.mean:
+        notes.append(
+            f"The plain network's own accuracy spreads by {100 * (baseline.std or 0):.1f} points "
+            "over seeds, more than the threshold leaves: it is not trained reliably."
+        )
     for index, seed in enumerate(found.seeds):
         if below := search.dips(curve, index, bar):
             listed = ", ".join(f"{d:,}" for d in below)

@@ -17,6 +17,7 @@ from weightfold.cli.domains import COMMANDS as DOMAINS
 from weightfold.cli.domains import Domains
 from weightfold.cli.experiment import Experiment
 from weightfold.cli.export import Export
+from weightfold.cli.inspect import Inspect
 from weightfold.cli.presets import chosen_preset
 from weightfold.cli.probe import Probe
 from weightfold.cli.report import Report
@@ -28,6 +29,7 @@ COMMANDS: dict[str, Any] = {
     "train": Train,
     "export": Export,
     "domains": Domains,
+    "inspect": Inspect,
     "probe": Probe,
     "bench": Bench,
     "experiment": Experiment,

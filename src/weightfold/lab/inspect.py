@@ -1,0 +1,307 @@
+"""`wf.inspect`: the probes that fit a time budget, and one page of what they found."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+from time import monotonic, perf_counter
+from typing import Any
+
+import torch
+
+from weightfold.core.verbs import subspace
+from weightfold.data.samples import Data, Samples, as_samples
+from weightfold.files import write_json
+from weightfold.lab.inspect_page import write_inspection
+from weightfold.lab.inspect_plan import DEMANDS, Demand, Pace, Sizes, fit
+from weightfold.lab.probe_cell import measure_in, read_finding
+from weightfold.probes.finding import Finding
+from weightfold.probes.layers.batch_norm import running_statistics
+from weightfold.probes.layers.units import layer_units
+from weightfold.probes.models import Model, net_of
+from weightfold.probes.progress import Progress, Tell, telling
+from weightfold.probes.registry import PROBES
+from weightfold.train.checkpoint import RUN
+from weightfold.train.recipe import Recipe
+from weightfold.train.record import check_same, digest, session
+from weightfold.train.runs import Start
+from weightfold.train.stack import Stack
+from weightfold.train.together import train_together
+
+PLAN = "plan.json"
+LEARNING_RATES = (0.1, 0.03, 0.01, 0.003)
+"""Of sgd with momentum, tried on the plain network for a moment before anything is measured."""
+
+GRACE = 1.25
+"""A probe is stopped when the whole inspection has taken so many times its budget."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What an inspection found.
+
+    Attributes:
+        findings: Probe -> what it found, as far as there was time.
+        left_out: Probe -> why it was not run, or not to its end.
+        page: The page that tells all of it.
+    """
+
+    findings: Mapping[str, Finding]
+    left_out: Mapping[str, str]
+    page: Path
+
+
+def inspect(
+    model: Model,
+    data: Data,
+    *,
+    minutes: float = 10.0,
+    folder: Path | str,
+    title: str = "",
+    device: str = "auto",
+    progress: bool = True,
+) -> Inspection:
+    """Ask a network and its data what the probes can tell within a time budget.
+
+    How many parameters it needs, how many weights can be pruned, which layers matter, and whether
+    it learns noise by heart. The network is timed first; then each probe gets a share of the time
+    that is left and the largest sizes that fit it, which plan.json records. What does not fit is
+    named with the time it needs. The page is written anew after each probe. The same call on the
+    same folder goes on where it was stopped, and with what there was no time for.
+
+    Args:
+        model: A module, whose present weights all networks start from, or a function that makes the
+            network of a seed; left unchanged. It is trained anew for each probe.
+        data: Samples, a Dataset, or a pair (training set, held-out set).
+        minutes: To be used by this call, above 0; a probe that takes longer than expected is
+            stopped after `GRACE` times as much.
+        folder: Gets the page index.html, plan.json, and a folder for each probe.
+        title: Of the page; "": the network's class and the data's name.
+        device: To compute on; "auto": an accelerator if there is one.
+        progress: Show a bar for the probe that is running.
+
+    Raises:
+        FileExistsError: The folder holds the inspection of another network or other data.
+        TypeError: `model` or `data` is no such thing.
+        ValueError: `minutes` is not above 0, or the data has one class.
+    """
+    if not minutes > 0:
+        raise ValueError(f"minutes={minutes}: give how long it may take, above 0")
+    samples = as_samples(data)
+    net = net_of(model, 0)
+    name = type(net).__name__
+    about = {"network": name, "weights": digest(net), "data": samples.digest}
+    if device == "auto":
+        device = str(torch.accelerator.current_accelerator(check_available=True) or "cpu")
+    folder = Path(folder)
+    configuration = {"inspected": about}
+    there = check_same(configuration, folder)
+    end = monotonic() + 60 * minutes
+    run = _Run(
+        model=model,
+        samples=samples,
+        folder=folder,
+        title=title or f"{name} on {samples.name}",
+        device=device,
+        progress=progress,
+        end=end,
+        deadline=end + 60 * minutes * (GRACE - 1),
+    )
+    plan = folder / PLAN
+    if there and plan.exists():
+        run.read_plan(json.loads(plan.read_text(encoding="utf-8")))
+    else:
+        run.pace, run.lr = _timed(model, samples, device, minutes, progress)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / RUN, {"sessions": [session(device)], "configuration": configuration})
+        run.write_plan()
+    run.all()
+    return Inspection(run.findings, run.left_out, run.write_page())
+
+
+@dataclass
+class _Run:
+    """An inspection under way."""
+
+    model: Model
+    samples: Samples
+    folder: Path
+    title: str
+    device: str
+    progress: bool
+    end: float
+    deadline: float
+    lr: float = 0.0
+    pace: Pace = field(init=False)
+    sizes: dict[str, Sizes] = field(default_factory=dict)
+    findings: dict[str, Finding] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def read_plan(self, plan: Mapping[str, Any]) -> None:
+        self.pace, self.lr = Pace(**plan["pace"]), plan["lr"]
+        self.sizes = {name: Sizes(**sizes) for name, sizes in plan["sizes"].items()}
+
+    def write_plan(self) -> None:
+        sizes = {name: asdict(one) for name, one in self.sizes.items()}
+        pace = asdict(self.pace)
+        write_json(self.folder / PLAN, {"pace": pace, "lr": self.lr, "sizes": sizes})
+
+    def write_page(self) -> Path:
+        return write_inspection(
+            self.folder,
+            self.title,
+            findings=self.findings,
+            left_out=self.left_out,
+            sizes=self.sizes,
+            pace=self.pace,
+            lr=self.lr,
+        )
+
+    def all(self) -> None:
+        """Finished probes are read, begun ones gone on with; the others get what time is left."""
+        for name in DEMANDS:
+            if (found := read_finding(self.folder / name)) is not None:
+                self.findings[name] = found
+            else:
+                self.left_out[name] = "not run yet"
+        self.write_page()
+        for whole in (False, True):  # at last all the time that is left, whatever the share
+            for name, demand in DEMANDS.items():
+                if name not in self.findings and not self.left_out[name].startswith("failed"):
+                    self._one(name, demand, 1.0 if whole else demand.share)
+                    self.write_page()
+
+    def _one(self, name: str, demand: Demand, share: float) -> None:
+        """Run a probe if there is time."""
+        if name not in self.sizes:
+            sizes, seconds = fit(demand, self.pace, share * (self.end - monotonic()))
+            if sizes is None:
+                self.left_out[name] = f"not run: needs about {_minutes(seconds)}"
+                return
+            self.sizes[name] = sizes
+            self.write_plan()
+        if monotonic() > self.deadline:
+            return
+        try:
+            self.findings[name] = self._measure(name, self.sizes[name])
+        except _TimeUp:
+            self.left_out[name] = "unfinished when the time was up; the same call goes on with it"
+        except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
+            self.left_out[name] = f"failed: {error}"
+        else:
+            del self.left_out[name]
+
+    def _measure(self, name: str, sizes: Sizes) -> Finding:
+        probe = PROBES[name]
+        recipe = probe.recipe or Recipe()
+        lr = self.lr if recipe.optimizer == "sgd" else recipe.lr
+        recipe = replace(recipe, epochs=sizes.epochs, batch_size=sizes.batch_size, lr=lr)
+        arguments = {
+            "model": self.model,
+            "data": self.samples.limited(sizes.train, sizes.test),
+            "recipe": recipe,
+            **probe.over(sizes.seeds),
+            **sizes.options,
+        }
+        title = f"{name}: {self.title}"
+        with telling(self.progress, name) as tell:
+            return measure_in(
+                self.folder / name,
+                probe,
+                arguments,
+                about={"sizes": asdict(sizes), "recipe": asdict(recipe)},
+                title=title,
+                device=self.device,
+                progress=partial(self._heard, tell),
+            )
+
+    def _heard(self, tell: Tell, now: Progress) -> None:
+        if monotonic() > self.deadline:
+            raise _TimeUp
+        tell(now)
+
+
+class _TimeUp(Exception):
+    """The inspection has taken its time."""
+
+
+def _minutes(seconds: float) -> str:
+    minutes = max(1, round(seconds / 60))
+    return f"{minutes} minute{'' if minutes == 1 else 's'} by itself"
+
+
+def _timed(
+    model: Model, samples: Samples, device: str, minutes: float, progress: bool
+) -> tuple[Pace, float]:
+    """How fast the network is, and a learning rate that suits it."""
+    with telling(progress, "timing the network") as tell:
+        tell(Progress(0, 2))
+        pace = _pace(model, samples, device)
+        tell(Progress(1, 2, "learning rate"))
+        lr = _learning_rate(model, samples, device, pace, 0.05 * 60 * minutes)
+        tell(Progress(2, 2))
+        return pace, lr
+
+
+def _pace(model: Model, samples: Samples, device: str) -> Pace:
+    net = net_of(model, 0)
+    units = layer_units(net, samples.inputs(samples.train.x[:1]))
+    net.to(device)
+    count = sum(p.numel() for p in net.parameters() if p.requires_grad)
+    few, many = min(16, len(samples.train)), min(64, len(samples.train))
+    x = samples.inputs(samples.train.x[:many]).to(device)
+    y = samples.train.y[:many].to(device)
+    recipe = Recipe(lr=1e-4)
+    plain, projected = (
+        Stack([one], recipe) for one in (net, subspace(net, max(1, min(count, count // 100))))
+    )
+
+    def step(stack: Stack, batch: int) -> float:
+        return _seconds(lambda: stack.step(x[None, :batch], y[None, :batch], 1e-4))
+
+    short, long = step(plain, few), step(plain, many)
+    example = max(0.0, (long - short) / (many - few)) if many > few else short / few
+    return Pace(
+        step=max(0.0, short - few * example),
+        example=example,
+        look=_seconds(lambda: plain.logits(x, shared=True).cpu()) / many,
+        projection=max(0.0, step(projected, few) - short),
+        parameters=count,
+        layers=len(units),
+        statistics=bool(running_statistics(net)),
+        train=len(samples.train),
+        test=len(samples.test),
+    )
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    """Median time of a call, over about half a second."""
+    call()
+    times: list[float] = []
+    while len(times) < 3 or (sum(times) < 0.5 and len(times) < 50):
+        begin = perf_counter()
+        call()
+        times.append(perf_counter() - begin)
+    return median(times)
+
+
+def _learning_rate(
+    model: Model, samples: Samples, device: str, pace: Pace, seconds: float
+) -> float:
+    """The largest of `LEARNING_RATES` that is as good as any after a few steps of the network."""
+    batch = min(32, len(samples.train))
+    one = pace.step + batch * pace.example
+    steps = max(8, min(200, int(seconds / len(LEARNING_RATES) / max(one, 1e-6))))
+    losses: dict[float, float] = {}
+    for lr in LEARNING_RATES:
+        recipe = Recipe(batch_size=batch, lr=lr, schedule="constant", crop_padding=0, flip=False)
+        starts = {"net": Start(net_of(model, 0), samples, 0)}
+        run = train_together(
+            starts, recipe, measure=(), every=max(1, steps // 4), steps=steps, device=device
+        )["net"]
+        if not run.failed and run.last.train_loss is not None:
+            losses[lr] = run.last.train_loss
+    good = 1.1 * min(losses.values(), default=0.0)  # near enough to the lowest training loss
+    return max((lr for lr in losses if losses[lr] <= good), default=LEARNING_RATES[-1])

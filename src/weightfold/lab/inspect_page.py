@@ -1,0 +1,168 @@
+"""The page of an inspection: a summary, then a section for each probe."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from weightfold.lab.experiment_page import footer
+from weightfold.lab.inspect_plan import Pace, Sizes
+from weightfold.pages.page import Section, Table, write_page
+from weightfold.pages.statistics import Paired
+from weightfold.probes.finding import Finding
+from weightfold.probes.intrinsic.finding import IntrinsicDimension
+from weightfold.probes.layers.finding import LayerReset
+from weightfold.probes.memory.finding import Memorization
+from weightfold.probes.memory.verdicts import RANDOM, TRUE
+from weightfold.probes.tickets.finding import LotteryTicket
+
+Answer = tuple[str, str]
+"""What was found, and how sure that is."""
+
+TITLES = {
+    "intrinsic-dimension": "Parameters and intrinsic dimension",
+    "lottery-ticket": "Prunability",
+    "layer-reset": "Critical layers",
+    "memorization": "Learning and memorization",
+}
+"""Probe -> heading of its section, in the order of the page."""
+
+
+def write_inspection(
+    folder: Path,
+    title: str,
+    *,
+    findings: Mapping[str, Finding],
+    left_out: Mapping[str, str],
+    sizes: Mapping[str, Sizes],
+    pace: Pace,
+    lr: float,
+) -> Path:
+    """Write the page.
+
+    Args:
+        folder: Of the inspection.
+        title: Heading.
+        findings: Probe -> what it found.
+        left_out: Probe -> why it found nothing, of those without a finding.
+        sizes: Probe -> what it was run with.
+        pace: Of the network.
+        lr: Learning rate of sgd.
+
+    Returns:
+        The page.
+    """
+    rows = [["parameters", f"{pace.parameters:,} weights", "exact", ""]]
+    sections = []
+    for name, heading in TITLES.items():
+        if name in findings:
+            answer, certainty = _ANSWERS[name](findings[name])
+            rows.append([_QUESTIONS[name], answer, certainty, sizes[name].text])
+            sections.append(findings[name].section(folder / name, heading))
+        else:
+            reason = left_out[name]
+            rows.append([_QUESTIONS[name], reason, "", ""])
+            sections.append(Section(heading, f"{reason[0].upper()}{reason[1:]}."))
+    columns = ["", "answer", "how sure", "measured on"]
+    summary = Section("Summary", _introduction(pace, lr), Table(columns, rows))
+    page = folder / "index.html"
+    write_page(page, title, [summary, *sections], footer=footer())
+    return page
+
+
+def _introduction(pace: Pace, lr: float) -> str:
+    step = 1e3 * (pace.step + 32 * pace.example)
+    return (
+        f"A training step of 32 examples takes {step:.3g} ms here; the sizes below were chosen so "
+        "that all fits the time that was given. With fewer examples or epochs than you train with, "
+        "numbers differ from those of a full training: give more time for better ones.\n\n"
+        f"Networks are trained from their start for each question, by sgd with learning rate "
+        f"{lr:g}, the largest of several that did well in a few steps of the plain network; "
+        "for pruning by Adam."
+    )
+
+
+_QUESTIONS = {
+    "intrinsic-dimension": "parameters needed (intrinsic dimension)",
+    "lottery-ticket": "weights that can be pruned",
+    "layer-reset": "critical layers",
+    "memorization": "learns noise by heart",
+}
+
+
+def _dimension(found: Any) -> Answer:
+    assert isinstance(found, IntrinsicDimension)
+    seeds = _count(len(found.seeds), "seed")
+    if found.dimension is None:
+        return f"above {found.tried:,}", f"the largest number tried, {seeds}"
+    bound = "at most " if found.bounded_above else "about "
+    share = 100 * found.dimension / found.parameters
+    answer = f"{bound}{found.dimension:,.0f} of {found.parameters:,} ({share:.2g}%)"
+    if found.interval is None:
+        return answer, f"no interval, {seeds}"
+    low, high = found.interval
+    return answer, f"95% {low:,.0f} to {high:,.0f}, {seeds}"
+
+
+def _tickets(found: Any) -> Answer:
+    assert isinstance(found, LotteryTicket)
+    results = found.results
+    if not results.levels:
+        return "unknown", "no ticket was trained to the end"
+    smallest = found.smallest
+    if smallest is None:
+        level, answer = results.levels[0], "none without a loss of accuracy"
+    else:
+        level = next(n for n in results.levels if results.remaining(n) == smallest)
+        answer = f"{1 - smallest:.0%} of them at no loss of accuracy"
+    difference = results.difference("full", level, "accuracy")
+    if difference is None:
+        return answer, ""
+    left = f"with {results.remaining(level):.0%} left, accuracy {_points(difference)}"
+    return answer, f"{left}, {_count(found.trials, 'trial')}"
+
+
+def _layers(found: Any) -> Answer:
+    assert isinstance(found, LayerReset)
+    verdicts = {unit.name: found.verdict(unit.name) for unit in found.units}
+    critical = [name for name, verdict in verdicts.items() if verdict == "critical"]
+    undecided = sum(verdict == "undecided" for verdict in verdicts.values())
+    named = f": {', '.join(critical)}" if critical else ""
+    answer = f"{len(critical)} of {len(verdicts)}{named}"
+    return answer, f"{undecided} undecided, {_count(len(found.seeds), 'network')}; {found.policy}"
+
+
+def _memorization(found: Any) -> Answer:
+    assert isinstance(found, Memorization)
+    results = found.results
+    fits = results.of(RANDOM)
+    if not fits:
+        return "unknown", "no network with random labels came to its end"
+    seeds = _count(len(fits), "seed")
+    trained = f"true labels after {results.epochs(TRUE)}" if results.of(TRUE) else ""
+    if results.reached(RANDOM):
+        answer = f"yes: random labels after {results.epochs(RANDOM)} epochs, {trained}"
+    else:
+        answer = (
+            f"not in {found.epochs} epochs: {results.accuracy(RANDOM, 'train')}% of random labels, "
+            f"{trained}"
+        )
+    return answer, f"mean and spread, {seeds}" if len(fits) > 1 else seeds
+
+
+def _points(difference: Paired) -> str:
+    text = f"{100 * difference.mean:+.1f} points"
+    if difference.low is None or difference.high is None:
+        return text
+    return f"{text} (95% {100 * difference.low:+.1f} to {100 * difference.high:+.1f})"
+
+
+def _count(number: int, of: str) -> str:
+    return f"{number} {of}" if number == 1 else f"{number} {of}s"
+
+
+_ANSWERS: Mapping[str, Callable[[Any], Answer]] = {
+    "intrinsic-dimension": _dimension,
+    "lottery-ticket": _tickets,
+    "layer-reset": _layers,
+    "memorization": _memorization,
+}

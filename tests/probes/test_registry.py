@@ -22,6 +22,7 @@ def measure(
     share: float = 0.5,
     dims: Sequence[int] | None = None,
     shares: Mapping[str, float] | Sequence[str] = (),
+    names: Sequence[str] = (),
     epochs: int = 1,
     ways: Mapping[str, object] | None = None,
     recipe: Recipe = RECIPE,
@@ -55,6 +56,8 @@ def read(text: str) -> dict:
         ("dims=5", {"dims": (5,)}),
         ("dims=5+10", {"dims": (5, 10)}),
         ("dims=none", {"dims": None}),
+        ("names=true", {"names": ("true",)}),
+        ("names=true+1+gaussian", {"names": ("true", "1", "gaussian")}),
         ("shares=fc1:0.5+fc2:1", {"shares": ("fc1:0.5", "fc2:1")}),
         ("lr=0.5,batch_size=9", {"recipe": replace(RECIPE, lr=0.5, batch_size=9)}),
         (

@@ -119,6 +119,8 @@ def _kinds(annotation: Any) -> set[Any]:
 
 def _kind(annotation: Any) -> Any:
     """What `read_options` reads a value as; None: as what it looks like."""
+    if annotation == Sequence[str]:  # a condition called "true" is no bool
+        return str
     return annotation if annotation in (int, float, bool, str) else None
 
 
@@ -126,7 +128,8 @@ def _value(value: Any, annotation: Any) -> Any:
     """Several values, "10+20+30" or one alone, where the annotation wants several."""
     if value is None or not _kinds(annotation) & {tuple, list, Sequence}:
         return value
-    return tuple(read_value(part) for part in str(value).split("+"))
+    parts = str(value).split("+")
+    return tuple(parts if annotation == Sequence[str] else map(read_value, parts))
 
 
 PROBES: Mapping[str, Probe] = {

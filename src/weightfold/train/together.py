@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from weightfold.core.charted import Charted
 from weightfold.data import Augment
 from weightfold.data.batches import generator_of
 from weightfold.data.samples import Samples
@@ -116,8 +117,9 @@ def group_size(net: nn.Module, runs: int, together: Together, device: torch.devi
         return together
     if torch.device(device).type != "cpu":
         return runs
-    convolves = any(isinstance(m, nn.modules.conv._ConvNd) for m in net.modules())
-    small = sum(p.numel() for p in net.parameters()) <= SMALL
+    plain = net.deploy(net.somewhere()) if isinstance(net, Charted) else net
+    convolves = any(isinstance(m, nn.modules.conv._ConvNd) for m in plain.modules())
+    small = sum(p.numel() for p in plain.parameters()) <= SMALL
     return runs if small and not convolves else 1
 
 

@@ -105,7 +105,7 @@ class LotteryTicket(Finding):
         sentences = {
             "holds": "It learns faster than {}.",
             "unclear": "These trials leave open whether it learns faster than {}.",
-            "does not hold": "It does not learn faster than {}.",
+            "does not hold": "On average it did not learn faster than {}.",
         }
         found = self.results.comparisons(level)
         grouped = {

@@ -83,7 +83,8 @@ def lottery_ticket(
         every: Steps between measurements.
         validation: Training examples to set aside for early stopping, a count or a share below 1;
             None: the data's own validation set, else a tenth.
-        folder: Of the runs; a call that was stopped goes on from it. None: nothing is written.
+        folder: Gets runs/, from which a call that was stopped goes on, and at the end masks/, see
+            `LotteryTicket.save_masks`. None: nothing is written.
         device: To train on.
         together: As of `train_together`, which trains all networks of a level.
         progress: Show a bar; or a function that is told how far the probe is.
@@ -144,7 +145,7 @@ def lottery_ticket(
         for level in range(1, rounds + 1):
             if not experiment.level(level):
                 break
-    return LotteryTicket(
+    finding = LotteryTicket(
         outcomes=tuple(experiment.outcomes),
         trials=trials,
         weights=sum(w.numel() for w in weights.values()),
@@ -153,6 +154,9 @@ def lottery_ticket(
         notes=tuple(_notes(experiment, model)),
         sessions=(session(device),),
     )
+    if folder is not None and finding.masks:
+        finding.save_masks(folder / "masks")
+    return finding
 
 
 def _with_validation(samples: Samples, validation: float | None) -> Samples:

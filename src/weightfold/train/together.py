@@ -218,7 +218,7 @@ class _Group:
             self._look(stack, 0, tally, 0)
         for at in range(step, self._end):
             x, y = self._batch(at)
-            torch.manual_seed(mixed_seed(*(s.seed for s in self.starts.values()), at))
+            self._seed(mixed_seed(*(s.seed for s in self.starts.values()), at))
             if self.recipe.reset_momentum_each_epoch and at % self._per_epoch == 0:
                 stack.optimizer.state.clear()
             one = stack.step(x, y, self.recipe.lr_at(at, self._per_epoch))
@@ -236,6 +236,13 @@ class _Group:
                     saved = monotonic()
         self._ended = [True] * stack.count
         self._save(stack, self._end)
+
+    def _seed(self, seed: int) -> None:
+        """Seed dropout; on a CPU without the search for accelerators of `torch.manual_seed`."""
+        if self.device.type == "cpu":
+            torch.default_generator.manual_seed(seed)
+        else:
+            torch.manual_seed(seed)
 
     def _batch(self, at: int) -> tuple[Tensor, Tensor]:
         epoch, index = divmod(at, self._per_epoch)

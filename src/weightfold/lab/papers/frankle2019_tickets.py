@@ -26,9 +26,10 @@ PAPER = (
 
 # Sizes of the preset cpu.
 CPU_TRIALS, CPU_TRIALS_CONV = 5, 3
-CPU_LENET_DATA, CPU_LENET_STEPS, CPU_LENET_ROUNDS = "mnist,limit=20000", 2000, 9
+CPU_LENET_DATA, CPU_LENET_STEPS, CPU_LENET_ROUNDS = "mnist,limit=13000", 2000, 8
+CPU_VALIDATION = 3000
 CPU_CONV_DATA, CPU_CONV_STEPS, CPU_CONV_ROUNDS = "cifar10,limit=10000", 600, 7
-CPU_CONV_TEST = 2000
+CPU_TEST = 2000
 CPU_CONV_MODEL = "conv2,width=0.25"
 
 ADAM = Recipe(
@@ -69,7 +70,7 @@ def _conv(name: str, lr: float, steps: int, conv: float) -> ProbeLine:
             rounds=CPU_CONV_ROUNDS,
             every=50,
         )
-        cells["cpu"] = replace(cpu, test_limit=CPU_CONV_TEST)
+        cells["cpu"] = replace(cpu, test_limit=CPU_TEST)
     gains = {"conv2": 3.4, "conv4": 3.5, "conv6": 3.3}
     return ProbeLine(
         f"CIFAR-10: {name.capitalize()[:4]}-{name[-1]}",
@@ -207,14 +208,17 @@ TICKETS = ProbeExperiment(
                     rounds=2,
                     every=20,
                 ),
-                "cpu": _tickets(
-                    "lenet_300_100",
-                    CPU_LENET_DATA,
-                    ADAM,
-                    _LENET,
-                    steps=CPU_LENET_STEPS,
-                    rounds=CPU_LENET_ROUNDS,
-                    every=50,
+                "cpu": replace(
+                    _tickets(
+                        "lenet_300_100",
+                        CPU_LENET_DATA,
+                        ADAM,
+                        f"{_LENET},validation={CPU_VALIDATION},together={CPU_TRIALS}",
+                        steps=CPU_LENET_STEPS,
+                        rounds=CPU_LENET_ROUNDS,
+                        every=50,
+                    ),
+                    test_limit=CPU_TEST,
                 ),
                 "paper": _tickets(
                     "lenet_300_100", "mnist", ADAM, _LENET, steps=50_000, rounds=18, every=100
@@ -233,9 +237,10 @@ TICKETS = ProbeExperiment(
         "smoke": ProbePreset(2, "Everything: a small network on 500 of scikit-learn's digits."),
         "cpu": ProbePreset(
             CPU_TRIALS,
-            f"LeNet-300-100 on {CPU_LENET_DATA} for {CPU_LENET_STEPS:,} steps, not 50,000 on all; "
+            f"LeNet-300-100 on {CPU_LENET_DATA} ({CPU_VALIDATION:,} of them for early "
+            f"stopping) for {CPU_LENET_STEPS:,} steps, not 50,000 on all; "
             f"{CPU_CONV_MODEL} on {CPU_CONV_DATA} for {CPU_CONV_STEPS:,} steps, not Conv-2 for "
-            f"20,000, with three trials and {CPU_CONV_TEST:,} test images. One "
+            f"20,000, with three trials; {CPU_TEST:,} test images. One "
             "random mask a trial, where the paper has two.",
         ),
         "paper": ProbePreset(5, "One random mask a trial, where the paper has two."),

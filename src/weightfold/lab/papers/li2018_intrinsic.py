@@ -143,8 +143,9 @@ TABLE1 = ProbeExperiment(
             CPU_SEEDS,
             f"{CPU_EPOCHS} epochs on {CPU_MNIST} and {CPU_EPOCHS_CIFAR} on {CPU_CIFAR} (tested "
             f"on {CPU_TEST_CIFAR:,}), not 100 on all; the search ends at dimensions 30% apart; "
-            f"random labels on {CPU_RANDOM_LABELS:,} examples, {CPU_EPOCHS_RANDOM_LABELS} epochs at "
-            "learning rate 1e-3. The paper's table is from one run each; its penalty on the weights is left out.",
+            f"random labels on {CPU_RANDOM_LABELS:,} examples, {CPU_EPOCHS_RANDOM_LABELS} "
+            "epochs at learning rate 1e-3. The paper's table is from one run each; its penalty on "
+            "the weights is left out.",
         ),
         "paper": ProbePreset(
             3, "The paper's table is from one run each; its penalty on the weights is left out."

@@ -14,9 +14,10 @@ import torch
 from weightfold.core.verbs import subspace
 from weightfold.data.samples import Data, Samples, as_samples
 from weightfold.files import write_json
-from weightfold.lab.inspect_page import write_inspection
+from weightfold.lab.inspect_page import TITLES, write_inspection
 from weightfold.lab.inspect_plan import DEMANDS, Demand, Pace, Sizes, fit
 from weightfold.lab.probe_cell import measure_in, read_finding
+from weightfold.pages.page import Section
 from weightfold.probes.finding import Finding
 from weightfold.probes.layers.batch_norm import running_statistics
 from weightfold.probes.layers.units import layer_units
@@ -25,7 +26,7 @@ from weightfold.probes.progress import Progress, Tell, telling
 from weightfold.probes.registry import PROBES
 from weightfold.train.checkpoint import RUN
 from weightfold.train.recipe import Recipe
-from weightfold.train.record import check_same, digest, session
+from weightfold.train.record import check_same, digest
 from weightfold.train.runs import Start
 from weightfold.train.stack import Stack
 from weightfold.train.together import train_together
@@ -109,14 +110,10 @@ def inspect(
         end=end,
         deadline=end + 60 * minutes * (GRACE - 1),
     )
-    plan = folder / PLAN
-    if there and plan.exists():
-        run.read_plan(json.loads(plan.read_text(encoding="utf-8")))
-    else:
-        run.pace, run.lr = _timed(model, samples, device, minutes, progress)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / RUN, {"sessions": [session(device)], "configuration": configuration})
-        run.write_plan()
+    path = folder / PLAN
+    plan = json.loads(path.read_text(encoding="utf-8")) if there and path.exists() else {}
+    run.begin(plan, 60 * minutes)
+    write_json(folder / RUN, {"configuration": configuration})
     run.all()
     return Inspection(run.findings, run.left_out, run.write_page())
 
@@ -137,11 +134,47 @@ class _Run:
     pace: Pace = field(init=False)
     sizes: dict[str, Sizes] = field(default_factory=dict)
     findings: dict[str, Finding] = field(default_factory=dict)
+    sections: dict[str, Section] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
 
-    def read_plan(self, plan: Mapping[str, Any]) -> None:
-        self.pace, self.lr = Pace(**plan["pace"]), plan["lr"]
-        self.sizes = {name: Sizes(**sizes) for name, sizes in plan["sizes"].items()}
+    def begin(self, plan: Mapping[str, Any], seconds: float) -> None:
+        """Take what was planned before; time the network if more is to be planned."""
+        self.sizes = {name: Sizes(**sizes) for name, sizes in plan.get("sizes", {}).items()}
+        if len(self.sizes) == len(DEMANDS):
+            self.pace, self.lr = Pace(**plan["pace"]), plan["lr"]
+            return
+        with telling(self.progress, "timing the network") as tell:
+            tell(Progress(0, 2))
+            self.pace = _pace(self.model, self.samples, self.device)
+            tell(Progress(1, 2, "learning rate"))
+            self.lr = plan.get("lr") or self._learning_rate(0.05 * seconds)
+            tell(Progress(2, 2))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.write_plan()
+
+    def _learning_rate(self, seconds: float) -> float:
+        """The largest of `LEARNING_RATES` that is as good as any after a few steps."""
+        batch = min(32, len(self.samples.train))
+        one = self.pace.step + batch * self.pace.example
+        steps = max(8, min(200, int(seconds / len(LEARNING_RATES) / max(one, 1e-6))))
+        losses: dict[float, float] = {}
+        for lr in LEARNING_RATES:
+            recipe = Recipe(
+                batch_size=batch, lr=lr, schedule="constant", crop_padding=0, flip=False
+            )
+            start = Start(net_of(self.model, 0), self.samples, 0)
+            run = train_together(
+                {"net": start},
+                recipe,
+                measure=(),
+                every=max(1, steps // 4),
+                steps=steps,
+                device=self.device,
+            )["net"]
+            if not run.failed and run.last.train_loss is not None:
+                losses[lr] = run.last.train_loss
+        good = 1.1 * min(losses.values(), default=0.0)  # near enough to the lowest training loss
+        return max((lr for lr in losses if losses[lr] <= good), default=LEARNING_RATES[-1])
 
     def write_plan(self) -> None:
         sizes = {name: asdict(one) for name, one in self.sizes.items()}
@@ -153,17 +186,23 @@ class _Run:
             self.folder,
             self.title,
             findings=self.findings,
+            sections=self.sections,
             left_out=self.left_out,
             sizes=self.sizes,
             pace=self.pace,
             lr=self.lr,
         )
 
+    def found(self, name: str, finding: Finding) -> None:
+        """Take a finding and draw its figure, once."""
+        self.findings[name] = finding
+        self.sections[name] = finding.section(self.folder / name, TITLES[name])
+
     def all(self) -> None:
         """Finished probes are read, begun ones gone on with; the others get what time is left."""
         for name in DEMANDS:
             if (found := read_finding(self.folder / name)) is not None:
-                self.findings[name] = found
+                self.found(name, found)
             else:
                 self.left_out[name] = "not run yet"
         self.write_page()
@@ -185,7 +224,7 @@ class _Run:
         if monotonic() > self.deadline:
             return
         try:
-            self.findings[name] = self._measure(name, self.sizes[name])
+            self.found(name, self._measure(name, self.sizes[name]))
         except _TimeUp:
             self.left_out[name] = "unfinished when the time was up; the same call goes on with it"
         except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
@@ -232,19 +271,6 @@ def _minutes(seconds: float) -> str:
     return f"{minutes} minute{'' if minutes == 1 else 's'} by itself"
 
 
-def _timed(
-    model: Model, samples: Samples, device: str, minutes: float, progress: bool
-) -> tuple[Pace, float]:
-    """How fast the network is, and a learning rate that suits it."""
-    with telling(progress, "timing the network") as tell:
-        tell(Progress(0, 2))
-        pace = _pace(model, samples, device)
-        tell(Progress(1, 2, "learning rate"))
-        lr = _learning_rate(model, samples, device, pace, 0.05 * 60 * minutes)
-        tell(Progress(2, 2))
-        return pace, lr
-
-
 def _pace(model: Model, samples: Samples, device: str) -> Pace:
     net = net_of(model, 0)
     units = layer_units(net, samples.inputs(samples.train.x[:1]))
@@ -285,23 +311,3 @@ def _seconds(call: Callable[[], object]) -> float:
         call()
         times.append(perf_counter() - begin)
     return median(times)
-
-
-def _learning_rate(
-    model: Model, samples: Samples, device: str, pace: Pace, seconds: float
-) -> float:
-    """The largest of `LEARNING_RATES` that is as good as any after a few steps of the network."""
-    batch = min(32, len(samples.train))
-    one = pace.step + batch * pace.example
-    steps = max(8, min(200, int(seconds / len(LEARNING_RATES) / max(one, 1e-6))))
-    losses: dict[float, float] = {}
-    for lr in LEARNING_RATES:
-        recipe = Recipe(batch_size=batch, lr=lr, schedule="constant", crop_padding=0, flip=False)
-        starts = {"net": Start(net_of(model, 0), samples, 0)}
-        run = train_together(
-            starts, recipe, measure=(), every=max(1, steps // 4), steps=steps, device=device
-        )["net"]
-        if not run.failed and run.last.train_loss is not None:
-            losses[lr] = run.last.train_loss
-    good = 1.1 * min(losses.values(), default=0.0)  # near enough to the lowest training loss
-    return max((lr for lr in losses if losses[lr] <= good), default=LEARNING_RATES[-1])

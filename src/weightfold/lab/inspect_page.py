@@ -4,11 +4,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from weightfold.lab.experiment_page import footer
 from weightfold.lab.inspect_plan import Pace, Sizes
 from weightfold.pages.page import Section, Table, write_page
 from weightfold.pages.statistics import Paired
-from weightfold.probes.finding import Finding
+from weightfold.probes.finding import Finding, footer
 from weightfold.probes.intrinsic.finding import IntrinsicDimension
 from weightfold.probes.layers.finding import LayerReset
 from weightfold.probes.memory.finding import Memorization
@@ -32,6 +31,7 @@ def write_inspection(
     title: str,
     *,
     findings: Mapping[str, Finding],
+    sections: Mapping[str, Section],
     left_out: Mapping[str, str],
     sizes: Mapping[str, Sizes],
     pace: Pace,
@@ -43,6 +43,7 @@ def write_inspection(
         folder: Of the inspection.
         title: Heading.
         findings: Probe -> what it found.
+        sections: Probe -> its finding's part of the page.
         left_out: Probe -> why it found nothing, of those without a finding.
         sizes: Probe -> what it was run with.
         pace: Of the network.
@@ -52,20 +53,21 @@ def write_inspection(
         The page.
     """
     rows = [["parameters", f"{pace.parameters:,} weights", "exact", ""]]
-    sections = []
+    parts = []
     for name, heading in TITLES.items():
         if name in findings:
             answer, certainty = _ANSWERS[name](findings[name])
             rows.append([_QUESTIONS[name], answer, certainty, sizes[name].text])
-            sections.append(findings[name].section(folder / name, heading))
+            parts.append(sections[name])
         else:
             reason = left_out[name]
             rows.append([_QUESTIONS[name], reason, "", ""])
-            sections.append(Section(heading, f"{reason[0].upper()}{reason[1:]}."))
+            parts.append(Section(heading, f"{reason[0].upper()}{reason[1:]}."))
     columns = ["", "answer", "how sure", "measured on"]
     summary = Section("Summary", _introduction(pace, lr), Table(columns, rows))
     page = folder / "index.html"
-    write_page(page, title, [summary, *sections], footer=footer())
+    sessions = [session for finding in findings.values() for session in finding.sessions]
+    write_page(page, title, [summary, *parts], footer=footer(sessions))
     return page
 
 

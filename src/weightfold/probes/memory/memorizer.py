@@ -99,6 +99,7 @@ def memorizer(x: Tensor, y: Tensor, *, seed: int = 0) -> Memorizer:
             that are the same or too near to one another for float64, or sizes beyond float64.
     """
     labels = _checked(x, y)
+    y = y.to(x.device)
     _refuse_duplicates(x)
     direction, z = _spread_out(x, seed)
     z, order = z.sort()

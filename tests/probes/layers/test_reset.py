@@ -9,7 +9,9 @@ from weightfold.probes.layers.cells import evaluate
 from weightfold.probes.layers.finding import DRAWN, Cell
 from weightfold.probes.layers.reset import layer_reset
 from weightfold.probes.layers.splice import splice
+from weightfold.probes.models import fresh
 from weightfold.train import NonFiniteLoss, Recipe
+from weightfold.train.steps import mixed_seed
 
 RECIPE = Recipe(epochs=3, batch_size=32, lr=0.1, crop_padding=0, flip=False)
 QUIET = {"recipe": RECIPE, "seeds": (0, 1), "draws": 2, "progress": False}
@@ -92,12 +94,19 @@ def test_a_cell_is_the_error_of_the_spliced_network(bn, found, make_net, samples
         net = make_net(1)
     assert all(torch.equal(tensor, past[0][name]) for name, tensor in net.state_dict().items())
     net.load_state_dict(past[3])
-    cells = {(c.unit, c.source): c for c in found[bn].cells if c.seed == 1}
+    cells = {(c.unit, c.source, c.draw): c for c in found[bn].cells if c.seed == 1}
+    drawn = [fresh(make_net, mixed_seed("layer reset", 1, draw)) for draw in (0, 1)]
+    sources = [(epoch, None, past[epoch]) for epoch in (0, 1, 2)]
+    sources += [(DRAWN, draw, net_drawn) for draw, net_drawn in enumerate(drawn)]
+
+    def check(cell, layers, other):
+        spliced = splice(net, other, layers, bn=bn, data=samples)
+        assert (cell.error, cell.loss) == evaluate(spliced, samples)
+
+    check(cells["", 3, None], None, past[3])
     for unit in found[bn].units:
-        for epoch in (0, 1, 2):
-            spliced = splice(net, past[epoch], unit.modules, bn=bn, data=samples)
-            cell = cells[unit.name, epoch]
-            assert (cell.error, cell.loss) == evaluate(spliced, samples)
+        for source, draw, other in sources:
+            check(cells[unit.name, source, draw], unit.modules, other)
 
 
 def test_distances_are_of_all_weights_of_the_unit(found, folder):

@@ -107,6 +107,8 @@ def robustness_by_depth(findings: Mapping[str, Sequence[LayerReset]], path: Path
         ImportError: matplotlib is not installed.
         ValueError: There is no finding, or they treat running statistics differently.
     """
+    from matplotlib.ticker import MaxNLocator
+
     policies = sorted({f.bn for row in findings.values() for f in row if f.batch_norms})
     if len(policies) > 1:
         raise ValueError(
@@ -132,6 +134,7 @@ def robustness_by_depth(findings: Mapping[str, Sequence[LayerReset]], path: Path
                 capsize=3,
                 label=f"{family} (n = {min(s.n for s in scores)})",
             )
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axis.set(xlabel="layers", ylabel="rise of test error (points), mean over layers")
         axis.grid(alpha=0.3)
         axis.legend(fontsize="small")

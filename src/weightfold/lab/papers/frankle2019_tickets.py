@@ -28,7 +28,7 @@ PAPER = (
 CPU_TRIALS, CPU_TRIALS_CONV = 5, 3
 CPU_LENET_DATA, CPU_LENET_STEPS, CPU_LENET_ROUNDS = "mnist,limit=13000", 2000, 8
 CPU_VALIDATION = 3000
-CPU_CONV_DATA, CPU_CONV_STEPS, CPU_CONV_ROUNDS = "cifar10,limit=10000", 600, 7
+CPU_CONV_DATA, CPU_CONV_STEPS, CPU_CONV_ROUNDS = "cifar10,limit=10000", 400, 4
 CPU_TEST = 2000
 CPU_CONV_MODEL = "conv2,width=0.25"
 
@@ -257,8 +257,8 @@ TICKETS = ProbeExperiment(
             _better(LENET, 0.211),
         ),
         Claim(
-            "Conv-2: a ticket near 20% learns faster than all three.",
-            _faster("CIFAR-10: Conv-2", 0.211),
+            "Conv-2: the ticket near 41% learns faster than all three.",
+            _faster("CIFAR-10: Conv-2", 0.411),
         ),
     ),
     notes="Accuracies are test accuracies at early stopping, which is the step of the lowest loss "

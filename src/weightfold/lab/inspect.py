@@ -303,11 +303,10 @@ def _pace(model: Model, samples: Samples, device: str) -> Pace:
 
 
 def _seconds(call: Callable[[], object]) -> float:
-    """Median time of a call, over about half a second."""
-    call()
+    """Median time of a call, over about half a second; the first is left out if it was short."""
     times: list[float] = []
-    while len(times) < 3 or (sum(times) < 0.5 and len(times) < 50):
+    while sum(times) < 0.5 or (len(times) < 4 and sum(times) < 3):
         begin = perf_counter()
         call()
         times.append(perf_counter() - begin)
-    return median(times)
+    return median(times[1:] or times)

@@ -173,7 +173,7 @@ MEMORIZATION = ProbeExperiment(
         ),
         _line(
             "small Inception",
-            "small_inception,size=32",
+            "small_inception",
             _TWO,
             _table(85.75, 100.0, 9.78),
             cpu=False,

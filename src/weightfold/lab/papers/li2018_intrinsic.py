@@ -23,6 +23,7 @@ from weightfold.train.recipe import Recipe
 # Sizes of the preset cpu.
 CPU_SEEDS = 3
 CPU_MNIST, CPU_CIFAR, CPU_RANDOM_LABELS = "mnist", "cifar10,limit=20000", 1000
+CPU_MNIST_PART = "mnist,limit=20000"
 CPU_EPOCHS, CPU_EPOCHS_CIFAR, CPU_EPOCHS_RANDOM_LABELS = 10, 12, 100
 CPU_SEARCH, CPU_SEARCH_LARGE = "start=64,resolution=0.3", "start=512,resolution=0.3"
 CPU_SEEDS_LARGE, CPU_TEST_CIFAR = 2, 5000
@@ -35,9 +36,14 @@ RANDOM_LABELS = Recipe(
 """Adam without decay, learning rate 1e-4, 500 epochs, as in the authors' script for them."""
 
 CPU = replace(SGD, epochs=CPU_EPOCHS)
+GENTLE = replace(SGD, lr=0.02)
+"""For networks that rate 0.1 does not train reliably: LeNet collapsed at it on shuffled pixels, in
+one of two seeds. Chosen for the plain networks, before any dimension was searched with it."""
 CPU_RANDOM = replace(RANDOM_LABELS, epochs=CPU_EPOCHS_RANDOM_LABELS, lr=1e-3)
 
 _SOURCE = "Table 1"
+_GENTLE_LENET = "MNIST: LeNet, lower rate"
+_GENTLE_SHUFFLED = "MNIST, shuffled pixels: LeNet, lower rate"
 
 
 def _printed(value: float, bound: str = "") -> dict[str, Printed]:
@@ -56,20 +62,32 @@ def _line(
 ) -> ProbeLine:
     """A line with one recipe for every preset's size."""
     color = data == "cifar10"
+    recipe = GENTLE if color else SGD
     small = f"{SMOKE_DATA},rgb=true".replace("size=28", "size=32") if color else SMOKE_DATA
     cells = {
         "smoke": intrinsic(model, small, SMOKE, SMOKE_SEARCH, disturb=disturb),
         "cpu": intrinsic(
             model,
             CPU_CIFAR if color else CPU_MNIST,
-            replace(CPU, epochs=CPU_EPOCHS_CIFAR) if color else CPU,
+            replace(recipe, epochs=CPU_EPOCHS_CIFAR if color else CPU_EPOCHS),
             CPU_SEARCH_LARGE if color else CPU_SEARCH,
             disturb=disturb,
             test_limit=CPU_TEST_CIFAR if color else None,
         ),
-        "paper": intrinsic(model, data, SGD, disturb=disturb),
+        "paper": intrinsic(model, data, recipe, disturb=disturb),
     }
     return ProbeLine(label, cells, _printed(published), note=note, seeds=seeds)
+
+
+def _gentle(label: str, disturb: str, published: float, search: str) -> ProbeLine:
+    """LeNet on MNIST again, at a rate that trains it reliably on shuffled pixels too."""
+    recipe = replace(GENTLE, epochs=CPU_EPOCHS)
+    cells = {
+        "cpu": intrinsic("lenet", CPU_MNIST_PART, recipe, search, disturb=disturb),
+        "paper": intrinsic("lenet", "mnist", GENTLE, disturb=disturb),
+    }
+    note = f"Learning rate {GENTLE.lr:g}; at cpu on {CPU_MNIST_PART}."
+    return ProbeLine(label, cells, _printed(published), note=note, seeds=CPU_SEEDS_LARGE)
 
 
 _RANDOM_LABELS = "MNIST, random labels: FC 5 x 400"
@@ -149,7 +167,11 @@ TABLE1 = ProbeExperiment(
             1_400,
             disturb="shuffled-pixels",
             seeds=CPU_SEEDS_LARGE,
+            note="The plain network collapses at this learning rate in one of two seeds, so that "
+            "the bar, and with it this number, means nothing; see the lines at a lower rate.",
         ),
+        _gentle(_GENTLE_LENET, "", 290, "start=128,resolution=0.3"),
+        _gentle(_GENTLE_SHUFFLED, "shuffled-pixels", 1_400, "start=256,resolution=0.3"),
         _random_labels(),
         _line("CIFAR-10: FC", "mlp,size=32", "cifar10", 9_000, seeds=CPU_SEEDS_LARGE),
         _line("CIFAR-10: LeNet", "lenet,size=32", "cifar10", 2_900, seeds=CPU_SEEDS_LARGE),
@@ -179,11 +201,11 @@ TABLE1 = ProbeExperiment(
         ),
         Claim(
             "LeNet does: with shuffled pixels it needs more dimensions (paper: 4.8 times as many).",
-            more("MNIST, shuffled pixels: LeNet", "MNIST: LeNet"),
+            more(_GENTLE_SHUFFLED, _GENTLE_LENET),
         ),
         Claim(
             "With shuffled pixels LeNet needs more dimensions than the FC network.",
-            more("MNIST, shuffled pixels: LeNet", "MNIST, shuffled pixels: FC"),
+            more(_GENTLE_SHUFFLED, "MNIST, shuffled pixels: FC"),
         ),
         Claim("On MNIST LeNet needs fewer dimensions.", more("MNIST: FC", "MNIST: LeNet")),
         Claim("On CIFAR-10 LeNet needs fewer dimensions.", more("CIFAR-10: FC", "CIFAR-10: LeNet")),
@@ -196,9 +218,9 @@ TABLE1 = ProbeExperiment(
             more(_RANDOM_LABELS, "MNIST: FC", 10.0),
         ),
     ),
-    notes="The recipe of all lines was fixed before anything was measured and is one for the plain "
-    "network and every dimension. The dimension depends on it: shorter training needs more "
-    "dimensions.",
+    notes="A line has one recipe for the plain network and every dimension, fixed before its "
+    f"search: momentum SGD at rate {SGD.lr:g}, at {GENTLE.lr:g} on CIFAR-10 and where a line says so. The "
+    "dimension depends on it: shorter training needs more dimensions.",
 )
 
 EXPERIMENTS = (TABLE1,)

@@ -166,6 +166,7 @@ def test_too_little_time_names_what_is_needed(data, tmp_path, monkeypatch):
     found = wf.inspect(make, data, minutes=1e-9, folder=tmp_path, progress=False)
     assert not found.findings
     assert all("needs about" in reason for reason in found.left_out.values())
+    assert "each recipe's own learning rate" in html.unescape(found.page.read_text())
 
 
 def test_wrong_calls_are_refused(data, quick, tmp_path):

@@ -35,6 +35,9 @@ PLAN = "plan.json"
 LEARNING_RATES = (0.1, 0.03, 0.01, 0.003)
 """Of sgd with momentum, tried on the plain network for a moment before anything is measured."""
 
+FEWEST_STEPS = 8
+"""In which learning rates can be told apart."""
+
 GRACE = 1.25
 """A probe is stopped when the whole inspection has taken so many times its budget."""
 
@@ -130,7 +133,7 @@ class _Run:
     progress: bool
     end: float
     deadline: float
-    lr: float = 0.0
+    lr: float | None = None
     pace: Pace = field(init=False)
     sizes: dict[str, Sizes] = field(default_factory=dict)
     findings: dict[str, Finding] = field(default_factory=dict)
@@ -147,16 +150,21 @@ class _Run:
             tell(Progress(0, 2))
             self.pace = _pace(self.model, self.samples, self.device)
             tell(Progress(1, 2, "learning rate"))
-            self.lr = plan.get("lr") or self._learning_rate(0.05 * seconds)
+            self.lr = plan["lr"] if plan else self._learning_rate(0.05 * seconds)
             tell(Progress(2, 2))
         self.folder.mkdir(parents=True, exist_ok=True)
         self.write_plan()
 
-    def _learning_rate(self, seconds: float) -> float:
-        """The largest of `LEARNING_RATES` that is as good as any after a few steps."""
+    def _learning_rate(self, seconds: float) -> float | None:
+        """The largest of `LEARNING_RATES` that is as good as any after some steps.
+
+        None, each recipe's own, if there is no time for `FEWEST_STEPS`.
+        """
         batch = min(32, len(self.samples.train))
         one = self.pace.step + batch * self.pace.example
-        steps = max(8, min(200, int(seconds / len(LEARNING_RATES) / max(one, 1e-6))))
+        steps = min(200, int(seconds / len(LEARNING_RATES) / max(one, 1e-6)))
+        if steps < FEWEST_STEPS:
+            return None
         losses: dict[float, float] = {}
         for lr in LEARNING_RATES:
             recipe = Recipe(
@@ -167,7 +175,7 @@ class _Run:
                 {"net": start},
                 recipe,
                 measure=(),
-                every=max(1, steps // 4),
+                every=steps // 4,
                 steps=steps,
                 device=self.device,
             )["net"]
@@ -235,7 +243,7 @@ class _Run:
     def _measure(self, name: str, sizes: Sizes) -> Finding:
         probe = PROBES[name]
         recipe = probe.recipe or Recipe()
-        lr = self.lr if recipe.optimizer == "sgd" else recipe.lr
+        lr = self.lr if self.lr and recipe.optimizer == "sgd" else recipe.lr
         recipe = replace(recipe, epochs=sizes.epochs, batch_size=sizes.batch_size, lr=lr)
         arguments = {
             "model": self.model,

@@ -35,7 +35,7 @@ def write_inspection(
     left_out: Mapping[str, str],
     sizes: Mapping[str, Sizes],
     pace: Pace,
-    lr: float,
+    lr: float | None,
 ) -> Path:
     """Write the page.
 
@@ -47,7 +47,7 @@ def write_inspection(
         left_out: Probe -> why it found nothing, of those without a finding.
         sizes: Probe -> what it was run with.
         pace: Of the network.
-        lr: Learning rate of sgd.
+        lr: Learning rate of sgd; None: each recipe's own.
 
     Returns:
         The page.
@@ -71,15 +71,20 @@ def write_inspection(
     return page
 
 
-def _introduction(pace: Pace, lr: float) -> str:
+def _introduction(pace: Pace, lr: float | None) -> str:
+    rate = "each recipe's own learning rate, for want of time to try several"
+    if lr is not None:
+        rate = (
+            f"learning rate {lr:g}, the largest of several that did well in a few steps of the "
+            "plain network"
+        )
     step = 1e3 * (pace.step + 32 * pace.example)
     return (
         f"A training step of 32 examples takes {step:.3g} ms here; the sizes below were chosen so "
         "that all fits the time that was given. With fewer examples or epochs than you train with, "
         "numbers differ from those of a full training: give more time for better ones.\n\n"
-        f"Networks are trained from their start for each question, by sgd with learning rate "
-        f"{lr:g}, the largest of several that did well in a few steps of the plain network; "
-        "for pruning by Adam."
+        f"Networks are trained from their start for each question, by sgd with {rate}; for pruning "
+        "by Adam."
     )
 
 

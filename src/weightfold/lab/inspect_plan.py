@@ -134,7 +134,7 @@ def _candidates(demand: Demand, pace: Pace, seeds: int, share: float) -> Iterato
         batch = 16
         while batch * 2 <= min(demand.batch_size, train // 16):
             batch *= 2
-        test = min(pace.test, max(500, min(train // 2, 5_000)))
+        test = min(pace.test, max(200, min(train // 2, 5_000)))
         one = Sizes(train, test, 1, batch, seeds)
         epochs = ceil(share * max(demand.epochs, demand.steps / one.steps))
         yield replace(one, epochs=epochs)

@@ -219,8 +219,8 @@ TABLE1 = ProbeExperiment(
         ),
     ),
     notes="A line has one recipe for the plain network and every dimension, fixed before its "
-    f"search: momentum SGD at rate {SGD.lr:g}, at {GENTLE.lr:g} on CIFAR-10 and where a line says so. The "
-    "dimension depends on it: shorter training needs more dimensions.",
+    f"search: momentum SGD at rate {SGD.lr:g}, at {GENTLE.lr:g} on CIFAR-10 and where a line says "
+    "so. The dimension depends on it: shorter training needs more dimensions.",
 )
 
 EXPERIMENTS = (TABLE1,)

@@ -1,3 +1,4 @@
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,7 @@ from torch import nn
 import weightfold as wf
 from weightfold.data import Examples, Samples
 from weightfold.train import Observer, Recipe, Start, train_together
+from weightfold.train.together import group_size
 
 RECIPE = Recipe(
     epochs=3, batch_size=16, lr=0.1, schedule="constant", crop_padding=0, flip=False, momentum=0.5
@@ -92,6 +94,39 @@ def test_it_is_the_optimizers_own_arithmetic():
     optimizer.step()
     for ours, theirs in zip(begin["seed3"].net.parameters(), alone.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-14)
+
+
+class Normed(nn.Module):
+    """With what vmap does not know, or takes for another thing."""
+
+    def __init__(self, momentum, replaces):
+        super().__init__()
+        self.norm, self.out, self.replaces = (
+            nn.BatchNorm1d(6, momentum=momentum),
+            nn.Linear(6, 3),
+            replaces,
+        )
+        self.register_buffer("seen", torch.zeros(6))
+
+    def forward(self, x):
+        if self.replaces:
+            self.seen = self.seen + x.detach().sum(dim=0)
+        return self.out(self.norm(x))
+
+
+@pytest.mark.parametrize(
+    ("momentum", "replaces", "size"), [(0.1, False, 5), (None, False, 1), (0.1, True, 1)]
+)
+def test_what_no_batch_can_run_is_trained_one_by_one(momentum, replaces, size):
+    data, seeds = samples(), [0, 1]
+    assert group_size(Normed(momentum, replaces), data, 5, "auto", "cpu") == size
+    both = {f"seed{s}": Start(Normed(momentum, replaces), data, s) for s in seeds}
+    alone = {n: replace(s, net=deepcopy(s.net)) for n, s in both.items()}
+    train_together(both, RECIPE)
+    for name, start in alone.items():
+        train_together({name: start}, RECIPE)
+        for key, tensor in start.net.state_dict().items():
+            torch.testing.assert_close(both[name].net.state_dict()[key], tensor)
 
 
 class Stop(Exception):

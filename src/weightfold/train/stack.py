@@ -164,6 +164,31 @@ class Stack:
             self.optimizer.load_state_dict(state["optimizer"])
 
 
+def stackable(net: nn.Module, x: Tensor) -> bool:
+    """Whether copies of a network can be run as one batch and learn what they would alone.
+
+    vmap knows no recurrent layers, no batch norm with momentum=None and no branching on values; and
+    a buffer that a forward replaces, in place of changing it, would stay as it is.
+
+    Args:
+        net: Left unchanged.
+        x: Inputs, (B, ...), on its device.
+    """
+    several, alone = Stack([net, net], Recipe()), deepcopy(net).train()
+    labels = torch.zeros(2, len(x), dtype=torch.int64, device=x.device)
+    devices = [x.device] if x.device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices):
+            several.logits(x, shared=True)
+            several.step(x.expand(2, *x.shape), labels, 0.0)
+            alone(x)
+    except RuntimeError:
+        return False
+    start, after = dict(net.named_buffers()), several.of(0)
+    changed = {n: not torch.equal(b, start[n]) for n, b in alone.named_buffers()}
+    return not any(changed[n] and torch.equal(after[n], start[n]) for n in changed if n in after)
+
+
 class _Objective(nn.Module):
     """The loss of each example, how many are wrong, and the decay that is part of the loss."""
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from math import isfinite
 from pathlib import Path
@@ -21,7 +22,7 @@ from weightfold.train.checkpoint import RUN, load_state, save_state
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import check_same, describe, digest, session
 from weightfold.train.runs import Observer, Point, Run, Start, View, logits_of
-from weightfold.train.stack import Stack
+from weightfold.train.stack import Stack, stackable
 from weightfold.train.steps import mixed_seed
 
 STATE = "state.pt"
@@ -66,8 +67,9 @@ def train_together(
         until: Ends a run early when true of it; a group goes on until all its runs have ended, a
             run's points end with its own end.
         observer: Makes an observer for each group.
-        together: Runs in a group; "auto": on a CPU all if the network is small and has no
-            convolution, else one; on an accelerator all.
+        together: Runs in a group; "auto": one if the network cannot be run as a batch, see
+            `stackable`; else on a CPU all if it is small and has no convolution, else one; on an
+            accelerator all.
         device: To train on.
         listen: Called with a run's name and each of its points.
 
@@ -84,7 +86,8 @@ def train_together(
     for name, value in (("every", every), ("steps", steps)):
         if value is not None and value < 1:
             raise ValueError(f"{name}={value}: give at least 1 optimizer step")
-    size = group_size(next(iter(starts.values())).net, len(starts), together, device)
+    first_start = next(iter(starts.values()))
+    size = group_size(first_start.net, first_start.data, len(starts), together, device)
     names = list(starts)
     runs: dict[str, Run] = {}
     for first in range(0, len(names), size):
@@ -105,8 +108,10 @@ def train_together(
     return runs
 
 
-def group_size(net: nn.Module, runs: int, together: Together, device: torch.device | str) -> int:
-    """How many of `runs` runs of a network are trained as one batch, as `train_together` says.
+def group_size(
+    net: nn.Module, data: Samples, runs: int, together: Together, device: torch.device | str
+) -> int:
+    """How many of `runs` runs of a network on such data are one batch, as `train_together` says.
 
     Raises:
         ValueError: `together` is below 1.
@@ -115,12 +120,15 @@ def group_size(net: nn.Module, runs: int, together: Together, device: torch.devi
         if together < 1:
             raise ValueError(f"together={together}: give how many runs, at least 1, or 'auto'")
         return together
-    if torch.device(device).type != "cpu":
-        return runs
-    plain = net.deploy(net.somewhere()) if isinstance(net, Charted) else net
-    convolves = any(isinstance(m, nn.modules.conv._ConvNd) for m in plain.modules())
-    small = sum(p.numel() for p in plain.parameters()) <= SMALL
-    return runs if small and not convolves else 1
+    if torch.device(device).type == "cpu":
+        plain = net.deploy(net.somewhere()) if isinstance(net, Charted) else net
+        convolves = any(isinstance(m, nn.modules.conv._ConvNd) for m in plain.modules())
+        if convolves or sum(p.numel() for p in plain.parameters()) > SMALL:
+            return 1
+    if runs == 1:
+        return 1
+    x = data.inputs(data.train.x[:8]).to(device)
+    return runs if stackable(deepcopy(net).to(device), x) else 1
 
 
 def _group_name(names: list[str]) -> str:
@@ -336,7 +344,7 @@ class _Group:
 
 def _moved(data: list[Samples], device: torch.device) -> tuple[Samples, ...]:
     """Each on the device, those that are one object once."""
-    moved = {id(samples): samples.to(device) for samples in data}
+    moved = {key: one.to(device) for key, one in {id(one): one for one in data}.items()}
     return tuple(moved[id(samples)] for samples in data)
 
 

@@ -107,7 +107,7 @@ def intrinsic_dimension(
         raise ValueError(f"d_max={d_max}: give 1 to {size}, the number of weights")
     if start < 1:
         raise ValueError(f"start={start}: give a dimension of at least 1")
-    side_by_side = group_size(net, BREADTH * len(seeds), together, device)
+    side_by_side = group_size(net, samples, BREADTH * len(seeds), together, device)
     with telling(progress, "intrinsic dimension") as tell:
         trials = Trials(
             model=model,

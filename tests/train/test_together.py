@@ -182,6 +182,24 @@ def test_other_runs_are_not_taken_for_these(tmp_path):
     other = {n: replace(s, net=net(s.seed + 9)) for n, s in starts(doubled()).items()}
     with pytest.raises(FileExistsError, match="weights"):
         train_together(other, RECIPE, folder=tmp_path, together=3)
+    # Of the same tensors: another activation, what is trained, the normalisation.
+    bent, frozen, scaled = (starts(doubled()) for _ in range(3))
+    for name in bent:
+        bent[name].net[1] = nn.Tanh()
+        frozen[name].net[0].requires_grad_(False)
+        scaled[name] = replace(scaled[name], data=replace(doubled(), scale=torch.tensor(0.5)))
+    for changed, words in ((bent, "structure"), (frozen, "structure"), (scaled, "data")):
+        with pytest.raises(FileExistsError, match=words):
+            train_together(changed, RECIPE, folder=tmp_path, together=3)
+
+
+def test_projections_of_two_kinds_are_two_runs(tmp_path):
+    def charted(kind):
+        return {"a": Start(wf.subspace(net(0), 9, kind=kind), doubled(), 0)}
+
+    train_together(charted("srht"), RECIPE, folder=tmp_path)
+    with pytest.raises(FileExistsError, match="structure"):
+        train_together(charted("dense"), RECIPE, folder=tmp_path)
 
 
 @pytest.mark.parametrize("together", [1, 3])

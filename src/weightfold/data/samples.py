@@ -128,7 +128,14 @@ class Samples:
         return replace(self, **moved, scale=self.scale.to(device), shift=self.shift.to(device))
 
     def limited(self, train: int | None = None, test: int | None = None, seed: int = 0) -> Self:
-        """The first `train` and `test` examples of a random order; None keeps all."""
+        """The first `train` and `test` examples of a random order; None keeps all.
+
+        Raises:
+            ValueError: One of the two is below 1.
+        """
+        for name, limit in (("train", train), ("test", test)):
+            if limit is not None and limit < 1:
+                raise ValueError(f"{name}={limit}: give how many examples to keep, at least 1")
         generator = torch.Generator().manual_seed(seed)
         parts = {}
         for name, limit in (("train", train), ("test", test)):
@@ -156,12 +163,12 @@ class Samples:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over all inputs and labels: of equal digest, the data is the same."""
-        sha = hashlib.sha256(str(self.num_classes).encode())
-        for part in self.parts.values():
-            for tensor in (part.x, part.y):
-                sha.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-                sha.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        """SHA-256 over inputs, labels and normalisation: of equal digest, the data is the same."""
+        sha = hashlib.sha256(" ".join([str(self.num_classes), *self.parts]).encode())
+        parts = [tensor for part in self.parts.values() for tensor in (part.x, part.y)]
+        for tensor in (*parts, self.scale, self.shift):
+            sha.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+            sha.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         return sha.hexdigest()[:16]
 
 

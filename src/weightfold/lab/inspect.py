@@ -26,7 +26,7 @@ from weightfold.probes.progress import Progress, Tell, telling
 from weightfold.probes.registry import PROBES
 from weightfold.train.checkpoint import RUN
 from weightfold.train.recipe import Recipe
-from weightfold.train.record import check_same, digest
+from weightfold.train.record import check_same, digest, structure
 from weightfold.train.runs import Start
 from weightfold.train.stack import Stack
 from weightfold.train.together import train_together
@@ -96,7 +96,12 @@ def inspect(
     samples = as_samples(data)
     net = net_of(model, 0)
     name = type(net).__name__
-    about = {"network": name, "weights": digest(net), "data": samples.digest}
+    about = {
+        "network": name,
+        "structure": structure(net),
+        "weights": digest(net),
+        "data": samples.digest,
+    }
     if device == "auto":
         device = str(torch.accelerator.current_accelerator(check_available=True) or "cpu")
     folder = Path(folder)

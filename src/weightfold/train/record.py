@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -67,6 +68,17 @@ def digest(net: nn.Module) -> str:
         sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return sha.hexdigest()
+
+
+def structure(net: nn.Module) -> str:
+    """SHA-256 over a network's modules, as they are printed, and the names of what it trains.
+
+    It tells activations, strides and dropout rates apart, which no tensor shows; not what a forward
+    does besides.
+    """
+    printed = re.sub(r" at 0x[0-9a-f]+", "", str(net))
+    trained = [name for name, parameter in net.named_parameters() if parameter.requires_grad]
+    return hashlib.sha256("\n".join([printed, *trained]).encode()).hexdigest()[:16]
 
 
 def check_same(configuration: Mapping[str, Any], folder: Path) -> bool:

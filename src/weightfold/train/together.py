@@ -20,7 +20,7 @@ from weightfold.data.samples import Samples
 from weightfold.files import write_json
 from weightfold.train.checkpoint import RUN, load_state, save_state
 from weightfold.train.recipe import Recipe
-from weightfold.train.record import check_same, describe, digest, session
+from weightfold.train.record import check_same, describe, digest, session, structure
 from weightfold.train.runs import Observer, Point, Run, Start, View, logits_of
 from weightfold.train.stack import Stack, stackable
 from weightfold.train.steps import mixed_seed
@@ -212,6 +212,7 @@ class _Group:
             validation=0,
             precision="32-true",
             about={},
+            structure=structure(nets[0]),
             runs={
                 name: {"seed": s.seed, "weights": digest(s.net), "data": s.data.digest}
                 for name, s in self.starts.items()

@@ -22,7 +22,7 @@ from weightfold.probes.layers.splice import take
 from weightfold.probes.layers.units import Unit, kept_tensors
 from weightfold.probes.models import Model, fresh, redraw
 from weightfold.train.checkpoint import RUN
-from weightfold.train.record import check_same, digest
+from weightfold.train.record import check_same, digest, structure
 from weightfold.train.steps import mixed_seed
 
 CALIBRATION = 1000
@@ -195,6 +195,7 @@ def _saved(network: Network, bench: Bench, drawn: Sequence[Draw], folder: Path) 
     configuration: dict[str, Any] = {
         "bn": bench.bn,
         "data": bench.samples.digest,
+        "structure": structure(net),
         "weights": {str(epoch): digest_of(tensors) for epoch, tensors in network.past.items()},
         "drawn anew": [digest_of(draw.tensors) for draw in drawn],
     }

@@ -115,7 +115,8 @@ def test_a_stopped_call_goes_on_and_groups_do_not_matter(data, network, found, t
     assert ask(False).totals == again.totals
 
 
-def test_partial_noise_and_failed_runs(data, network):
+@pytest.mark.parametrize("together", [1, 3])
+def test_partial_noise_and_failed_runs(data, network, together):
     bad = mixed_seed("drawn anew", 1) % 2**31
 
     def sometimes(seed):
@@ -130,8 +131,9 @@ def test_partial_noise_and_failed_runs(data, network):
         data,
         conditions=("gaussian",),
         fraction=0.5,
-        recipe=replace(RECIPE, epochs=1),
+        recipe=replace(RECIPE, epochs=3),
         seeds=(0, 1, 2),
+        together=together,
         progress=False,
     )
     assert found.totals[0].seeds == (0, 2) and found.totals[0].inputs_changed == 40

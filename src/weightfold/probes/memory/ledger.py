@@ -157,6 +157,8 @@ def _written(
     groups = []
     for one in scribes:
         pages = [one.state[key].numpy() for key in sorted(one.state, key=int)]
+        # A group all of whose runs failed has not come to the last epoch.
+        pages += [np.zeros_like(pages[0])] * (recipe.epochs + 1 - len(pages))
         bits = np.stack(pages, axis=1)
         groups.append(np.unpackbits(bits, axis=2, count=examples).astype(bool))
     failed = {name: run.failed for name, run in runs.items() if run.failed}

@@ -51,6 +51,15 @@ def test_a_bound_that_was_tried_counts_as_at_least_that():
     # A network not fitted to true labels says nothing: it may have needed a million epochs.
     assert later([None, None], [20, 20]).holds == "unclear"
     assert later([60, None], [50, 50]).holds == "does not hold"
+    # Given up when true labels were just fitted: it may have come later, or at once.
+    verdict = later([50, 50], [None, None])
+    assert verdict.holds == "unclear" and "at least 1.00 times" in verdict.numbers
+
+
+def test_a_network_that_fits_true_labels_from_the_start_has_no_ratio():
+    assert later([0.0, 0.0], [20, 30]).holds == "unclear"
+    assert later([0.0, 10, 11], [30, 20, 23]).holds == "holds"
+    assert grows(0.0, 10, 20, 45, seeds=1).holds == "unclear"
 
 
 def test_all_conditions_fitted():
@@ -94,6 +103,8 @@ def grows(*by_fraction, seeds=3):
 def test_more_noise_is_later():
     assert grows(5, 10, 20, 45).holds == "holds"
     assert grows(5, 10, 20, None).holds == "holds"
+    assert grows(5, 10, None, None).holds == "unclear"
+    assert grows(None, None, None, None).holds == "unclear"
     # Rising on the whole, but not from each to the next.
     assert grows(5, 20, 10, 45).holds == "unclear"
     assert grows(40, 20, 10, 5).holds == "does not hold"

@@ -104,8 +104,8 @@ def _at_chance(fits: Fits, chance: float) -> Verdict:
 
 def _later(fits: Fits) -> Verdict:
     true, random = fits.of(TRUE), fits.of(RANDOM)
-    # Where true labels were not fitted, nothing bounds the ratio from below.
-    seeds = [s for s in true if s in random and true[s].zero_epoch is not None]
+    # Where true labels were not fitted, or from the start, nothing bounds the ratio from below.
+    seeds = [s for s in true if s in random and true[s].zero_epoch]
     claim = "Random labels are fitted later than true ones"
     if not seeds:
         return Verdict(claim, "unclear", f"true labels {fits.epochs(TRUE)} epochs")
@@ -113,10 +113,13 @@ def _later(fits: Fits) -> Verdict:
         [log(random[s].at_least) for s in seeds],
         [log(true[s].at_least) for s in seeds],
     )
-    text = f"{fits.epochs(RANDOM)} epochs against {fits.epochs(TRUE)}, {exp(found.mean):.2f} times"
+    bounded = any(random[s].zero_epoch is None for s in seeds)
+    times = f"{'at least ' if bounded else ''}{exp(found.mean):.2f} times"
+    text = f"{fits.epochs(RANDOM)} epochs against {fits.epochs(TRUE)}, {times}"
     if found.low is not None and found.high is not None:
         text += f" as many, 95% [{exp(found.low):.2f}, {exp(found.high):.2f}], {found.n} seeds"
-    return Verdict(claim, judge(found), text)
+    holds = judge(found)
+    return Verdict(claim, "unclear" if bounded and holds == "does not hold" else holds, text)
 
 
 def _critical(fits: Fits, line: Line) -> dict[int, float]:
@@ -135,7 +138,11 @@ def _more_critical(true: dict[int, float], random: dict[int, float]) -> Verdict:
 
 
 def _grows(fits: Fits, condition: str, lines: list[Line]) -> Verdict:
-    seeds = [s for s in fits.of(lines[0]) if all(s in fits.of(line) for line in lines)]
+    seeds = [
+        s
+        for s in fits.of(lines[0])
+        if all(s in fits.of(line) and fits.of(line)[s].at_least for line in lines)
+    ]
     claim = f"The more noise, the later it is fitted ({condition.replace('-', ' ')})"
     numbers = ", ".join(f"{line.noise:.0%}: {fits.epochs(line)}" for line in lines)
     if not seeds:
@@ -148,6 +155,10 @@ def _grows(fits: Fits, condition: str, lines: list[Line]) -> Verdict:
     holds = judge(paired(slopes, [0.0] * len(slopes)))
     means = [fmean(epochs[line].values()) for line in lines]
     if holds == "holds" and any(b < a for a, b in pairwise(means)):
+        holds = "unclear"
+    # Of times that are bounds only the last one's is no matter, and that only if they rise to it.
+    bounded = [line for line in lines if not fits.reached(line)]
+    if bounded and (holds != "holds" or bounded != lines[-1:]):
         holds = "unclear"
     return Verdict(claim, holds, f"epochs at {numbers}")
 

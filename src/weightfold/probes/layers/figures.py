@@ -45,25 +45,26 @@ def _spread(finding: LayerReset) -> bool:
 def _heatmap(figure: Any, axis: Any, finding: LayerReset, columns: list[int | str]) -> None:
     summaries = [[_summary(finding, unit.name, c) for c in columns] for unit in finding.units]
     means = [[float("nan") if s is None else 100 * s.mean for s in row] for row in summaries]
-    darkest = 100 * finding.chance
-    image = axis.imshow(means, cmap="Blues", vmin=0, vmax=darkest, aspect="auto")
+    lightest = 100 * summarize(finding.trained).mean
+    darkest = max(100 * finding.chance, lightest + 1)
+    image = axis.imshow(means, cmap="Blues", vmin=lightest, vmax=darkest, aspect="auto")
     for y, row in enumerate(summaries):
         for x, cell in enumerate(row):
             text = "none" if cell is None else f"{100 * cell.mean:.1f}"
             if cell is not None and cell.std is not None and _spread(finding):
                 text += f"\n±{100 * cell.std:.1f}"
-            dark = cell is not None and 100 * cell.mean > 0.6 * darkest
-            colour = "white" if dark else "black"
+            middle = 0.4 * lightest + 0.6 * darkest
+            colour = "white" if cell is not None and 100 * cell.mean > middle else "black"
             axis.text(x, y, text, ha="center", va="center", color=colour, fontsize=7)
     names = [str(c) if isinstance(c, int) else c.replace(" ", "\n") for c in columns]
     names[-1] += "\ntrained"
     axis.set_xticks(range(len(columns)), names)
     axis.set_yticks(range(len(finding.units)), [unit.name for unit in finding.units])
     for edge in (len(columns) - 2.5, len(columns) - 1.5):
-        axis.axvline(edge, color="white", linewidth=4)
+        axis.axvline(edge, color="black", linewidth=1)
     axis.set(xlabel="epoch the layer is set back to", ylabel="layer")
     bar = figure.colorbar(image, ax=axis, pad=0.02)
-    bar.set_label(f"test error (%), up to chance ({darkest:.0f}%)")
+    bar.set_label(f"test error (%), from trained to chance ({100 * finding.chance:.0f}%)")
 
 
 def _summary(finding: LayerReset, unit: str, source: int | str) -> Summary | None:

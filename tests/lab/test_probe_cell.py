@@ -1,6 +1,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -63,6 +64,23 @@ def test_a_folder_of_another_probe_is_refused(cell, tmp_path):
     measure(cell, tmp_path, progress=False)
     with pytest.raises(FileExistsError, match=r"seeds: 3 there, 2 now"):
         measure(replace(cell, seeds=2), tmp_path, progress=False)
+
+
+def test_a_folder_of_other_data_of_the_same_name_is_refused(cell, stripes, tmp_path):
+    measure(cell, tmp_path / "a", progress=False)
+    arrays = dict(np.load(stripes))
+    np.savez(stripes, **arrays | {"y_train": arrays["y_train"][::-1]})
+    with pytest.raises(FileExistsError, match="contents"):
+        measure(cell, tmp_path / "a", progress=False)
+
+
+def test_a_trained_network_is_searched_for_critical_samples(stripes, tiny_cell, tmp_path):
+    trained = tiny_cell()
+    trained.train(tmp_path, progress=False)
+    weights = str(tmp_path / trained.folder / "last.safetensors")
+    cell = ProbeCell("critical-samples,radius=9", 1, "digitnet", stripes, weights=weights)
+    found = cell.train(tmp_path, progress=False)
+    assert found.searches[0].examples == 40 and cell.finished(tmp_path) == found
 
 
 def test_a_refused_probe_leaves_its_folder_free(cell, tmp_path):

@@ -127,6 +127,9 @@ def measure(
         FileExistsError: The folder holds something else than this probe of this network and data.
         ValueError: The probe, one of its options, the network or the data is wrong.
     """
+    from weightfold.probes.models import net_of
+    from weightfold.train.record import digest, structure
+
     chosen, texts = probe(cell.probe)
     arguments = chosen.read(texts) | chosen.over(cell.seeds)
     if cell.recipe is not None:
@@ -137,14 +140,23 @@ def measure(
             raise ValueError(f"{name}={getattr(cell, name)!r}: probe {chosen.name!r} {wanted}")
     if chosen.trained and not cell.weights:
         raise ValueError(f"weights='': probe {chosen.name!r} needs those of a trained network")
+    about = asdict(cell)
     if chosen.networks:
         samples = samples_of(cell, data_root)
-        arguments |= {"model": model_of(cell, samples), "data": samples}
+        model = model_of(cell, samples)
+        arguments |= {"model": model, "data": samples}
+        net = net_of(model, 0)
+        # What a name stands for may change: a module of the user's, a file.
+        about["contents"] = {
+            "structure": structure(net),
+            "weights": digest(net),
+            "data": samples.digest,
+        }
     return measure_in(
         folder,
         chosen,
         arguments,
-        about=asdict(cell),
+        about=about,
         title=cell.title,
         device=device,
         progress=progress,
@@ -192,9 +204,10 @@ def measure_in(
     sessions = (*before, session(device))
     folder.mkdir(parents=True, exist_ok=True)
     write_json(run, {"sessions": sessions, "configuration": configuration})
-    where = {"device": device} if chosen.networks else {}
+    given = {"device": device, "folder": folder, "progress": progress}
+    taken = {name: value for name, value in given.items() if chosen.takes(name)}
     try:
-        found = chosen.measure(**arguments, **where, folder=folder, progress=progress)
+        found = chosen.measure(**arguments, **taken)
     except Exception:
         if [*folder.iterdir()] == [run]:  # refused before work began: the folder is free again
             run.unlink()

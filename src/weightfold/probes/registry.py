@@ -57,6 +57,10 @@ class Probe:
         except NameError:  # an annotation that only a type checker imports
             return inspect.signature(self.measure).parameters
 
+    def takes(self, name: str) -> bool:
+        """Whether its function has such an argument."""
+        return name in self._parameters
+
     @property
     def options(self) -> dict[str, Any]:
         """Its own options with their defaults, those left out that only a mapping can give."""

@@ -1,6 +1,6 @@
 """A paper's claims, and whether our results bear them out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
@@ -10,7 +10,6 @@ from weightfold.pages.statistics import Paired, paired
 Holds = Literal["holds", "unclear", "does not hold", "not run"]
 
 _ORDER: tuple[Holds, ...] = ("does not hold", "unclear", "holds", "not run")
-"""Of several comparisons the verdict is the first of these that occurs."""
 
 
 @dataclass(frozen=True)
@@ -88,13 +87,17 @@ def all_of(*checks: Check) -> Check:
 
     def check(results: Results) -> Verdict:
         verdicts = [one(results) for one in checks]
-        worst = min(verdicts, key=lambda verdict: _ORDER.index(verdict.holds)).holds
         run = [verdict.numbers for verdict in verdicts if verdict.holds != "not run"]
         left_out = len(verdicts) - len(run)
         rest = [f"{left_out} of {len(verdicts)} comparisons not run"] if left_out else []
-        return Verdict(worst, "\n".join([*run, *rest]))
+        return Verdict(worst(v.holds for v in verdicts), "\n".join([*run, *rest]))
 
     return check
+
+
+def worst(verdicts: Iterable[Holds]) -> Holds:
+    """The verdict on several comparisons; those not run do not count, unless none was."""
+    return min([*verdicts, "not run"], key=_ORDER.index)
 
 
 def describe(difference: Paired) -> str:

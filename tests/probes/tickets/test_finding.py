@@ -100,6 +100,21 @@ def test_networks_still_learning_at_the_end_are_counted():
     assert made().results.unstopped() == {}
 
 
+def test_two_that_both_learn_to_the_end_cannot_be_told_apart():
+    late = {("full", 0), ("ticket", 1), ("random", 1)}
+    outcomes = [
+        replace(o, iteration=1000) if (o.kind, o.level) in late else o for o in made().outcomes
+    ]
+    verdicts = {c.other: (c.open, c.faster) for c in Outcomes(outcomes).comparisons(1)}
+    # The re-initialised network stopped before: it was faster, however long the ticket takes.
+    assert verdicts == {
+        "full": (4, "unclear"),
+        "fresh": (0, "does not hold"),
+        "random": (4, "unclear"),
+    }
+    assert Outcomes(outcomes).comparisons(2)[0].faster == "holds"
+
+
 def test_it_is_written_and_read(tmp_path):
     finding = made()
     page = write_finding(finding, tmp_path, title="Tickets")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from weightfold.lab.claims import Claim, Verdict, describe, judge
+from weightfold.lab.claims import Claim, Holds, Verdict, describe, judge, worst
 from weightfold.lab.probe_cell import ProbeCell
 from weightfold.lab.probe_declare import (
     Estimate,
@@ -97,10 +97,17 @@ def _speed(share: float) -> Callable[[Sequence[Any]], Estimate | None]:
         results = records[0].results
         if not results.levels:
             return None
-        ticket = results.values("ticket", _nearest(records[0], share), "iteration")
+        level = _nearest(records[0], share)
+        ticket = results.values("ticket", level, "iteration")
         full = results.values("full", 0, "iteration")
         ratios = [ticket[s] / full[s] for s in ticket if full.get(s)]
-        return _estimate(paired(ratios, [0.0] * len(ratios))) if ratios else None
+        late = [bool(results.late(kind, level) & ticket.keys()) for kind in ("ticket", "full")]
+        if not ratios or all(late):
+            return None  # of two lower bounds the ratio says nothing
+        found = _estimate(paired(ratios, [0.0] * len(ratios)))
+        if not any(late):
+            return found
+        return Estimate(found.value, n=found.n, bound=">" if late[0] else "<")
 
     return of
 
@@ -150,13 +157,13 @@ def _faster(label: str, share: float) -> Callable[[ProbeResults], Verdict]:
         if not records or not records[0].results.levels:
             return Verdict("not run", f"{label}: not run")
         level = _nearest(records[0], share)
-        lines, verdicts = [], []
+        lines: list[str] = []
+        verdicts: list[Holds] = []
         for comparison in records[0].results.comparisons(level):
             verdicts.append(comparison.faster)
             lines.append(f"ticket - {comparison.other}: {describe(comparison.iterations)}")
-        worst = next(v for v in ("does not hold", "unclear", "holds") if v in verdicts)
-        share_there = records[0].results.remaining(level)
-        return Verdict(worst, f"{label} at {share_there:.1%}, iterations: " + "; ".join(lines))
+        text = f"{label} at {records[0].results.remaining(level):.1%}, iterations: "
+        return Verdict(worst(verdicts), text + "; ".join(lines))
 
     return check
 
@@ -175,11 +182,11 @@ def _better(label: str, share: float) -> Callable[[ProbeResults], Verdict]:
         }
         known = {kind: d for kind, d in found.items() if d is not None}
         verdicts = [judge(d) for d in known.values()]
-        worst = next(v for v in ("does not hold", "unclear", "holds") if v in verdicts)
         text = "; ".join(
             f"ticket - {kind}: {describe(_percent(d))} points" for kind, d in known.items()
         )
-        return Verdict(worst, f"{label} at {records[0].results.remaining(level):.1%}, {text}")
+        share_there = records[0].results.remaining(level)
+        return Verdict(worst(verdicts), f"{label} at {share_there:.1%}, {text}")
 
     return check
 
@@ -262,7 +269,7 @@ TICKETS = ProbeExperiment(
         ),
     ),
     notes="Accuracies are test accuracies at early stopping, which is the step of the lowest loss "
-    "on a tenth of the training images. The gain of the best level is the largest of several means "
+    "on images set aside from training. The gain of the best level is the largest of several means "
     "and so leans upward.",
 )
 

@@ -75,16 +75,19 @@ class Comparison:
         other: The other kind.
         iterations: Early-stopping iteration of the ticket minus the other's.
         accuracy: Test accuracy at early stopping, the ticket's minus the other's.
+        open: Trials in which both were still learning at the end: who is faster is not known.
     """
 
     other: Kind
     iterations: Paired
     accuracy: Paired
+    open: int = 0
 
     @property
     def faster(self) -> Holds:
-        """Whether the ticket learns faster; "unclear" where the interval leaves it open."""
-        return _below(self.iterations)
+        """Whether the ticket learns faster; "unclear" where interval or open trials leave it so."""
+        judged = _below(self.iterations)
+        return "unclear" if self.open and judged == "does not hold" else judged
 
 
 class Outcomes:
@@ -130,8 +133,21 @@ class Outcomes:
             iterations = self.difference(other, level, "iteration")
             accuracy = self.difference(other, level, "accuracy")
             if other != "ticket" and iterations is not None and accuracy is not None:
-                found.append(Comparison(other, iterations, accuracy))
+                both_late = self.late("ticket", level) & self.late(other, level)
+                found.append(Comparison(other, iterations, accuracy, len(both_late)))
         return found
+
+    def late(self, kind: Kind, level: int) -> set[int]:
+        """Trials whose validation loss was lowest at the very end; the full network's level is 0.
+
+        Their early-stopping iteration is a lower bound.
+        """
+        level = 0 if kind == "full" else level
+        return {
+            o.seed
+            for o in self._all
+            if (o.kind, o.level) == (kind, level) and o.iteration == o.last_iteration
+        }
 
     def unstopped(self) -> dict[Kind, tuple[int, int]]:
         """Kind -> (networks whose validation loss was lowest at the very end, all of the kind)."""

@@ -82,11 +82,15 @@ def times(results: ProbeResults, a: str, b: str) -> Paired | None:
     both = [results.records(label) for label in (a, b)]
     if not all(both):
         return None
-    (first,), (second,) = both
-    seeds = [s for s in first.seeds if s in second.crossings]
-    above = [log(first.crossings[s] or first.tried) for s in seeds]
-    below = [log(second.crossings[s] or second.tried) for s in seeds]
-    return paired(above, below)
+    (first,), (second,) = (map(_logarithms, records) for records in both)
+    seeds = [seed for seed in first if seed in second]
+    return paired([first[s] for s in seeds], [second[s] for s in seeds]) if seeds else None
+
+
+def _logarithms(found: Any) -> dict[int, float]:
+    """Seed -> log of its dimension; seeds left out for failed runs have none."""
+    reached = found.dimension is not None
+    return {s: log(d or found.tried) for s, d in found.crossings.items() if d or not reached}
 
 
 def more(a: str, b: str, factor: float = 1.0) -> Callable[[ProbeResults], Verdict]:
@@ -104,7 +108,12 @@ def more(a: str, b: str, factor: float = 1.0) -> Callable[[ProbeResults], Verdic
             mean=ratio.mean - log(factor),
             low=None if ratio.low is None else ratio.low - log(factor),
         )
-        return Verdict(judge(shifted), f"({a}) / ({b}): {describe_ratio(ratio)}")
+        holds, text = judge(shifted), f"({a}) / ({b}): {describe_ratio(ratio)}"
+        (bounding,) = results.records(a)
+        if bounding.dimension is None:
+            text += f"; at least, for ({a}) is above {bounding.tried:,}"
+            holds = "unclear" if holds == "does not hold" else holds
+        return Verdict(holds, text)
 
     return check
 

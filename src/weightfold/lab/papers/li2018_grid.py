@@ -4,10 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import exp, log
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from weightfold.lab.cell import Cell
-from weightfold.lab.claims import Claim, Verdict
+from weightfold.lab.claims import Claim, Verdict, describe, judge
 from weightfold.lab.papers._li2018 import (
     ACCURACY,
     DIMENSION,
@@ -29,7 +30,7 @@ from weightfold.lab.probe_declare import (
 )
 from weightfold.lab.probe_results import ProbeResults
 from weightfold.pages.figures import COLOURS, drawing
-from weightfold.pages.statistics import summarize
+from weightfold.pages.statistics import paired, summarize
 
 if TYPE_CHECKING:
     from weightfold.probes.intrinsic.finding import IntrinsicDimension
@@ -74,15 +75,21 @@ def _ends(results: ProbeResults) -> list[Any]:
 
 def _varies_little(results: ProbeResults) -> Verdict:
     """The dimension varies far less than the number of parameters."""
-    found = [record for record in _ends(results) if record.dimension is not None]
+    found = _ends(results)
     if len(found) < 2:
         return Verdict("not run", "fewer than two networks were run")
-    sizes, dims = [f.parameters for f in found], [f.dimension for f in found]
+    above = [f for f in found if f.dimension is None]
+    sizes, dims = [f.parameters for f in found], [f.dimension or f.tried for f in found]
     d, size = max(dims) / min(dims), max(sizes) / min(sizes)
     text = (
         f"{len(found)} networks: parameters vary by a factor of {size:.1f}, dimensions by "
         f"{d:.2f}, from {min(dims):.0f} to {max(dims):.0f} (paper: 24.1 and 1.33)"
     )
+    if above:
+        text += (
+            f"; of {len(above)} it is above the largest that was tried, which counts in its place"
+        )
+        return Verdict("unclear", text)
     # Half of the paper's distance in the logarithm, our bar for "far less".
     return Verdict("holds" if log(d) < log(size) / 2 else "does not hold", text)
 
@@ -161,48 +168,56 @@ def _parameters(depth: int, width: int) -> int:
     return 785 * width + (depth - 1) * (width + 1) * width + 10 * (width + 1)
 
 
-def _subspace_accuracy(found: "IntrinsicDimension", dim: int) -> float | None:
-    """Mean accuracy at a dimension, linear in its logarithm between those measured; percent."""
-    means = {}
-    for d, accuracies in found.curve.items():
-        known = [a for a in accuracies if a is not None]
-        if known:
-            means[d] = 100 * summarize(known).mean
-    below = max((d for d in means if d <= dim), default=None)
-    above = min((d for d in means if d >= dim), default=None)
-    if below is None or above is None:
-        return None
-    if below == above:
-        return means[below]
-    share = log(dim / below) / log(above / below)
-    return means[below] + share * (means[above] - means[below])
+def _subspace_accuracies(found: "IntrinsicDimension", dim: int) -> dict[int, float]:
+    """Seed -> accuracy at a dimension, linear in its logarithm between those measured; percent."""
+    found_there = {}
+    for index, seed in enumerate(found.seeds):
+        curve = {d: accuracies[index] for d, accuracies in found.curve.items()}
+        known = {d: 100 * accuracy for d, accuracy in curve.items() if accuracy is not None}
+        below = max((d for d in known if d <= dim), default=None)
+        above = min((d for d in known if d >= dim), default=None)
+        if below is not None and above is not None:
+            share = log(dim / below) / log(above / below) if below < above else 0.0
+            found_there[seed] = known[below] + share * (known[above] - known[below])
+    return found_there
 
 
-def _pairs(results: ProbeResults) -> list[tuple[str, int, float, float]]:
-    """(line, trained numbers, direct accuracy, subspace accuracy at as many) in percent."""
+def _pairs(results: ProbeResults) -> list[tuple[int, dict[int, float], dict[int, float]]]:
+    """(trained numbers, direct accuracies, subspace accuracies at as many), percent by seed."""
     beside = results.records(_BESIDE)
     found = []
     for depth, width in _DIRECT:
-        label, size = f"direct {depth} x {width}", _parameters(depth, width)
-        direct = results.records(label)
-        subspace = _subspace_accuracy(beside[0], size) if beside else None
-        if direct and subspace is not None:
-            found.append((label, size, _direct_accuracy(direct).value, subspace))
+        size = _parameters(depth, width)
+        direct = {
+            outcome.cell.seed: 100 * outcome.record.last_accuracy
+            for outcome in results.outcomes.get(f"direct {depth} x {width}", ())
+            if isinstance(outcome.cell, Cell) and outcome.record is not None
+        }
+        subspace = _subspace_accuracies(beside[0], size) if beside else {}
+        if direct.keys() & subspace.keys():
+            found.append((size, direct, subspace))
     return found
 
 
 def _direct_is_worse(results: ProbeResults) -> Verdict:
-    """At as many trained numbers the small network is less accurate than the subspace."""
+    """At as many trained numbers every small network is less accurate than the subspace."""
     pairs = _pairs(results)
     if not pairs:
         return Verdict("not run", "no direct network has a subspace of its size beside it")
-    worse = sum(direct < subspace for _, _, direct, subspace in pairs)
+    means = [(size, fmean(direct.values()), fmean(sub.values())) for size, direct, sub in pairs]
+    worse = sum(direct < subspace for _, direct, subspace in means)
     text = "; ".join(
         f"{size:,}: direct {direct:.1f}%, subspace {subspace:.1f}%"
-        for _, size, direct, subspace in pairs
+        for size, direct, subspace in means
     )
     text = f"{worse} of {len(pairs)} below the subspace of {_BESIDE}: {text}"
-    return Verdict("holds" if worse == len(pairs) else "does not hold", text)
+    seeds = [s for s in pairs[0][1] if all(s in one for pair in pairs for one in pair[1:])]
+    if worse < len(pairs) or not seeds:
+        return Verdict("does not hold" if seeds else "unclear", text)
+    # Over sizes the mean, over seeds the interval.
+    above = [fmean(sub[s] - direct[s] for _, direct, sub in pairs) for s in seeds]
+    gain = paired(above, [0.0] * len(above))
+    return Verdict(judge(gain), f"{text}; subspace - direct {describe(gain)}, points")
 
 
 def _draw_direct(results: ProbeResults, path: Path) -> None:

@@ -86,9 +86,9 @@ def _value(condition: str, part: str) -> Callable[[Sequence[Any]], Estimate | No
         else:
             values = [100 * getattr(fit, f"{part}_accuracy") for fit in fits]
         found = paired(values, [0.0] * len(values))
-        missed = part == "epochs" and any(fit.zero_epoch is None for fit in fits)
-        bound = ">" if missed else ""
-        return Estimate(found.mean, found.low, found.high, found.n, bound)  # type: ignore[arg-type]
+        if part == "epochs" and any(fit.zero_epoch is None for fit in fits):
+            return Estimate(found.mean, n=found.n, bound=">")
+        return Estimate(found.mean, found.low, found.high, found.n)
 
     return of
 
@@ -239,10 +239,12 @@ def _easy_examples(label: str) -> Callable[[ProbeResults], Verdict]:
 
     def check(results: ProbeResults) -> Verdict:
         records = results.records(label)
-        both = [_always(c)(records) if records else None for c in ("true", "random-labels")]
-        if both[0] is None or both[1] is None:
+        true, noise = (
+            _always(condition)(records) if records else None
+            for condition in ("true", "random-labels")
+        )
+        if true is None or noise is None:
             return Verdict("not run", f"{label}: not run")
-        true, noise = both
         text = f"true {true.value:.1f}%, random labels {noise.value:.1f}%, {true.n} runs"
         if true.value <= noise.value:
             return Verdict("does not hold", text)

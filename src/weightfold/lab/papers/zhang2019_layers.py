@@ -157,38 +157,50 @@ def _drawn_anew(labels: Sequence[str]) -> Callable[[ProbeResults], Verdict]:
     """Drawing any layer anew costs more than 5 points."""
 
     def check(results: ProbeResults) -> Verdict:
-        texts, spared, layers = [], 0, 0
-        for label in labels:
-            for found in results.records(label):
-                rises = {u.name: found.increase(u.name, "drawn anew").mean for u in found.units}
-                few = {name: rise for name, rise in rises.items() if rise <= 0.05}
-                spared, layers = spared + len(few), layers + len(rises)
-                texts.append(
-                    f"{label}: from {100 * min(rises.values()):+.1f} to "
-                    f"{100 * max(rises.values()):+.1f} points"
-                )
-        if not layers:
+        from weightfold.probes.layers.finding import CRITICAL
+
+        texts: list[str] = []
+        rises: list[Paired] = []
+        for found in (record for label in labels for record in results.records(label)):
+            names = [u.name for u in found.units if found.errors(u.name, "drawn anew") is not None]
+            here = [found.increase(name, "drawn anew") for name in names]
+            rises += here
+            means = [100 * rise.mean for rise in here]
+            texts.append(f"{found.network}: from {min(means):+.1f} to {max(means):+.1f} points")
+        if not rises:
             return Verdict("not run", "not run")
-        text = f"{layers - spared} of {layers} layers cost more than 5 points; " + "; ".join(texts)
-        return Verdict("does not hold" if spared else "holds", text)
+        costly = sum(rise.mean > CRITICAL for rise in rises)
+        text = f"{costly} of {len(rises)} layers cost more than 5 points; " + "; ".join(texts)
+        if costly < len(rises):
+            return Verdict("does not hold", text)
+        sure = all(rise.low is not None and rise.low > CRITICAL for rise in rises)
+        return Verdict("holds" if sure else "unclear", text)
 
     return check
 
 
 def _policy_decides(labels: Sequence[str]) -> Callable[[ProbeResults], Verdict]:
-    """Which layers are critical differs between the policies for batch norm."""
+    """A layer is critical under one policy for batch norm and robust under another."""
 
     def check(results: ProbeResults) -> Verdict:
         found = {label: results.records(label) for label in labels}
         if not all(found.values()):
             return Verdict("not run", "not run")
-        critical = {label: set(records[0].critical) for label, records in found.items()}
+        reset = {label: records[0] for label, records in found.items()}
         text = "; ".join(
-            f"{label}: {len(names)} critical ({', '.join(sorted(names)) or 'none'})"
-            for label, names in critical.items()
+            f"{label}: {len(one.critical)} critical ({', '.join(one.critical) or 'none'}), "
+            f"{len(one.of_verdict('undecided'))} undecided"
+            for label, one in reset.items()
         )
-        same = len({frozenset(names) for names in critical.values()}) == 1
-        return Verdict("does not hold" if same else "holds", text)
+        critical, robust = (
+            {name for one in reset.values() for name in one.of_verdict(verdict)}
+            for verdict in ("critical", "robust")
+        )
+        if critical & robust:
+            single = any(len(one.seeds) == 1 for one in reset.values())
+            return Verdict("unclear" if single else "holds", text)
+        undecided = any(one.of_verdict("undecided") for one in reset.values())
+        return Verdict("unclear" if undecided else "does not hold", text)
 
     return check
 

@@ -1,11 +1,13 @@
 """The networks a probe trains: copies of the user's module, or what the user's factory makes."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from copy import deepcopy
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
+from weightfold.data.samples import Samples
 from weightfold.train.steps import mixed_seed
 
 Model = nn.Module | Callable[[int], nn.Module]
@@ -78,3 +80,39 @@ def redraw(net: nn.Module, modules: Iterable[nn.Module], seed: int) -> None:
         for module in modules:
             if callable(reset := getattr(module, "reset_parameters", None)):
                 reset()
+
+
+def check_network(
+    net: nn.Module, samples: Samples, device: torch.device | str, *, gradients: Collection[str] = ()
+) -> None:
+    """Run a batch of the training set forward and back.
+
+    Args:
+        net: Left unchanged.
+        samples: The data.
+        device: To run on.
+        gradients: Names of parameters that must get a gradient.
+
+    Raises:
+        ValueError: The output is not (B, C) with C of at least the classes there are, or a
+            parameter gets none.
+    """
+    device = torch.device(device)
+    tried = deepcopy(net).to(device).train()
+    x, y = samples.inputs(samples.train.x[:8]).to(device), samples.train.y[:8].to(device)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        logits = tried(x)
+    if logits.dim() != 2 or logits.shape[1] < samples.num_classes:
+        raise ValueError(
+            f"the network's output for {len(x)} inputs has shape {tuple(logits.shape)}; it must be "
+            f"({len(x)}, C) with C of at least the {samples.num_classes} classes of the data"
+        )
+    if logits.requires_grad:
+        F.cross_entropy(logits, y).backward()
+    idle = [n for n, p in tried.named_parameters() if n in gradients and p.grad is None]
+    if idle:
+        raise ValueError(
+            f"{len(idle)} parameters get no gradient: {', '.join(idle[:8])}; the output does not "
+            "depend on them, but they would be counted. Leave them out with where=, or call "
+            "requires_grad_(False) on them"
+        )

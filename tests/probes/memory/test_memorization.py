@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 import weightfold as wf
 from weightfold.data.samples import Examples, Samples
@@ -221,3 +222,9 @@ def test_equal_inputs_with_other_labels_are_told(network):
 def test_bad_arguments_are_refused(data, network, arguments, message):
     with pytest.raises(ValueError, match=message):
         wf.memorization(network, data, progress=False, **arguments)
+
+
+@pytest.mark.parametrize("probe", [wf.memorization, wf.example_ledger])
+def test_a_network_of_too_few_classes_is_refused(data, probe):
+    with pytest.raises(ValueError, match=r"shape \(8, 3\).*at least the 4 classes"):
+        probe(nn.Linear(24, 3), data, progress=False)

@@ -206,6 +206,17 @@ def test_a_module_is_the_start_of_all_trials_and_left_as_it_is():
     assert any("differ in data order alone" in note for note in finding.notes)
 
 
+class Idle(nn.Module):
+    """With a layer that nothing reads."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.spare = nn.Linear(8, 3), nn.Linear(8, 50)
+
+    def forward(self, x):
+        return self.body(x)
+
+
 def test_bad_input_is_refused_before_training(samples, net_of_seed, tmp_path):
     def refused(error, match, model=net_of_seed, data=samples, **options):
         with pytest.raises(error, match=match):
@@ -230,4 +241,6 @@ def test_bad_input_is_refused_before_training(samples, net_of_seed, tmp_path):
     refused(ValueError, "reset_parameters", model=no_reset)
     with pytest.raises(ValueError, match="reset_parameters"):
         fresh(no_reset, 0)
+    refused(ValueError, r"shape \(8, 2\).*at least the 3 classes", model=nn.Linear(8, 2))
+    refused(ValueError, r"1 parameters get no gradient: spare\.weight", model=Idle())
     assert not (tmp_path / "run").exists()

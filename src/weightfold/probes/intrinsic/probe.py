@@ -1,7 +1,6 @@
 """`wf.intrinsic_dimension`: train in random subspaces of growing dimension."""
 
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import replace
 from math import isfinite, sqrt
 from pathlib import Path
@@ -9,7 +8,6 @@ from statistics import fmean
 from typing import Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from weightfold.core.select import Where
@@ -17,7 +15,7 @@ from weightfold.data.samples import Data, Samples, as_samples
 from weightfold.probes.intrinsic import search
 from weightfold.probes.intrinsic.finding import IntrinsicDimension, Trained
 from weightfold.probes.intrinsic.trials import Trials, plain
-from weightfold.probes.models import Model
+from weightfold.probes.models import Model, check_network
 from weightfold.probes.progress import Tell, telling
 from weightfold.projections import KINDS, Kind
 from weightfold.train.recipe import Recipe
@@ -100,8 +98,9 @@ def intrinsic_dimension(
     samples = as_samples(data)
     _check(threshold, metric, kind, resolution, seeds)
     net = plain(model, where, seeds[0])
-    _check_gradients(net, samples, torch.device(device))
-    size = sum(p.numel() for p in net.parameters() if p.requires_grad)
+    trained = {name: p for name, p in net.named_parameters() if p.requires_grad}
+    check_network(net, samples, device, gradients=trained)
+    size = sum(p.numel() for p in trained.values())
     d_max = size if d_max is None else d_max
     if not 1 <= d_max <= size:
         raise ValueError(f"d_max={d_max}: give 1 to {size}, the number of weights")
@@ -170,32 +169,6 @@ def _part(samples: Samples, metric: Metric) -> str:
     if metric == "train":
         return "train"
     return "validation" if samples.validation is not None else "test"
-
-
-def _check_gradients(net: nn.Module, samples: Samples, device: torch.device) -> None:
-    """Run a batch forward and back.
-
-    Raises:
-        ValueError: The output is not (B, classes), or parameters that are trained get no gradient.
-    """
-    tried = deepcopy(net).to(device).train()
-    x, y = samples.inputs(samples.train.x[:8]).to(device), samples.train.y[:8].to(device)
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        logits = tried(x)
-    if logits.dim() != 2 or logits.shape[1] < samples.num_classes:
-        raise ValueError(
-            f"the network's output for {len(x)} inputs has shape {tuple(logits.shape)}; it must be "
-            f"({len(x)}, C) with C of at least the {samples.num_classes} classes of the data"
-        )
-    if logits.requires_grad:
-        F.cross_entropy(logits, y).backward()
-    idle = [n for n, p in tried.named_parameters() if p.requires_grad and p.grad is None]
-    if idle:
-        raise ValueError(
-            f"{len(idle)} parameters get no gradient: {', '.join(idle[:8])}; the output does not "
-            "depend on them, but they would be counted. Leave them out with where=, or call "
-            "requires_grad_(False) on them"
-        )
 
 
 def _bar(baselines: tuple[Trained, ...], samples: Samples, part: str, threshold: float) -> float:

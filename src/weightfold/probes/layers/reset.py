@@ -19,7 +19,7 @@ from weightfold.probes.layers.networks import (
     trained_networks,
 )
 from weightfold.probes.layers.units import Unit, check_plain, kept_tensors, layer_units
-from weightfold.probes.models import Model, net_of
+from weightfold.probes.models import Model, check_network, net_of
 from weightfold.probes.progress import Progress, Tell, telling
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import session
@@ -84,6 +84,7 @@ def layer_reset(
     samples = as_samples(data)
     net = net_of(model, seeds[0] if checkpoints is None else 0)
     check_plain(net, "model")
+    check_network(net, samples, device)
     units = layer_units(net, samples.inputs(samples.train.x[:1]))
     bench = Bench(units, bn, samples.to(device), draws, model)
     networks, failed = [], ()

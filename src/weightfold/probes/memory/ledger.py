@@ -10,7 +10,7 @@ from weightfold.data.disturb import CONDITIONS, IN_PART, disturb
 from weightfold.data.samples import Data, Samples, as_samples
 from weightfold.probes.memory.book import Book
 from weightfold.probes.memory.ledger_finding import ExampleLedger
-from weightfold.probes.models import Model, fresh
+from weightfold.probes.models import Model, check_network, fresh
 from weightfold.probes.progress import Progress, Tell, telling
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import session
@@ -82,6 +82,7 @@ def example_ledger(
         for condition in conditions
     }
     net = fresh(model, seeds[0])
+    check_network(net, samples, device)
     books: dict[str, Book] = {}
     notes: list[str] = []
     with telling(progress, "example ledger") as tell:

@@ -13,7 +13,7 @@ from weightfold.probes.memory.critical import search
 from weightfold.probes.memory.finding import Memorization
 from weightfold.probes.memory.fits import Fit, Line
 from weightfold.probes.memory.points import contradictions
-from weightfold.probes.models import Model, net_of
+from weightfold.probes.models import Model, check_network, net_of
 from weightfold.probes.progress import Progress, Tell, telling
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import session
@@ -98,6 +98,7 @@ def memorization(
     if radius is not None and not radius > 0:
         raise ValueError(f"radius={radius}: give a number above 0, in the unit of the inputs")
     net = net_of(model, seeds[0])
+    check_network(net, samples, device)
     fits: list[Fit] = []
     notes: list[str] = []
     with telling(progress, "memorization") as tell:

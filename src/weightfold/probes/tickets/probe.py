@@ -9,7 +9,7 @@ from torch import nn
 from weightfold.core.charted import Charted
 from weightfold.core.select import Where
 from weightfold.data.samples import Data, Samples, as_samples
-from weightfold.probes.models import Model, fresh, net_of
+from weightfold.probes.models import Model, check_network, fresh, net_of
 from weightfold.probes.progress import Tell, telling
 from weightfold.probes.tickets.experiment import Experiment
 from weightfold.probes.tickets.finding import LotteryTicket
@@ -95,8 +95,8 @@ def lottery_ticket(
 
     Raises:
         TypeError: `model` is a Charted net, or no model.
-        ValueError: An argument is out of range, nothing can be pruned, or a layer's weights cannot
-            be drawn anew.
+        ValueError: An argument is out of range, nothing can be pruned, what is pruned gets no
+            gradient, or a layer's weights cannot be drawn anew.
         NonFiniteLoss: No full network was trained to the end.
         FileExistsError: The folder holds other runs.
     """
@@ -123,6 +123,7 @@ def lottery_ticket(
         raise TypeError("model is a Charted net; give the plain network, e.g. net.deploy()")
     weights = prunable(net, where)
     pruning = Pruning(fraction, method, scope, own_shares(weights, fractions))
+    check_network(net, samples, device, gradients=weights)
     fresh(model, seeds[0])  # before anything is trained: refuses what cannot be drawn anew
     with telling(progress, "lottery ticket") as tell:
         experiment = Experiment(
@@ -190,7 +191,11 @@ def _notes(experiment: Experiment, model: Model) -> list[str]:
         "wholly on its side; each is judged by itself: of forty between equals about one would.",
     ]
     if isinstance(model, nn.Module):
-        notes.append("All trials start from the module's weights and differ in data order alone.")
+        notes.append(
+            "All trials start from the module's weights and differ in data order alone. The "
+            "re-initialised weights are those of each layer's reset_parameters(), whatever the "
+            "module itself began with."
+        )
     if experiment.rewind:
         notes.append(
             f"Survivors, and the weights under random masks, are set back to step "

@@ -43,7 +43,7 @@ def layer_units(net: nn.Module, x: Tensor) -> tuple[Unit, ...]:
 
     Args:
         net: Left unchanged.
-        x: An input, (1, ...), on the network's device; a copy of it runs once in eval mode.
+        x: An input, (1, ...); a copy of the network runs once on it in eval mode.
     """
     norms = normalised(net, x)
     tensors = kept_tensors(net)
@@ -88,7 +88,7 @@ def normalised(net: nn.Module, x: Tensor) -> dict[str, str]:
         elif path in layers:
             module.register_forward_hook(lambda _, _i, out, path=path: note_output(path, out))
     with torch.no_grad():
-        net(x)
+        net(x.to(next((p.device for p in net.parameters()), x.device)))
     return {
         norm: layer
         for norm, sources in read.items()

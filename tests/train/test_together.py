@@ -304,3 +304,18 @@ def test_networks_of_two_architectures_are_refused():
     data = doubled(train=20)
     with pytest.raises(ValueError, match="training sets differ"):
         train_together({**starts(doubled(), [0]), "b": Start(net(1), data, 1)}, RECIPE, together=2)
+
+
+def test_large_inputs_are_measured_a_few_at_a_time(monkeypatch):
+    expected = train_together(starts(doubled(), seeds=[0]), RECIPE)["seed0"]
+    begin, sizes = starts(doubled(), seeds=[0]), []
+    monkeypatch.setattr("weightfold.train.runs.EVALUATION_VALUES", 6 * 7)
+
+    def note(module, given):
+        sizes.append(len(given[0]))
+
+    with nn.modules.module.register_module_forward_pre_hook(note):
+        run = train_together(begin, replace(RECIPE, batch_size=4), steps=1)["seed0"]
+    assert max(sizes) == 7
+    assert run.points[0].accuracies == expected.points[0].accuracies
+    assert run.points[0].losses == pytest.approx(expected.points[0].losses, rel=1e-12)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from weightfold.data.samples import Samples
 from weightfold.train.stack import Stack
 
-EVALUATION_BATCH = 1000
+EVALUATION_BATCH, EVALUATION_VALUES = 1000, 2**22
+"""Examples measured at once, at most, and the values of their inputs, about."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +120,9 @@ def logits_of(
     """Logits (runs, B, classes) in eval mode and labels (runs, B) of a part, batch by batch."""
     parts = [samples.parts[part] for samples in data]
     shared = all(one.x is parts[0].x for one in parts)
-    for first in range(0, len(parts[0]), EVALUATION_BATCH):
-        piece = slice(first, first + EVALUATION_BATCH)
+    size = max(1, min(EVALUATION_BATCH, EVALUATION_VALUES // max(1, data[0].shape.numel())))
+    for first in range(0, len(parts[0]), size):
+        piece = slice(first, first + size)
         y = torch.stack([one.y[piece] for one in parts])
         if shared:
             x = data[0].inputs(parts[0].x[piece])

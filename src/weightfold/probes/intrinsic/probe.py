@@ -44,7 +44,7 @@ def intrinsic_dimension(
     resolution: float = 0.1,
     recipe: Recipe = RECIPE,
     seeds: Sequence[int] = (0, 1, 2),
-    folder: Path | None = None,
+    folder: Path | str | None = None,
     device: torch.device | str = "cpu",
     together: Together = "auto",
     progress: bool | Tell = True,
@@ -117,7 +117,7 @@ def intrinsic_dimension(
             recipe=recipe,
             seeds=seeds,
             side_by_side=side_by_side,
-            folder=None if folder is None else folder / "runs",
+            folder=None if folder is None else Path(folder) / "runs",
             device=device,
             tell=tell,
         )

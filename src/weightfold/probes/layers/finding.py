@@ -198,7 +198,8 @@ class LayerReset(Finding):
     def headline(self) -> str:
         """The answer in words."""
         critical, undecided = self.critical, self.of_verdict("undecided")
-        count = f"{len(self.seeds)} {'network' if len(self.seeds) == 1 else 'networks'}"
+        several = len(self.seeds) > 1
+        count = f"{len(self.seeds)} networks" if several else "1 network, no interval"
         are = "is" if len(critical) == 1 else "are"
         if critical:
             text = f"{len(critical)} of {len(self.units)} layers {are} critical: "
@@ -206,7 +207,9 @@ class LayerReset(Finding):
         else:
             text = f"None of {len(self.units)} layers is {'surely ' if undecided else ''}critical."
         if undecided:
-            text += f" The {count} do not decide it for {', '.join(undecided)}."
+            text += f" The {len(self.seeds)} networks do not decide it for {', '.join(undecided)}."
+        if fmean(self.trained) > self.chance - CRITICAL:
+            text = f"The network hardly learned anything, so that little follows. {text}"
         worst = max(self.units, key=lambda unit: self.increase(unit.name).mean).name
         return (
             f"{text} Critical is a layer whose initial weights in place of the trained ones raise "

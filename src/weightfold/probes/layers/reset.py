@@ -38,7 +38,7 @@ def layer_reset(
     draws: int = 3,
     recipe: Recipe = RECIPE,
     seeds: Sequence[int] = (0, 1, 2),
-    folder: Path | None = None,
+    folder: Path | str | None = None,
     device: torch.device | str = "cpu",
     progress: bool | Tell = True,
 ) -> LayerReset:
@@ -103,7 +103,7 @@ def layer_reset(
                 recipe,
                 seeds,
                 epochs,
-                folder=None if folder is None else folder / "runs",
+                folder=None if folder is None else Path(folder) / "runs",
                 device=device,
                 hear=lambda done: tell(Progress(done, total, "training")),
             )
@@ -113,7 +113,7 @@ def layer_reset(
             cells += measure_cells(
                 network,
                 bench,
-                None if folder is None else folder / f"tests-{bn}" / f"seed{network.seed}",
+                None if folder is None else Path(folder) / f"tests-{bn}" / f"seed{network.seed}",
                 lambda done, text, at=before: tell(Progress(at + done, total, text)),
             )
     return LayerReset(

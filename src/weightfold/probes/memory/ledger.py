@@ -31,7 +31,7 @@ def example_ledger(
     noise_seed: int = 0,
     recipe: Recipe = RECIPE,
     seeds: Sequence[int] = tuple(range(10)),
-    folder: Path | None = None,
+    folder: Path | str | None = None,
     device: torch.device | str = "cpu",
     together: Together = "auto",
     progress: bool | Tell = True,
@@ -92,7 +92,7 @@ def example_ledger(
                 tell(Progress(index + share, len(disturbed), text))
 
             starts = {f"seed-{s}": Start(fresh(model, s), now, s) for s in seeds}
-            runs = None if folder is None else folder / "runs" / condition
+            runs = None if folder is None else Path(folder) / "runs" / condition
             right, failed = _written(starts, recipe, runs, device, together, told)
             notes += [f"{condition}, {name}: left out, {why}." for name, why in failed.items()]
             ended = [i for i, seed in enumerate(seeds) if f"seed-{seed}" not in failed]

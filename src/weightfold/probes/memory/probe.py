@@ -50,7 +50,7 @@ def memorization(
     radius: float | None = None,
     recipe: Recipe = RECIPE,
     seeds: Sequence[int] = (0, 1, 2),
-    folder: Path | None = None,
+    folder: Path | str | None = None,
     device: torch.device | str = "cpu",
     progress: bool | Tell = True,
 ) -> Memorization:
@@ -115,7 +115,7 @@ def memorization(
                 recipe if variant.recipe is None else variant.recipe,
                 seeds,
                 radius=radius,
-                folder=None if folder is None else folder / "runs" / line.name,
+                folder=None if folder is None else Path(folder) / "runs" / line.name,
                 device=device,
                 told=told,
             )

@@ -21,7 +21,7 @@ def pendulum_dimension(
     episodes: int = 4,
     test_episodes: int = 100,
     seeds: Sequence[int] = (0, 1, 2),
-    folder: Path | None = None,
+    folder: Path | str | None = None,
     progress: bool | Tell = True,
 ) -> PendulumDimension:
     """Train a policy to balance a pole on a cart in random subspaces of rising dimension.
@@ -72,7 +72,7 @@ def pendulum_dimension(
                 tell(Progress(done + share, len(tasks), text))
 
             told(0)
-            trials.append(_trial(dim, seed, budget, folder, told))
+            trials.append(_trial(dim, seed, budget, None if folder is None else Path(folder), told))
         tell(Progress(len(tasks), len(tasks)))
     return PendulumDimension(
         trials=tuple(trials),

@@ -48,7 +48,7 @@ def lottery_ticket(
     steps: int | None = None,
     every: int = 100,
     validation: float | None = None,
-    folder: Path | None = None,
+    folder: Path | str | None = None,
     device: torch.device | str = "cpu",
     together: Together = "auto",
     progress: bool | Tell = True,
@@ -136,7 +136,7 @@ def lottery_ticket(
             every=every,
             rewind=rewind,
             random_trials=random_trials,
-            folder=None if folder is None else folder / "runs",
+            folder=None if folder is None else Path(folder) / "runs",
             device=device,
             together=together,
             tell=tell,
@@ -156,7 +156,7 @@ def lottery_ticket(
         sessions=(session(device),),
     )
     if folder is not None and finding.masks:
-        finding.save_masks(folder / "masks")
+        finding.save_masks(Path(folder) / "masks")
     return finding
 
 

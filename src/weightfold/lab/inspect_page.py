@@ -12,7 +12,7 @@ from weightfold.probes.intrinsic.finding import IntrinsicDimension
 from weightfold.probes.layers.finding import LayerReset
 from weightfold.probes.memory.finding import Memorization
 from weightfold.probes.memory.verdicts import RANDOM, TRUE
-from weightfold.probes.tickets.finding import LotteryTicket
+from weightfold.probes.tickets.finding import TOLERANCE, LotteryTicket
 
 Answer = tuple[str, str]
 """What was found, and how sure that is."""
@@ -117,10 +117,11 @@ def _tickets(found: Any) -> Answer:
         return "unknown", "no ticket was trained to the end"
     smallest = found.smallest
     if smallest is None:
-        level, answer = results.levels[0], "none without a loss of accuracy"
+        answer = f"none: accuracy falls by more than {100 * TOLERANCE:g} points"
+        level = results.levels[0]
     else:
         level = next(n for n in results.levels if results.remaining(n) == smallest)
-        answer = f"{1 - smallest:.0%} of them at no loss of accuracy"
+        answer = f"{1 - smallest:.0%} of them, for at most {100 * TOLERANCE:g} points of accuracy"
     difference = results.difference("full", level, "accuracy")
     if difference is None:
         return answer, ""

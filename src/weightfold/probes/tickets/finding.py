@@ -93,12 +93,23 @@ class LotteryTicket(Finding):
             + ", ".join(f"{title} {accuracy:.2%}" for title, _, accuracy in others)
             + f"), mean of {trials} trial{'s' if trials > 1 else ''}.",
             *self._judged(level),
-            "No ticket is as accurate as the full network."
-            if self.smallest is None
-            else f"Down to {self.smallest:.1%} of the weights the ticket's test accuracy is at "
-            f"most {100 * TOLERANCE:g} points below the full network's.",
+            self._accurate_down_to(),
         ]
         return " ".join(parts)
+
+    def _accurate_down_to(self) -> str:
+        """A sentence on the least share of weights, with its interval."""
+        if self.smallest is None:
+            return "No ticket is as accurate as the full network."
+        results = self.results
+        level = next(n for n in results.levels if results.remaining(n) == self.smallest)
+        difference = results.difference("full", level, "accuracy")
+        assert difference is not None
+        return (
+            f"Down to {self.smallest:.1%} of the weights the ticket's test accuracy is on average "
+            f"at most {100 * TOLERANCE:g} points below the full network's "
+            f"({_interval(difference, 100, '.2f', 'points')})."
+        )
 
     def _judged(self, level: int) -> list[str]:
         """A sentence on each verdict there is: what the ticket learns faster than."""
@@ -110,7 +121,9 @@ class LotteryTicket(Finding):
         found = self.results.comparisons(level)
         grouped = {
             holds: [
-                f"{_NAMES[c.other]} ({_interval(c.iterations)})" for c in found if c.faster == holds
+                f"{_NAMES[c.other]} ({_interval(c.iterations, 1, ',.0f', 'iterations')})"
+                for c in found
+                if c.faster == holds
             ]
             for holds in sentences
         }
@@ -263,8 +276,9 @@ def _spread(values: Mapping[int, float], measure: Measure) -> str:
     return text.format(mean) + (f" ± {text.format(std)}" if len(values) > 1 else "")
 
 
-def _interval(difference: Paired) -> str:
-    mean = f"{difference.mean:+,.0f} iterations"
+def _interval(difference: Paired, factor: float, form: str, unit: str) -> str:
+    mean = f"{factor * difference.mean:+{form}} {unit}"
     if difference.low is None or difference.high is None:
         return f"{mean}, one trial"
-    return f"{mean}, 95% [{difference.low:+,.0f}, {difference.high:+,.0f}]"
+    low, high = factor * difference.low, factor * difference.high
+    return f"{mean}, 95% [{low:+{form}}, {high:+{form}}]"

@@ -90,7 +90,7 @@ class Stack:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
-        return torch.stack([losses.detach().sum(dim=1), wrong], dim=1).double().cpu()
+        return torch.stack([losses.detach().sum(dim=1), wrong], dim=1).cpu().double()
 
     def _call(self, trained: Tensors, rest: Tensors, x: Tensor, y: Tensor) -> tuple[Any, ...]:
         def one(trained: Tensors, rest: Tensors, x: Tensor, y: Tensor) -> tuple[Any, ...]:

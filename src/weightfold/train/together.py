@@ -361,6 +361,6 @@ def _scores(stack: Stack, data: tuple[Samples, ...], part: str) -> list[tuple[fl
     for logits, labels in logits_of(stack, data, part):
         losses = F.cross_entropy(logits.transpose(1, 2), labels, reduction="none").sum(dim=1)
         right = (logits.argmax(dim=2) == labels).sum(dim=1)
-        sums += torch.stack([losses, right], dim=1).double().cpu()
+        sums += torch.stack([losses, right], dim=1).cpu().double()
         seen += labels.shape[1]
     return [(loss, right) for loss, right in (sums / seen).tolist()]

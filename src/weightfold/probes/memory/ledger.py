@@ -157,7 +157,7 @@ def _written(
     )
     groups = []
     for one in scribes:
-        pages = [one.state[key].numpy() for key in sorted(one.state, key=int)]
+        pages = [one.state[key].cpu().numpy() for key in sorted(one.state, key=int)]
         # A group all of whose runs failed has not come to the last epoch.
         pages += [np.zeros_like(pages[0])] * (recipe.epochs + 1 - len(pages))
         bits = np.stack(pages, axis=1)

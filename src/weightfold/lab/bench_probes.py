@@ -1,6 +1,6 @@
 """`weightfold bench probes`: what the probes' machinery costs, in ratios of one run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -20,6 +20,9 @@ SIZE, DIM = 199_210, 750
 BATCH = 128
 SEEDS, HIDDEN, SEED_BATCHES = 16, 20, (32, 128)
 RECIPE = Recipe(batch_size=BATCH, lr=0.1, crop_padding=0, flip=False)
+CALLS = 5
+"""Calls timed as one, as a training loop makes them: a call right after another program's has to
+fetch its memory and wake its threads first."""
 TIMES_FASTER = {"dense": 10.0, "fastfood": 5.0}
 
 
@@ -55,18 +58,16 @@ def _projections(repeats: int) -> list[Measured]:
     projections = {kind: make(kind, SIZE, DIM, torch.zeros(())) for kind in KINDS}
     for projection in projections.values():
         projection.draw(0)
-    times = alternate(
-        {kind: _round_trip(p) for kind, p in projections.items()}, warmup=3, repeats=repeats
-    )
-    srht = times["srht"].median_ms
+    times = _timed({kind: _round_trip(p) for kind, p in projections.items()}, repeats)
+    srht = times["srht"]
     rows = [
         Measured(
             f"projection forward + adjoint: {kind} / block SRHT",
-            times[kind].median_ms / srht,
+            times[kind] / srht,
             "x",
             TIMES_FASTER.get(kind),
             higher=True,
-            note=f"{times[kind].median_ms:.2f} ms and {srht:.2f} ms",
+            note=f"{times[kind]:.2f} ms and {srht:.2f} ms",
         )
         for kind in KINDS
         if kind != "srht"
@@ -77,6 +78,20 @@ def _projections(repeats: int) -> list[Measured]:
     note = f"in memory; and {rest / 1e3:.0f} kB whatever D; on disk the seed alone"
     # Whole bytes: up to seven bits more than one a row.
     return [*rows, Measured("block SRHT, bits a parameter", bits, "bits", 1 + 7 / SIZE, note=note)]
+
+
+def _timed(runs: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Milliseconds of one call of each, the median of rounds in which they take turns."""
+
+    def several(run: Callable[[], object]) -> Callable[[], None]:
+        def call() -> None:
+            for _ in range(CALLS):
+                run()
+
+        return call
+
+    times = alternate({name: several(run) for name, run in runs.items()}, warmup=3, repeats=repeats)
+    return {name: time.median_ms / CALLS for name, time in times.items()}
 
 
 def _round_trip(projection: Projection) -> Callable[[], Tensor]:
@@ -93,12 +108,8 @@ def _step(
     plain = build(model, num_classes=10, in_channels=shape[0])
     x, y = torch.randn(BATCH, *shape), torch.randint(10, (BATCH,))
     charted = subspace(plain, dim, seed=0)
-    times = alternate(
-        {"plain": _loop(plain, x, y), "subspace": _loop(charted, x, y)},
-        warmup=5,
-        repeats=2 * repeats,
-    )
-    low, high = (times[name].median_ms for name in ("plain", "subspace"))
+    times = _timed({"plain": _loop(plain, x, y), "subspace": _loop(charted, x, y)}, repeats)
+    low, high = times["plain"], times["subspace"]
     size = sum(p.numel() for p in plain.parameters())
     return Measured(
         f"training step in a subspace / plain: {model}",
@@ -129,15 +140,14 @@ def _seeds(batch: int, repeats: int) -> Measured:
     x, y = torch.randn(SEEDS, batch, 1, 28, 28), torch.randint(10, (SEEDS, batch))
     stack = Stack(nets, RECIPE)
     steps = [_loop(net, a, b) for net, a, b in zip(nets, x, y, strict=True)]
-    times = alternate(
+    times = _timed(
         {
             "alone": lambda: [step() for step in steps],
             "together": lambda: stack.step(x, y, RECIPE.lr),
         },
-        warmup=5,
-        repeats=2 * repeats,
+        repeats,
     )
-    alone, together = (times[name].median_ms for name in ("alone", "together"))
+    alone, together = times["alone"], times["together"]
     return Measured(
         f"{SEEDS} seeds one after another / vmapped, batch {batch}",
         alone / together,

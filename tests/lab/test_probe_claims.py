@@ -156,6 +156,27 @@ def test_policies_differ_where_one_says_critical_and_one_robust(second, holds):
     assert verdict("zhang2019-layers", claim, records).holds == holds
 
 
+def test_robustness_is_drawn_against_depth(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "weightfold.probes.layers.figures.robustness_by_depth",
+        lambda found, path: drawn.append(found),
+    )
+    shallow, deep, vgg = reset([HIGH], [HIGH]), reset([LOW] * 3, [HIGH] * 3), reset([LOW], [HIGH])
+    records = {
+        "MNIST: MLP 1 x 256": shallow,
+        "MNIST: MLP 6 x 256": deep,
+        "CIFAR-10: VGG-11, batch norm recalibrate": vgg,
+        "CIFAR-10: VGG-11, batch norm keep": reset([WIDE], [HIGH]),
+    }
+    found = results("zhang2019-layers", records)
+    found.experiment.draw(found, tmp_path / "figure.png")
+    assert drawn == [{"MLP": [shallow, deep], "VGG": [vgg]}]
+    found = results("zhang2019-layers", {"CIFAR-10: VGG-11, batch norm keep": vgg})
+    found.experiment.draw(found, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").exists() and len(drawn) == 1
+
+
 def ticket(kind, level, seed, iteration):
     left = {0: 1.0, 1: 0.51, 2: 0.21}[level]
     return Outcome(kind, level, seed, 0, left, iteration, 1000, 0.9, 0.9, 1.0, 1.0, ())

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from weightfold.lab.claims import Claim, Verdict, describe
@@ -14,6 +15,7 @@ from weightfold.lab.probe_declare import (
     ProbeMeasure,
     ProbePreset,
 )
+from weightfold.lab.probe_figures import draw_first_measure
 from weightfold.lab.probe_results import ProbeResults
 from weightfold.pages.statistics import Paired
 from weightfold.train.recipe import Recipe
@@ -257,6 +259,29 @@ _DEPTHS = ("MNIST: MLP 1 x 256", MLP, "MNIST: MLP 6 x 256")
 _VGGS = tuple(f"CIFAR-10: VGG-11, batch norm {bn}" for bn in _POLICIES)
 _RESNETS = tuple(f"CIFAR-10: ResNet, batch norm {bn}" for bn in _POLICIES)
 
+_FAMILIES = {
+    "MLP": _DEPTHS,
+    "VGG": (_VGGS[-1], "CIFAR-10: VGG-16, batch norm recalibrate"),
+    "ResNet": _RESNETS[-1:],
+}
+"""Networks of rising depth, under one policy for batch norm."""
+
+
+def _draw(results: ProbeResults, path: Path) -> None:
+    """The robustness score against depth, of what is finished."""
+    from weightfold.probes.layers.figures import robustness_by_depth
+
+    found = {
+        family: [record for label in labels for record in results.records(label)]
+        for family, labels in _FAMILIES.items()
+    }
+    finished = {family: records for family, records in found.items() if records}
+    if finished:
+        robustness_by_depth(finished, path)
+    else:
+        draw_first_measure(results, path)
+
+
 LAYERS = ProbeExperiment(
     name="zhang2019-layers",
     paper=f"{PAPER}; the survey's Figures 2 to 5",
@@ -302,6 +327,7 @@ LAYERS = ProbeExperiment(
     notes="The survey prints heatmaps, no numbers: there are none to set beside ours. A layer is "
     "critical if its initial weights raise the test error by more than 5 points, which is our bar; "
     "the mean rise over layers is our form of the survey's aggregate score.",
+    draw=_draw,
 )
 
 EXPERIMENTS = (LAYERS,)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
 from weightfold.lab.outcomes import Results
-from weightfold.pages.statistics import Paired, paired
+from weightfold.pages.statistics import Paired, judge, paired
 
 Holds = Literal["holds", "unclear", "does not hold", "not run"]
 
@@ -106,10 +106,3 @@ def describe(difference: Paired) -> str:
         return f"{difference.mean:+.2f} (one seed)"
     interval = f"[{difference.low:+.2f}, {difference.high:+.2f}]"
     return f"{difference.mean:+.2f}, 95% {interval}, {difference.n} seeds"
-
-
-def judge(difference: Paired) -> Holds:
-    """Whether a difference that is said to be above 0 is, as `Verdict` says."""
-    if difference.mean <= 0:
-        return "does not hold"
-    return "holds" if difference.low is not None and difference.low > 0 else "unclear"

@@ -12,6 +12,7 @@ from weightfold.lab.probe_cell import ProbeCell
 
 if TYPE_CHECKING:
     from weightfold.lab.probe_results import ProbeResults
+    from weightfold.pages.statistics import Paired
 
 Bound = Literal["", ">", "<"]
 """What a number is a bound of: "" if it is the value itself."""
@@ -34,6 +35,11 @@ class Estimate:
     high: float | None = None
     n: int = 1
     bound: Bound = ""
+
+    @classmethod
+    def of(cls, found: "Paired") -> "Estimate":
+        """The mean with its interval."""
+        return cls(found.mean, found.low, found.high, found.n)
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,7 @@ class ProbeLine:
         published: Measure -> the paper's number.
         note: What differs from the paper, or why the numbers do.
         not_run: Why it has no cells; its published numbers are listed.
-        seeds: At most so many, where that is fewer than the preset's.
+        seeds: At most so many, where that is fewer than the preset's; not of the preset paper.
     """
 
     label: str
@@ -183,7 +189,9 @@ class ProbeExperiment:
             raise ValueError(f"seeds={seeds}: give how many, at least 1")
         count = seeds or self.presets[preset].seeds
         return {
-            line.label: line.cells[preset].over(min(count, line.seeds or count))
+            line.label: line.cells[preset].over(
+                count if preset == "paper" else min(count, line.seeds or count)
+            )
             for line in self.lines
             if preset in line.cells
         }

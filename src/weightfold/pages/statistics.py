@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 from statistics import fmean, stdev
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,23 @@ class Paired:
     high: float | None
     n: int
     level: float
+
+    def scaled(self, factor: float) -> "Paired":
+        """The same in another unit: 100 for percentage points of shares; `factor` above 0."""
+        std, low, high = (
+            None if value is None else factor * value for value in (self.std, self.low, self.high)
+        )
+        return Paired(factor * self.mean, std, low, high, self.n, self.level)
+
+
+Judged = Literal["holds", "unclear", "does not hold"]
+
+
+def judge(difference: Paired) -> Judged:
+    """Whether a difference is above 0: with its whole interval, only in its mean, or not."""
+    if difference.mean <= 0:
+        return "does not hold"
+    return "holds" if difference.low is not None and difference.low > 0 else "unclear"
 
 
 def paired(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> Paired:

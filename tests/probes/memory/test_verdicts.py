@@ -67,7 +67,7 @@ def test_all_conditions_fitted():
     claim = "Every condition is fitted to zero training error"
     assert found(*fits)[claim].holds == "holds"
     verdict = found(*fits, *runs(RANDOM, [30, None]))[claim]
-    assert verdict.holds == "does not hold"
+    assert verdict.holds == "unclear"
     assert "random labels > 50 in 1 of 2, else 30.0" in verdict.numbers
     # Variants are judged on their own.
     assert found(*fits, *runs(Line("random-labels", variant="x"), [None]))[claim].holds == "holds"
@@ -116,7 +116,7 @@ def test_regularisers_and_critical_samples():
     decay, dropout = (Line("random-labels", variant=name) for name in ("decay", "dropout"))
     claim = "Explicit regularisation does not keep the network from fitting random labels"
     assert found(*runs(decay, [5, 6]))[claim].holds == "holds"
-    assert found(*runs(decay, [5, 6]), *runs(dropout, [None]))[claim].holds == "does not hold"
+    assert found(*runs(decay, [5, 6]), *runs(dropout, [None]))[claim].holds == "unclear"
     fits = [fit(TRUE, s, 5, critical=0.01 + s / 1000) for s in range(3)]
     fits += [fit(RANDOM, s, 9, critical=0.15 + s / 500) for s in range(3)]
     assert found(*fits)["Trained on random labels"].holds == "holds"

@@ -5,11 +5,11 @@ from dataclasses import replace
 from math import exp, log
 from typing import Any
 
-from weightfold.lab.claims import Verdict, judge
+from weightfold.lab.claims import Verdict
 from weightfold.lab.probe_cell import ProbeCell
 from weightfold.lab.probe_declare import Estimate, ProbeMeasure
 from weightfold.lab.probe_results import ProbeResults
-from weightfold.pages.statistics import Paired, paired
+from weightfold.pages.statistics import Paired, judge, paired
 from weightfold.train.recipe import Recipe
 
 PAPER = (

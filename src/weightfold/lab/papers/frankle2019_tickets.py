@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from weightfold.lab.claims import Claim, Holds, Verdict, describe, judge, worst
+from weightfold.lab.claims import Claim, Holds, Verdict, describe, worst
 from weightfold.lab.probe_cell import ProbeCell
 from weightfold.lab.probe_declare import (
     Estimate,
@@ -16,7 +16,7 @@ from weightfold.lab.probe_declare import (
     ProbePreset,
 )
 from weightfold.lab.probe_results import ProbeResults
-from weightfold.pages.statistics import Paired, paired
+from weightfold.pages.statistics import judge, paired
 from weightfold.train.recipe import Recipe
 
 PAPER = (
@@ -110,7 +110,7 @@ def _speed(share: float) -> Callable[[Sequence[Any]], Estimate | None]:
         late = [bool(results.late(kind, level) & ticket.keys()) for kind in ("ticket", "full")]
         if not ratios or all(late):
             return None  # of two lower bounds the ratio says nothing
-        found = _estimate(paired(ratios, [0.0] * len(ratios)))
+        found = Estimate.of(paired(ratios, [0.0] * len(ratios)))
         if not any(late):
             return found
         return Estimate(found.value, n=found.n, bound=">" if late[0] else "<")
@@ -126,17 +126,12 @@ def _gain(records: Sequence[Any]) -> Estimate | None:
     if not known:
         return None
     best = max(known, key=lambda d: d.mean)
-    return _estimate(best, 100.0)
+    return Estimate.of(best.scaled(100))
 
 
 def _smallest(records: Sequence[Any]) -> Estimate | None:
     share = records[0].smallest
     return None if share is None else Estimate(100 * share, n=records[0].trials)
-
-
-def _estimate(found: Paired, factor: float = 1.0) -> Estimate:
-    low, high = (None if end is None else factor * end for end in (found.low, found.high))
-    return Estimate(factor * found.mean, low, high, found.n)
 
 
 def _of(of: Callable[[Sequence[Any]], Estimate | None]) -> dict[str, Any]:
@@ -189,18 +184,12 @@ def _better(label: str, share: float) -> Callable[[ProbeResults], Verdict]:
         known = {kind: d for kind, d in found.items() if d is not None}
         verdicts = [judge(d) for d in known.values()]
         text = "; ".join(
-            f"ticket - {kind}: {describe(_percent(d))} points" for kind, d in known.items()
+            f"ticket - {kind}: {describe(d.scaled(100))} points" for kind, d in known.items()
         )
         share_there = records[0].results.remaining(level)
         return Verdict(worst(verdicts), f"{label} at {share_there:.1%}, {text}")
 
     return check
-
-
-def _percent(difference: Paired) -> Paired:
-    """A difference of shares in percentage points."""
-    low, high = (None if end is None else 100 * end for end in (difference.low, difference.high))
-    return replace(difference, mean=100 * difference.mean, low=low, high=high)
 
 
 TICKETS = ProbeExperiment(
@@ -262,7 +251,7 @@ TICKETS = ProbeExperiment(
             f"20,000, with three trials; {CPU_TEST:,} test images. One "
             "random mask a trial, where the paper has two.",
         ),
-        "paper": ProbePreset(5, "Conv-2 has three trials."),
+        "paper": ProbePreset(5, "The number of levels is ours."),
     },
     claims=(
         Claim(

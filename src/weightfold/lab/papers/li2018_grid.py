@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from weightfold.lab.cell import Cell
-from weightfold.lab.claims import Claim, Verdict, describe, judge
+from weightfold.lab.claims import Claim, Verdict, describe
 from weightfold.lab.papers._li2018 import (
     ACCURACY,
     DIMENSION,
@@ -30,7 +30,7 @@ from weightfold.lab.probe_declare import (
 )
 from weightfold.lab.probe_results import ProbeResults
 from weightfold.pages.figures import COLOURS, drawing
-from weightfold.pages.statistics import paired, summarize
+from weightfold.pages.statistics import judge, paired, summarize
 
 if TYPE_CHECKING:
     from weightfold.probes.intrinsic.finding import IntrinsicDimension

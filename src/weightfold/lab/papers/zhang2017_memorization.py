@@ -128,7 +128,7 @@ def _fits_all_the_same(label: str, regularised: Sequence[str]) -> Callable[[Prob
                 )
         if not texts:
             return Verdict("not run", "not run")
-        return Verdict("does not hold" if missed else "holds", "; ".join(texts))
+        return Verdict("unclear" if missed else "holds", "; ".join(texts))
 
     return check
 

@@ -105,28 +105,23 @@ def _trained(records: Sequence[Any]) -> Estimate:
 
 
 def _first(records: Sequence[Any]) -> Estimate:
-    return _estimate(records[0].increase(records[0].units[0].name))
+    return Estimate.of(records[0].increase(records[0].units[0].name).scaled(100))
 
 
 def _others(records: Sequence[Any]) -> Estimate:
     """The largest mean rise among all layers but the first."""
     found = records[0]
     rises = [found.increase(unit.name) for unit in found.units[1:]]
-    return _estimate(max(rises, key=lambda rise: rise.mean))
+    return Estimate.of(max(rises, key=lambda rise: rise.mean).scaled(100))
 
 
 def _robustness(records: Sequence[Any]) -> Estimate:
-    return _estimate(records[0].robustness)
+    return Estimate.of(records[0].robustness.scaled(100))
 
 
 def _critical(records: Sequence[Any]) -> Estimate:
     found = records[0]
     return Estimate(100 * len(found.critical) / len(found.units), n=len(found.seeds))
-
-
-def _estimate(found: Paired) -> Estimate:
-    low, high = (None if end is None else 100 * end for end in (found.low, found.high))
-    return Estimate(100 * found.mean, low, high, found.n)
 
 
 def _measure(key: str, title: str, of: Callable[[Sequence[Any]], Estimate | None]) -> ProbeMeasure:
@@ -144,7 +139,7 @@ def _only_the_first(label: str) -> Callable[[ProbeResults], Verdict]:
         first, *others = [unit.name for unit in found.units]
         verdicts = {name: found.verdict(name) for name in (first, *others)}
         rises = "; ".join(
-            f"{name}: {describe(_points(found.increase(name)))} points, {verdicts[name]}"
+            f"{name}: {describe(found.increase(name).scaled(100))} points, {verdicts[name]}"
             for name in verdicts
         )
         if verdicts[first] == "robust" or any(verdicts[n] == "critical" for n in others):
@@ -216,7 +211,7 @@ def _deeper_is_more_robust(labels: Sequence[str]) -> Callable[[ProbeResults], Ve
             return Verdict("not run", "not run")
         scores = [record[0].robustness for record in records]
         text = "; ".join(
-            f"{label}: {describe(_points(score))} points"
+            f"{label}: {describe(score.scaled(100))} points"
             for label, score in zip(labels, scores, strict=True)
         )
         means = [score.mean for score in scores]
@@ -248,11 +243,6 @@ def _no_prediction(label: str) -> Callable[[ProbeResults], Verdict]:
         return Verdict("does not hold" if predicts else "unclear", f"{label}: {text}")
 
     return check
-
-
-def _points(difference: Paired) -> Paired:
-    low, high = (None if end is None else 100 * end for end in (difference.low, difference.high))
-    return replace(difference, mean=100 * difference.mean, low=low, high=high)
 
 
 _DEPTHS = ("MNIST: MLP 1 x 256", MLP, "MNIST: MLP 6 x 256")

@@ -5,12 +5,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import exp, log
 from statistics import fmean, linear_regression
-from typing import Literal
 
-from weightfold.pages.statistics import Paired, paired
+from weightfold.pages.statistics import Judged, Paired, judge, paired
 from weightfold.probes.memory.fits import Fits, Line, spread
-
-Holds = Literal["holds", "unclear", "does not hold"]
 
 NEAR_CHANCE = 0.02
 """Test accuracy at most this far from chance counts as chance; ours. Zhang et al.'s networks that
@@ -31,20 +28,13 @@ class Verdict:
     """
 
     claim: str
-    holds: Holds
+    holds: Judged
     numbers: str
 
     @property
     def text(self) -> str:
         """In a sentence."""
         return f"{self.claim}: {self.holds} ({self.numbers})."
-
-
-def judge(difference: Paired) -> Holds:
-    """Whether a difference is above 0."""
-    if difference.mean <= 0:
-        return "does not hold"
-    return "holds" if difference.low is not None and difference.low > 0 else "unclear"
 
 
 def verdicts(fits: Fits, chance: float) -> Iterator[Verdict]:
@@ -77,7 +67,7 @@ def _all_fitted(fits: Fits, lines: list[Line]) -> Verdict:
     missed = [line for line in lines if not fits.reached(line)]
     return Verdict(
         "Every condition is fitted to zero training error",
-        "does not hold" if missed else "holds",
+        "unclear" if missed else "holds",  # more epochs might
         "; ".join(
             f"{line.title} {fits.epochs(line)} epochs, training accuracy "
             f"{fits.accuracy(line, 'train')}%"
@@ -90,7 +80,7 @@ def _all_fitted(fits: Fits, lines: list[Line]) -> Verdict:
 def _at_chance(fits: Fits, chance: float) -> Verdict:
     values = [fit.test_accuracy for fit in fits.of(RANDOM).values()]
     found = paired(values, [chance] * len(values))
-    holds: Holds = "does not hold"
+    holds: Judged = "does not hold"
     if abs(found.mean) <= NEAR_CHANCE:
         sure = found.low is not None and max(-found.low, found.high or 0.0) <= NEAR_CHANCE
         holds = "holds" if sure else "unclear"
@@ -166,7 +156,7 @@ def _grows(fits: Fits, condition: str, lines: list[Line]) -> Verdict:
 def _not_prevented(fits: Fits, lines: list[Line]) -> Verdict:
     return Verdict(
         "Explicit regularisation does not keep the network from fitting random labels",
-        "holds" if all(fits.reached(line) for line in lines) else "does not hold",
+        "holds" if all(fits.reached(line) for line in lines) else "unclear",
         "; ".join(
             f"{line.variant} {fits.epochs(line)} epochs, training accuracy "
             f"{fits.accuracy(line, 'train')}%"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Literal, Self
 
-from weightfold.pages.statistics import Paired, paired
+from weightfold.pages.statistics import Judged, Paired, paired
 
 Kind = Literal["full", "ticket", "fresh", "random"]
 
@@ -22,8 +22,6 @@ FEWEST = 3
 """Trials below which no comparison holds: of two that agree by chance the interval is a point."""
 
 Measure = Literal["iteration", "accuracy", "final_accuracy", "train_accuracy"]
-
-Holds = Literal["holds", "unclear", "does not hold"]
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ class Comparison:
     open: int = 0
 
     @property
-    def faster(self) -> Holds:
+    def faster(self) -> Judged:
         """Whether the ticket learns faster; "unclear" where interval or open trials leave it so."""
         judged = _below(self.iterations)
         return "unclear" if self.open and judged == "does not hold" else judged
@@ -158,7 +156,7 @@ class Outcomes:
         return {kind: counts[kind] for kind in TITLES if counts.get(kind, (0, 0))[0]}
 
 
-def _below(difference: Paired) -> Holds:
+def _below(difference: Paired) -> Judged:
     if difference.mean >= 0:
         return "does not hold"
     sure = difference.high is not None and difference.high < 0 and difference.n >= FEWEST

@@ -16,9 +16,10 @@ Its policy, as torchvision's loader where nothing else is said:
 
 import io
 from pathlib import Path
+from typing import IO
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
@@ -99,7 +100,7 @@ def scaled_pixels(height: int, width: int, size: int) -> int:
     return size * size * max(height, width) // min(height, width)
 
 
-def _decoded(file: io.BufferedIOBase, channels: int, size: int | None, max_pixels: int) -> Tensor:
+def _decoded(file: IO[bytes], channels: int, size: int | None, max_pixels: int) -> Tensor:
     # On bytes made to hurt, Pillow raises nearly anything (SyntaxError, struct.error, KeyError...).
     try:
         with Image.open(file, formats=FORMATS) as image:
@@ -133,7 +134,7 @@ def _check_pixels(image: Image.Image, size: int | None, max_pixels: int) -> None
         )
 
 
-def _is_deep(image: Image.Image) -> bool:
+def _is_deep(image: ImageFile.ImageFile) -> bool:
     """Whether pixels are 16 bits of one channel; Pillow's own conversion clips those at 255.
 
     Raises:

@@ -100,7 +100,6 @@ def test_npz_bombs(tmp_path):
     *found, good = answers([(str(tmp_path / f"{name}.npz"), None) for name in [*names, "good"]])
     assert good == ["loaded", ""]
     for name, (kind, message) in zip(names, found, strict=True):
-        print(name, kind, message)
         assert kind == "ValueError", (name, kind, message)
         assert f"{name}.npz" in message and "CRC" not in message
         assert "allocate" not in message
@@ -142,7 +141,6 @@ def test_idx_bombs(tmp_path):
     *found, good = answers([*specs, ("mnist", str(tmp_path / "good"))])
     assert good == ["loaded", ""]
     for name, (kind, message) in zip(names, found, strict=True):
-        print(name, kind, message)
         assert kind == "ValueError", (name, kind, message)
         assert name in message
 
@@ -165,7 +163,6 @@ def test_image_bombs(tmp_path):
     assert good == ["loaded", ""]
     assert large[0] == "ValueError" and "size=100000" in large[1]
     for name, (kind, message) in zip(names, found, strict=True):
-        print(name, kind, message)
         assert kind == "ValueError", (name, kind, message)
         assert name in message
 

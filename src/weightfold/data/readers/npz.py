@@ -54,6 +54,7 @@ def npz(*, path: str) -> Dataset:
     if not file.exists():
         raise FileNotFoundError(f"path={path!r} does not exist")
     check_regular(file)
+    check_bytes(file, file.stat().st_size)
     arrays = _arrays(file)
     train, test = (_image_set(file, arrays, part) for part in ("train", "test"))
     classes = 1 + max(int(part.labels.max()) for part in (train, test))

@@ -1,0 +1,93 @@
+"""Data sets: .npz, idx plain and packed, CIFAR binary, folders of images.
+
+None of them carries a hash of its pixels, so that a changed pixel, label or number of images is
+another data set and not a damaged one. What must hold: it is refused by name, or is images of the
+shape that the others have, with labels of classes that there are.
+"""
+
+import gzip
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mutation.harness import Format
+from weightfold.data import load
+from weightfold.data.dataset import Dataset
+
+
+def _facts(dataset: Dataset) -> tuple[object, ...]:
+    """What no mutation may change: that the parts are whole, of one shape, with known labels."""
+    whole = []
+    for part in (dataset.train, dataset.test):
+        images = part.images
+        low, high = int(part.labels.min()), int(part.labels.max())
+        whole.append(len(images) == len(part) and 0 <= low <= high < dataset.num_classes)
+        whole.append(images.numpy().size == len(part) * np.prod(dataset.train.image_shape))
+    return (*whole, len(dataset.class_names) == dataset.num_classes <= 1_000_000)
+
+
+def _arrays(count: int, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(count)
+    return random.integers(0, 256, (count, *shape), np.uint8), np.arange(count) % 3
+
+
+def _write_npz(folder: Path) -> None:
+    (x, y), (x_test, y_test) = _arrays(8, (6, 5, 3)), _arrays(4, (6, 5, 3))
+    for save, name in ((np.savez, "plain"), (np.savez_compressed, "packed")):
+        save(folder / f"{name}.npz", x_train=x, y_train=y, x_test=x_test, y_test=y_test)
+
+
+def _read_npz(folder: Path) -> object:
+    return [_facts(load(str(folder / f"{name}.npz"))) for name in ("plain", "packed")]
+
+
+def _write_idx(folder: Path, packed: bool) -> None:
+    raw = folder / "MNIST/raw"
+    raw.mkdir(parents=True)
+    for prefix, count in (("train", 9), ("t10k", 5)):
+        images, labels = _arrays(count, (28, 28))
+        named = (("images-idx3", images), ("labels-idx1", labels.astype(np.uint8)))
+        for name, array in named:
+            header = bytes([0, 0, 8, array.ndim])
+            header += b"".join(size.to_bytes(4, "big") for size in array.shape)
+            content = header + array.tobytes()
+            path = raw / f"{prefix}-{name}-ubyte{'.gz' if packed else ''}"
+            path.write_bytes(gzip.compress(content, mtime=0) if packed else content)
+
+
+def _write_cifar(folder: Path) -> None:
+    """All ten files are as long as they must be, and all but a few records zero."""
+    binary = folder / "cifar-10-batches-bin"
+    binary.mkdir()
+    for i in range(6):
+        name = f"data_batch_{i + 1}.bin" if i < 5 else "test_batch.bin"
+        with (binary / name).open("wb") as file:
+            file.write(bytes([i]) + bytes(range(256)) * 12)
+            file.truncate(30_730_000)
+
+
+def _write_images(folder: Path) -> None:
+    for part, count in (("train", 2), ("test", 1)):
+        for name, kind in (("ant", "png"), ("bee", "jpeg"), ("cat", "gif"), ("dog", "tiff")):
+            (folder / part / name).mkdir(parents=True)
+            pixels, _ = _arrays(count, (9, 12, 3))
+            for i, image in enumerate(pixels):
+                options = {"compression": "tiff_lzw"} if kind == "tiff" else {}
+                Image.fromarray(image).save(folder / part / name / f"{i}.{kind}", **options)
+
+
+def _read_images(folder: Path) -> object:
+    with warnings.catch_warnings():
+        # Pillow's, about damaged metadata; and ours, about what is skipped.
+        warnings.simplefilter("ignore")
+        return _facts(load(f"{folder},size=8"))
+
+
+FORMATS = (
+    Format("npz", _write_npz, _read_npz),
+    Format("idx", lambda f: _write_idx(f, packed=False), lambda f: _facts(load("mnist", f))),
+    Format("idx-gz", lambda f: _write_idx(f, packed=True), lambda f: _facts(load("mnist", f))),
+    Format("images", _write_images, _read_images),
+)

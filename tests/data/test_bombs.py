@@ -177,11 +177,11 @@ def test_cifar_files_are_as_long_as_they_must_be(tmp_path):
 
 
 def test_the_budget_is_named_and_can_be_raised(tmp_path, monkeypatch):
-    random, path = np.random.default_rng(0), tmp_path / "mine.npz"
-    images = random.integers(0, 256, (50, 8, 8), dtype=np.uint8)
-    np.savez(path, x_train=images, y_train=np.arange(50) % 5, x_test=images, y_test=np.arange(50))
-    monkeypatch.setenv("WEIGHTFOLD_DATA_GB", "0.000001")
-    with pytest.raises(ValueError, match=r"mine\.npz .*7,200 bytes .*set WEIGHTFOLD_DATA_GB=1"):
+    path, images, labels = tmp_path / "mine.npz", np.zeros((50, 64, 64), np.uint8), np.arange(50)
+    images[0, 0, 0] = 1
+    np.savez_compressed(path, x_train=images, y_train=labels, x_test=images, y_test=labels)
+    monkeypatch.setenv("WEIGHTFOLD_DATA_GB", "0.0001")
+    with pytest.raises(ValueError, match=r"mine\.npz .*410,400 bytes .*set WEIGHTFOLD_DATA_GB=1"):
         load(str(path))
     monkeypatch.setenv("WEIGHTFOLD_DATA_GB", "1")
     assert len(load(str(path)).train) == 50

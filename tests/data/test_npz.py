@@ -46,7 +46,7 @@ def test_npz_files_are_read_by_name_and_by_path(tmp_path, shape, channels):
         ({"y_train": np.zeros(7, int)}, "y_train is int64 (7,); it must be whole numbers, (8,)"),
         ({"y_train": np.zeros(8)}, "y_train is float64"),
         ({"y_test": np.array([0, 1, -2, 1])}, "y_test has label -2"),
-        ({"x_test": np.zeros((4, 7, 7), np.uint8)}, "test images (1, 7, 7)"),
+        ({"x_test": np.zeros((4, 7, 7), np.uint8)}, "images of (6, 6, 1) and x_test of (7, 7, 1)"),
     ],
 )
 def test_arrays_of_another_kind_are_named(tmp_path, changes, message):

@@ -51,7 +51,7 @@ def npz(**changes):
     """An .npz file of 8 and 4 images; `changes` are a member's content, or (deflated, size)."""
     members = []
     for part, count in (("train", 8), ("test", 4)):
-        images = np.arange(count * 36, dtype=np.uint8).reshape(count, 6, 6)
+        images = np.arange(count * 784, dtype=np.uint8).reshape(count, 28, 28)
         for name, array in ((f"x_{part}", images), (f"y_{part}", np.arange(count) % 3)):
             content = header(array.shape, array.dtype.str) + array.tobytes()
             given = changes.get(name, content)
@@ -96,7 +96,7 @@ def npz_with_a_long_header():
 
 
 def npz_with_label(label, kind="<i8"):
-    """One label of the training images is `label`."""
+    """One label of the training images is `label`; with a label of 1 it is a good file."""
     content = header((8,), kind) + np.array([0, 1, 2, 0, 1, 2, 0, label], kind).tobytes()
     return npz(y_train=content)
 

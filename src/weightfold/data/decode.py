@@ -115,7 +115,11 @@ def _decoded(file: IO[bytes], channels: int, size: int | None, max_pixels: int) 
     except UnidentifiedImageError as error:
         raise UndecodableImage(f"not an image in one of {', '.join(FORMATS)}") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UndecodableImage(f"the image has more than {max_pixels} pixels") from error
+        raise UndecodableImage(
+            f"the image has more than {max_pixels} pixels ({error}); scale it down"
+        ) from error
+    except MemoryError as error:
+        raise UndecodableImage("decoding the image takes more memory than there is") from error
     except Exception as error:
         raise UndecodableImage(f"the image is damaged or cut short ({error})") from error
 

@@ -72,6 +72,11 @@ def _read(
     train_set, test_set = (
         _read_pair(images, labels, len(names)) for images, labels in (train, test)
     )
+    if train_set.image_shape != test_set.image_shape:
+        raise ValueError(
+            f"{train[0]} has images of {train_set.image_shape} and {test[0]} of "
+            f"{test_set.image_shape}; get both again"
+        )
     mean, std = mean_and_std(train_set)
     if min(std) <= 0:
         raise ValueError(f"{train[0]}: all pixels are alike; get it again")

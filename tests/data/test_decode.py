@@ -1,7 +1,9 @@
 """The policy of `weightfold.data.decode`, read off images whose pixels are known."""
 
 import io
+import struct
 import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -84,6 +86,21 @@ def test_16_bits_keep_the_high_byte(kind):
     data = saved(Image.fromarray(deep), kind)
     assert np.array_equal(read(data, channels=1)[..., 0], deep >> 8)
     assert np.array_equal(read(data), np.stack([deep >> 8] * 3, 2))
+
+
+@pytest.mark.parametrize(("color", "channels"), [(2, 3), (4, 2), (6, 4)])
+def test_16_bits_of_several_channels_keep_the_high_byte(color, channels):
+    deep = RANDOM.integers(0, 65536, (5, 7, channels))
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in deep)
+
+    def chunk(kind, data):
+        check = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + check
+
+    start = chunk(b"IHDR", struct.pack(">IIBBBBB", 7, 5, 16, color, 0, 0, 0))
+    end = chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    expected = deep[..., :3] if channels > 2 else deep[..., [0, 0, 0]]
+    assert np.array_equal(read(b"\x89PNG\r\n\x1a\n" + start + end), expected >> 8)
 
 
 def test_16_bits_where_zero_is_white_are_refused():

@@ -125,7 +125,7 @@ def png(width, height, content=b""):
 
 
 def images():
-    """Name -> an image file whose header asks for 20,000 x 20,000 pixels, or a long strip."""
+    """Name -> an image file that asks for 20,000 x 20,000 pixels (WebP: 16,383), or a strip."""
     bmp = b"BM" + struct.pack("<LLL", 2**31, 0, 54)
     bmp += struct.pack("<LllHHLLllLL", 40, SIDE, SIDE, 1, 24, 0, 0, 0, 0, 0, 0) + bytes(99)
     gif = b"GIF89a" + struct.pack("<HHBBB", SIDE, SIDE, 0x80, 0, 0) + bytes(6)
@@ -137,7 +137,9 @@ def images():
     tiff += b"".join(struct.pack("<HHLL", tag, kind, 1, value) for tag, kind, value in tags)
     strip = zlib.compressobj(9)
     rows = strip.compress(bytes(2 * 5 * 10**6)) + strip.flush()
+    webp = bytes.fromhex("524946461a000000574542505650384c0e0000002ffebfff0f071011fd0f4444ff03")
     return {
+        "a.webp": webp,
         "a.png": png(SIDE, SIDE),
         "a.bmp": bmp,
         "a.gif": gif,

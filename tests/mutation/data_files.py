@@ -70,13 +70,13 @@ def _read_cifar(folder: Path) -> object:
 
 
 def _write_images(folder: Path) -> None:
-    for part, count in (("train", 2), ("test", 1)):
-        for name, kind in (("ant", "png"), ("bee", "jpeg"), ("cat", "gif"), ("dog", "tiff")):
-            (folder / part / name).mkdir(parents=True)
-            pixels, _ = _arrays(count, (9, 12, 3))
-            for i, image in enumerate(pixels):
-                options = {"compression": "tiff_lzw"} if kind == "tiff" else {}
-                Image.fromarray(image).save(folder / part / name / f"{i}.{kind}", **options)
+    names = ["train/ant/0.png", "train/ant/1.gif", "train/bee/0.jpeg", "train/bee/1.tiff"]
+    names += ["test/ant/0.webp", "test/bee/0.bmp"]
+    for name, pixels in zip(names, _arrays(len(names), (9, 12, 3))[0], strict=True):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        options = {"compression": "tiff_lzw"} if path.suffix == ".tiff" else {}
+        Image.fromarray(pixels).save(path, **options)
 
 
 def _read_images(folder: Path) -> object:

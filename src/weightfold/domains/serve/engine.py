@@ -174,7 +174,7 @@ class Engine:
         recent: dict[str, None] = local.recent
         for name in names:
             if name not in recent:
-                net.sharing.attach(name, _own(name, deltas[name]))
+                net.sharing.lend(name, _own(name, deltas[name]))
             recent[name] = recent.pop(name, None)
         kept = set(self.cache.held) | names
         idle = [name for name in recent if name not in names]
@@ -194,8 +194,4 @@ class Engine:
 def _own(domain: str, delta: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A delta by the names of the plain network."""
     prefix = f"charts.0.domains.{domain}."
-    own: dict[str, Tensor] = {}
-    for name, tensor in delta.items():
-        learnt = tensor.is_floating_point() and "running_" not in name
-        own[name.removeprefix(prefix)] = nn.Parameter(tensor, False) if learnt else tensor
-    return own
+    return {name.removeprefix(prefix): tensor for name, tensor in delta.items()}

@@ -109,13 +109,17 @@ class Bundle:
             for name, about in self.about.items()
         }
 
-    def sizes(self) -> Sizes:
+    def sizes(self, domains: Sequence[str] | None = None) -> Sizes:
         """Bytes of the tensors in each file, from the files' headers; `Plan.account` foretells it.
+
+        Args:
+            domains: Those asked for; None: all.
 
         Raises:
             FileNotFoundError: A file is missing.
         """
-        return Sizes(self._payload(None), {name: self._payload(name) for name in self.domains})
+        names = self.domains if domains is None else self._known(domains)
+        return Sizes(self._payload(None), {name: self._payload(name) for name in names})
 
     def shared(self) -> Mapping[str, Tensor]:
         """The tensors that exist once, by their names in the net's state_dict; as `delta`.

@@ -1,10 +1,10 @@
-"""Deltas of many domains, memory-mapped, under a cap."""
+"""Deltas of many domains, in memory, under a cap."""
 
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -31,8 +31,8 @@ class Counts:
 class DeltaCache:
     """The deltas used last, up to a number of bytes; for any number of threads.
 
-    A delta is the mapped file: the first loading reads it all to check its hash, later ones map it.
-    One that is let go stays in memory for as long as a caller holds it.
+    A delta is read into memory, and checked against its hash as it is read. One that is let go stays
+    in memory for as long as a caller holds it.
 
     Args:
         bundle: Where deltas come from.
@@ -76,6 +76,22 @@ class DeltaCache:
         if loads:
             self._load(name, delta)
         return delta.result()
+
+    def adopt(self, other: "DeltaCache") -> None:
+        """Take over counts, and those deltas whose files are the same in this cache's bundle.
+
+        Args:
+            other: Of an earlier state of the bundle.
+        """
+        ours, theirs = (b.manifest["parts"] for b in (self.bundle, other.bundle))
+        with other._lock, self._lock:
+            self.counts = replace(other.counts, resident=self.counts.resident)
+            for name, delta in other._held.items():
+                same = name in self._sizes and ours.get(name) == theirs.get(name)
+                size = self._sizes.get(name, 0)
+                if same and delta.done() and self.counts.resident + size <= self.max_bytes:
+                    self._held[name] = delta
+                    self.counts.resident += size
 
     @property
     def held(self) -> list[str]:

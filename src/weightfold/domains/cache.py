@@ -31,8 +31,8 @@ class Counts:
 class DeltaCache:
     """The deltas used last, up to a number of bytes; for any number of threads.
 
-    A delta is read into memory, and checked against its hash as it is read. One that is let go stays
-    in memory for as long as a caller holds it.
+    A delta is read into memory and checked against its hash as it is read. One that is let go
+    stays in memory for as long as a caller holds it.
 
     Args:
         bundle: Where deltas come from.

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from weightfold.domains import page as domains_page
-from weightfold.domains.page import Outcome, _cells, _verdicts, write_study
-from weightfold.domains.train.history import DomainsHistory, DomainsRow
+from weightfold.lab import domains_study_page as domains_page
+from weightfold.lab.domains_study_page import Outcome, _cells, _verdicts, write_study
+from weightfold.train.domains.history import DomainsHistory, DomainsRow
 
 ASKED = {"recipe": {"lr": 0.1}, "joint": {"sampler": "all"}, "model": "digitnet", "folder": "out"}
 

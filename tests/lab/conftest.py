@@ -11,13 +11,13 @@ import pytest
 
 from weightfold.data.samples import Data, as_samples
 from weightfold.lab.cell import Cell
-from weightfold.pages.figures import drawing
 from weightfold.probes import registry
 from weightfold.probes.finding import Finding
 from weightfold.probes.models import Model, net_of
-from weightfold.probes.progress import Progress, Tell, telling
 from weightfold.probes.registry import Probe
+from weightfold.report.figures import drawing
 from weightfold.train import Recipe
+from weightfold.train.progress import Progress, Tell, telling
 
 QUICK = Recipe(epochs=2, batch_size=32, lr=0.05, schedule="constant", crop_padding=0, flip=False)
 

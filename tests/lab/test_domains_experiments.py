@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 from torchvision.models import resnet50, squeezenet1_0
 
-from weightfold.domains.train import Joint
 from weightfold.lab import experiment as registry
 from weightfold.lab.cell import run
 from weightfold.lab.declare import PRESETS
@@ -24,6 +23,7 @@ from weightfold.lab.runner import CellsFailed
 from weightfold.nets import build
 from weightfold.train import Recipe
 from weightfold.train.checkpoint import save_weights
+from weightfold.train.domains import Joint
 
 NAMES = [f"zhang2021-{n}" for n in ("table1", "table2", "figure2", "figure3", "figure4")]
 QUICK = Recipe(epochs=2, batch_size=32, lr=0.05, schedule="constant", crop_padding=0, flip=False)

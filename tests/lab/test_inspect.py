@@ -14,12 +14,12 @@ from weightfold.lab import inspect as module
 from weightfold.lab.inspect_page import TITLES
 from weightfold.lab.inspect_plan import DEMANDS, Pace, Sizes
 from weightfold.lab.probe_cell import read_finding
-from weightfold.pages.page import Section
 from weightfold.probes.finding import Finding
 from weightfold.probes.intrinsic.finding import IntrinsicDimension, Trained
 from weightfold.probes.layers.finding import LayerReset
 from weightfold.probes.memory.finding import Memorization
 from weightfold.probes.tickets.finding import LotteryTicket
+from weightfold.report.page import Section
 
 TINY = {
     "layer-reset": Sizes(64, 32, 2, 16, 2, {"bn": "keep", "reset_to": [0, 1], "draws": 1}),

@@ -20,7 +20,7 @@ from weightfold.lab.probe_declare import (
 )
 from weightfold.lab.probe_results import read_results
 from weightfold.lab.runner import CellsFailed
-from weightfold.pages.figures import drawing
+from weightfold.report.figures import drawing
 
 
 def light(records):

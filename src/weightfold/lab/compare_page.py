@@ -7,8 +7,8 @@ from typing import Any
 
 from weightfold.files import write_csv, write_json
 from weightfold.lab.comparison import Comparison, readings, verdicts
-from weightfold.pages.figures import learning_curves
-from weightfold.pages.page import Section, Table, write_page
+from weightfold.report.figures import learning_curves
+from weightfold.report.page import Section, Table, write_page
 
 
 def write_all(comparison: Comparison, folder: Path) -> None:

@@ -13,9 +13,9 @@ from weightfold.lab.domains_declare import Counted
 from weightfold.lab.domains_figures import accuracy_curves, front_figure, share_figure
 from weightfold.lab.domains_results import MEAN, Epoch, Results
 from weightfold.lab.experiment_page import footer, machines
-from weightfold.pages.figures import Dot, dot_plot
-from weightfold.pages.page import Section, Table, write_page
-from weightfold.pages.statistics import Summary
+from weightfold.report.figures import Dot, dot_plot
+from weightfold.report.page import Section, Table, write_page
+from weightfold.report.statistics import Summary
 from weightfold.train.record import session
 
 _CLAIMS = (

@@ -9,9 +9,9 @@ from weightfold.files import write_csv, write_json
 from weightfold.lab.claims import describe
 from weightfold.lab.domains_pruning import PruningCell, PruningExperiment, Way
 from weightfold.lab.experiment_page import footer
-from weightfold.pages.figures import COLOURS, drawing
-from weightfold.pages.page import Section, Table, write_page
-from weightfold.pages.statistics import Summary, paired, summarize
+from weightfold.report.figures import COLOURS, drawing
+from weightfold.report.page import Section, Table, write_page
+from weightfold.report.statistics import Summary, paired, summarize
 from weightfold.train.record import session
 
 Record = Mapping[str, Any]

@@ -9,8 +9,8 @@ from weightfold.files import write_csv, write_json
 from weightfold.lab.claims import Verdict
 from weightfold.lab.declare import Number
 from weightfold.lab.outcomes import Results
-from weightfold.pages.figures import Dot, dot_plot, learning_curves
-from weightfold.pages.page import Section, Table, write_page
+from weightfold.report.figures import Dot, dot_plot, learning_curves
+from weightfold.report.page import Section, Table, write_page
 from weightfold.train.record import session
 
 _MACHINE = ("weightfold", "commit", "torch", "python", "platform", "cpu", "cpu_count", "threads")

@@ -11,8 +11,8 @@ from weightfold.lab.experiment_page import footer, machines
 from weightfold.lab.probe_declare import Estimate, Printed, ProbeLine, ProbeMeasure
 from weightfold.lab.probe_figures import draw_first_measure
 from weightfold.lab.probe_results import ProbeResults
-from weightfold.pages.page import Section, Table, write_page
 from weightfold.probes.finding import Finding
+from weightfold.report.page import Section, Table, write_page
 from weightfold.train.record import session
 
 LINES = "lines"

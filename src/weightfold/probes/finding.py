@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from weightfold.files import write_csv, write_json
-from weightfold.pages.page import Section, Table, write_page
+from weightfold.report.page import Section, Table, write_page
 
 RESULT = "result.json"
 

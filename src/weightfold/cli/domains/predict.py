@@ -31,9 +31,9 @@ class Predict:
     def run(self) -> None:
         """Classify."""
         from weightfold.cli.domains.inputs import open_bundle
-        from weightfold.domains.serve.engine import Engine
-        from weightfold.domains.serve.images import UndecodableImage, check_servable, prepare
-        from weightfold.domains.serve.limits import DEFAULT
+        from weightfold.serve.engine import Engine
+        from weightfold.serve.images import UndecodableImage, check_servable, prepare
+        from weightfold.serve.limits import DEFAULT
 
         if self.top < 1 or not self.images:
             raise ValueError(f"top={self.top} and {len(self.images)} images; give at least 1 each")

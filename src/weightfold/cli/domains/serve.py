@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from weightfold.domains.serve.limits import DEFAULT, Limits
-from weightfold.domains.serve.starting import starting
+from weightfold.serve.limits import DEFAULT, Limits
+from weightfold.serve.starting import starting
 
 if TYPE_CHECKING:
-    from weightfold.domains.serve.engine import Engine
+    from weightfold.serve.engine import Engine
 
 TUNED_DOMAINS = 4
 TUNED_IMAGES = 16
@@ -71,7 +71,7 @@ class Serve:
     def _ready(self) -> "tuple[Engine, Limits, Callable[..., None]]":
         """The engine, what is taken on, and what serves."""
         from weightfold.cli.domains.inputs import open_bundle
-        from weightfold.domains.serve.engine import Engine
+        from weightfold.serve.engine import Engine
 
         limits = Limits(
             max_batch=self.max_batch,
@@ -81,7 +81,7 @@ class Serve:
             max_connections=self.max_connections,
         )
         try:
-            from weightfold.domains.serve.server import serve
+            from weightfold.serve.server import serve
         except ImportError as error:
             raise ImportError(
                 f"serving needs {error.name}: pip install 'weightfold[serve]'"

@@ -6,11 +6,11 @@ from math import exp, log
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from weightfold.pages.figures import COLOURS, drawing
-from weightfold.pages.page import Table
-from weightfold.pages.statistics import Paired, Summary, paired, summarize
 from weightfold.probes.finding import Finding
 from weightfold.probes.intrinsic import search
+from weightfold.report.figures import COLOURS, drawing
+from weightfold.report.page import Table
+from weightfold.report.statistics import Paired, Summary, paired, summarize
 from weightfold.train.recipe import Recipe
 
 LEVEL = 0.95

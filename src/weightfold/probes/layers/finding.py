@@ -6,11 +6,11 @@ from math import isfinite
 from statistics import fmean
 from typing import Any, ClassVar, Literal, Self
 
-from weightfold.pages.page import Table
-from weightfold.pages.statistics import Paired, Summary, paired, summarize
 from weightfold.probes.finding import Finding
 from weightfold.probes.layers.batch_norm import EXPLAINED
 from weightfold.probes.layers.units import Unit
+from weightfold.report.page import Table
+from weightfold.report.statistics import Paired, Summary, paired, summarize
 
 DRAWN = "drawn anew"
 CRITICAL = 0.05

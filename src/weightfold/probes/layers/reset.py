@@ -20,7 +20,7 @@ from weightfold.probes.layers.networks import (
 )
 from weightfold.probes.layers.units import Unit, check_plain, kept_tensors, layer_units
 from weightfold.probes.models import Model, check_network, net_of
-from weightfold.probes.progress import Progress, Tell, telling
+from weightfold.train.progress import Progress, Tell, telling
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import session
 

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from weightfold.data.samples import Data, Samples, as_samples
-from weightfold.pages.figures import COLOURS, drawing
-from weightfold.pages.statistics import paired
 from weightfold.probes.finding import Finding
 from weightfold.probes.models import Model, net_of
-from weightfold.probes.progress import Progress, Tell, telling
+from weightfold.report.figures import COLOURS, drawing
+from weightfold.report.statistics import paired
+from weightfold.train.progress import Progress, Tell, telling
 from weightfold.train.record import session
 
 RADIUS = 0.3

@@ -7,11 +7,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar, Self
 
-from weightfold.pages.page import Section, Table
 from weightfold.probes.finding import Finding
 from weightfold.probes.memory.figures import draw_fits
 from weightfold.probes.memory.fits import Fit, Fits, spread
 from weightfold.probes.memory.verdicts import RANDOM, TRUE, Verdict, verdicts
+from weightfold.report.page import Section, Table
 
 
 @dataclass(frozen=True, kw_only=True)

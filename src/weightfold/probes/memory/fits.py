@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from weightfold.pages.statistics import summarize
+from weightfold.report.statistics import summarize
 
 Curve = tuple[tuple[float, float, float], ...]
 

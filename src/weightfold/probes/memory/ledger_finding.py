@@ -9,14 +9,14 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from weightfold.files import replacing, write_csv
-from weightfold.pages.figures import COLOURS, drawing
-from weightfold.pages.page import Section
-from weightfold.pages.page import Table as PageTable
-from weightfold.pages.statistics import summarize
 from weightfold.probes.finding import Finding
 from weightfold.probes.memory.book import Book, Table, Totals
 from weightfold.probes.memory.fits import spread
 from weightfold.probes.memory.verdicts import Verdict
+from weightfold.report.figures import COLOURS, drawing
+from weightfold.report.page import Section
+from weightfold.report.page import Table as PageTable
+from weightfold.report.statistics import summarize
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,11 +7,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar, Self
 
-from weightfold.pages.figures import COLOURS, drawing
-from weightfold.pages.page import Table
-from weightfold.pages.statistics import Paired, paired, summarize
 from weightfold.probes.finding import Finding
 from weightfold.probes.pendulum.search import LONGEST, PARAMETERS
+from weightfold.report.figures import COLOURS, drawing
+from weightfold.report.page import Table
+from weightfold.report.statistics import Paired, paired, summarize
 
 PUBLISHED = 4
 """d_int90 of the inverted pendulum (Li et al. 2018, Table 1)."""

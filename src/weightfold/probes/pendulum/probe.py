@@ -8,7 +8,7 @@ from pathlib import Path
 from weightfold.files import write_json
 from weightfold.probes.pendulum.finding import PendulumDimension, Trial
 from weightfold.probes.pendulum.search import PARAMETERS, TASK, count_name, gymnasium, train
-from weightfold.probes.progress import Progress, Tell, telling
+from weightfold.train.progress import Progress, Tell, telling
 from weightfold.train.record import session
 
 

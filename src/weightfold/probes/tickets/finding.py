@@ -9,12 +9,12 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
-from weightfold.pages.figures import COLOURS, drawing
-from weightfold.pages.page import Table
-from weightfold.pages.statistics import Paired, summarize
 from weightfold.probes.finding import Finding
 from weightfold.probes.tickets.masks_file import Masks, write_masks
 from weightfold.probes.tickets.outcomes import TITLES, Kind, Measure, Outcome, Outcomes
+from weightfold.report.figures import COLOURS, drawing
+from weightfold.report.page import Table
+from weightfold.report.statistics import Paired, summarize
 
 PUBLISHED_SHARE = 0.211
 """Of the LeNet ticket that learns fastest (Frankle and Carbin 2019, Figure 3); the headline is of

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Literal, Self
 
-from weightfold.pages.statistics import Judged, Paired, paired
+from weightfold.report.statistics import Judged, Paired, paired
 
 Kind = Literal["full", "ticket", "fresh", "random"]
 

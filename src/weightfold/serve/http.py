@@ -214,14 +214,20 @@ class _Service:
         while True:
             version = self._engine.version
             try:
-                wanted = _servable(self._engine, domain)
-                images = await self._prepare(files, wanted)
+                images = await self._prepare(files, self._wanted(domain))
                 answers = await self._batcher.predict(images, domain)
                 classes = self._engine.classes(domain)
             except KeyError as error:
                 raise HTTPException(404, f"no domain {domain!r} any more") from error
             if self._engine.version == version:
                 return answers, classes
+
+    def _wanted(self, domain: str) -> Preprocessing:
+        """How the images of a domain, which may have come while this serves, are prepared."""
+        try:
+            return _servable(self._engine, domain)
+        except ValueError as error:
+            raise HTTPException(503, str(error)) from error
 
     async def _prepare(self, files: Files, wanted: Preprocessing) -> list[Tensor]:
         """The files as the domain's network takes them, decoded in threads."""

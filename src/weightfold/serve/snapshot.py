@@ -153,17 +153,20 @@ class Snapshot:
 
     def _cache(self, max_bytes: int | None) -> tuple[int, DeltaCache]:
         """Bytes of the shared tensors, and the cache for what the cap leaves."""
-        sizes = self.bundle.sizes([name for name in self.classes if name not in self.refused])
+        names = [name for name in self.classes if name not in self.refused]
+        sizes = self.bundle.sizes(names)
         if max_bytes is None:
-            return sizes.shared, DeltaCache(self.bundle, max(1, sum(sizes.domains.values())))
+            room = max(1, sum(sizes.domains.values()))
+            return sizes.shared, DeltaCache(self.bundle, room, names)
         name, largest = max(sizes.domains.items(), key=lambda item: item[1], default=("", 0))
-        if max_bytes < sizes.shared + largest or max_bytes <= sizes.shared:
+        least = sizes.shared + max(1, largest)
+        if max_bytes < least:
             raise ValueError(
                 f"max_bytes={max_bytes:,} (--memory) cannot hold the shared tensors, "
                 f"{sizes.shared:,} bytes, and the largest domain {name!r}, {largest:,} bytes; give "
-                f"at least {sizes.shared + max(1, largest):,}"
+                f"at least {least:,}"
             )
-        return sizes.shared, DeltaCache(self.bundle, max_bytes - sizes.shared)
+        return sizes.shared, DeltaCache(self.bundle, max_bytes - sizes.shared, names)
 
     @torch.inference_mode()
     def predict(self, images: Sequence[Tensor], domains: Sequence[str]) -> list[Tensor]:

@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
@@ -37,6 +37,7 @@ class DeltaCache:
     Args:
         bundle: Where deltas come from.
         max_bytes: Cap on the tensors held.
+        domains: Those that may be asked for; None: all.
 
     Attributes:
         counts: Read it at any time.
@@ -45,12 +46,14 @@ class DeltaCache:
         ValueError: `max_bytes` is below 1.
     """
 
-    def __init__(self, bundle: Bundle, max_bytes: int) -> None:
+    def __init__(
+        self, bundle: Bundle, max_bytes: int, domains: Sequence[str] | None = None
+    ) -> None:
         if max_bytes < 1:
             raise ValueError(f"max_bytes={max_bytes}; the cap is 1 byte or more")
         self.bundle, self.max_bytes = bundle, max_bytes
         self.counts = Counts()
-        self._sizes = bundle.sizes().domains
+        self._sizes = bundle.sizes(domains).domains
         self._held: OrderedDict[str, Future[Mapping[str, Tensor]]] = OrderedDict()
         self._lock = threading.Lock()
 

@@ -1,6 +1,6 @@
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from types import SimpleNamespace
@@ -70,17 +70,6 @@ class Brightness(Finding):
         with drawing(path, figsize=(3, 2)) as (_, axis):
             axis.plot(self.values)
 
-    def record(self) -> dict:
-        return asdict(self)
-
-    @classmethod
-    def from_record(cls, record):
-        return cls(
-            values=tuple(record["values"]),
-            notes=tuple(record["notes"]),
-            sessions=tuple(record["sessions"]),
-        )
-
 
 def brightness(
     model: Model,
@@ -115,5 +104,5 @@ def fake_probe(monkeypatch) -> Probe:
     module = SimpleNamespace(brightness=brightness, Brightness=Brightness)
     monkeypatch.setitem(sys.modules, "fake_probes", module)
     found = Probe("brightness", "fake_probes:brightness:Brightness", "how bright it is")
-    monkeypatch.setattr(registry, "PROBES", {"brightness": found})
+    monkeypatch.setattr(registry, "probes", lambda: {"brightness": found})
     return found

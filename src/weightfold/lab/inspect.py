@@ -21,7 +21,7 @@ from weightfold.probes.finding import Finding
 from weightfold.probes.layers.batch_norm import running_statistics
 from weightfold.probes.layers.units import layer_units
 from weightfold.probes.models import Model, net_of
-from weightfold.probes.registry import PROBES
+from weightfold.probes.registry import probes
 from weightfold.report.page import Section
 from weightfold.train.checkpoint import RUN
 from weightfold.train.progress import Progress, Tell, telling
@@ -246,7 +246,7 @@ class _Run:
             del self.left_out[name]
 
     def _measure(self, name: str, sizes: Sizes) -> Finding:
-        probe = PROBES[name]
+        probe = probes()[name]
         recipe = probe.recipe or Recipe()
         lr = self.lr if self.lr and recipe.optimizer == "sgd" else recipe.lr
         recipe = replace(recipe, epochs=sizes.epochs, batch_size=sizes.batch_size, lr=lr)

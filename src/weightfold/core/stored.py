@@ -23,53 +23,67 @@ DTYPES = {
 """safetensors' names of dtypes."""
 
 
+Spot = tuple[torch.dtype, list[int], int, int]
+"""Dtype, shape, first byte and end of a tensor in a file."""
+
+
 class Stored(Mapping[str, Tensor]):
     """Tensors of a file by name, in memory that is this process's own; each is made when taken.
 
-    safetensors reads from memory only by copying every tensor, and hundreds of tensors of a few
-    kilobytes, held ready, would add a tenth; here all are views of the one buffer.
+    safetensors reads from memory only by copying every tensor; here all are views of the one
+    buffer. Neither they nor where they are is kept after a walk through all of them: of hundreds of
+    tensors of a few kilobytes that would add a tenth.
 
     Args:
         content: Of a safetensors file; kept.
 
     Attributes:
         label: What the file says of itself under `LABEL`.
-        nbytes: Size of the tensors.
 
     Raises:
         ValueError: It is no safetensors file.
     """
 
     def __init__(self, content: bytearray) -> None:
+        self._content = content
+        self._spots: dict[str, Spot] | None
         try:
-            start = 8 + int.from_bytes(content[:8], "little")
-            entries: dict[str, Any] = json.loads(content[8:start])
-            self.label: dict[str, Any] = json.loads(
-                entries.pop("__metadata__", {}).get(LABEL, "{}")
-            )
-            self._index = {name: _spot(entry, start) for name, entry in entries.items()}
-            if max((end for *_, end in self._index.values()), default=start) > len(content):
-                raise ValueError("it ends before its last tensor")
+            self._spots, self.label = _read_header(content)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"it is no safetensors file: {error}") from error
-        self._content, self.nbytes = content, len(content) - start
+
+    def _known(self) -> dict[str, Spot]:
+        if (spots := self._spots) is None:
+            spots = self._spots = _read_header(self._content)[0]
+        return spots
 
     def __getitem__(self, name: str) -> Tensor:
-        dtype, shape, begin, end = self._index[name]
+        dtype, shape, begin, end = self._known()[name]
         if begin == end:
             return torch.empty(shape, dtype=dtype)
         count = (end - begin) // dtype.itemsize
         return torch.frombuffer(self._content, dtype=dtype, count=count, offset=begin).view(shape)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._index)
+        yield from self._known()
+        self._spots = None
 
     def __len__(self) -> int:
-        return len(self._index)
+        return len(self._known())
 
 
-def _spot(entry: Mapping[str, Any], start: int) -> tuple[torch.dtype, list[int], int, int]:
-    """Dtype, shape, first byte and end of a tensor, by its entry in a safetensors header."""
+def _read_header(content: bytearray) -> tuple[dict[str, Spot], dict[str, Any]]:
+    """Where each tensor is, by name; and what the file says of itself."""
+    start = 8 + int.from_bytes(content[:8], "little")
+    entries: dict[str, Any] = json.loads(content[8:start])
+    label: dict[str, Any] = json.loads(entries.pop("__metadata__", {}).get(LABEL, "{}"))
+    spots = {name: _spot(entry, start) for name, entry in entries.items()}
+    if max((end for *_, end in spots.values()), default=start) > len(content):
+        raise ValueError("it ends before its last tensor")
+    return spots, label
+
+
+def _spot(entry: Mapping[str, Any], start: int) -> Spot:
     dtype, shape = DTYPES[entry["dtype"]], entry["shape"]
     begin, end = entry["data_offsets"]
     if begin < 0 or min(shape, default=0) < 0 or prod(shape) * dtype.itemsize != end - begin:

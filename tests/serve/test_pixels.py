@@ -9,7 +9,8 @@ import httpx
 import pytest
 from PIL import Image
 
-from weightfold.serve.decoders import Decoders, count_pixels
+from weightfold.data.decode import count_pixels
+from weightfold.serve.decoders import Decoders
 from weightfold.serve.http import make_app
 from weightfold.serve.images import UndecodableImage
 from weightfold.serve.limits import Limits

@@ -15,6 +15,8 @@ Its policy, as torchvision's loader where nothing else is said:
 """
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -97,19 +99,34 @@ def square(images: Tensor, size: int) -> Tensor:
 
 def scaled_pixels(height: int, width: int, size: int) -> int:
     """Pixels of an image of `height` x `width` when its shorter side is `size`."""
-    return size * size * max(height, width) // min(height, width)
+    return size * size * max(height, width) // max(1, min(height, width))
 
 
-def _decoded(file: IO[bytes], channels: int, size: int | None, max_pixels: int) -> Tensor:
+def count_pixels(data: bytes, *, size: int, max_pixels: int = MAX_PIXELS) -> int:
+    """Pixels that decoding an image file takes, by its header; nothing is unpacked.
+
+    Args:
+        data: The whole file.
+        size: To which the shorter side will be scaled, which makes a thin image a large one.
+        max_pixels: Most that are taken.
+
+    Returns:
+        Width times height as stored, or as scaled where that is more.
+
+    Raises:
+        UndecodableImage: No image of a known format, or one of more than `max_pixels`.
+    """
+    with _explained(max_pixels), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        _check_pixels(image, size, max_pixels)
+        return max(image.width * image.height, scaled_pixels(image.height, image.width, size))
+
+
+@contextmanager
+def _explained(max_pixels: int) -> Iterator[None]:
+    """Inside, whatever Pillow raises becomes an UndecodableImage that says what is wrong."""
     # On bytes made to hurt, Pillow raises nearly anything (SyntaxError, struct.error, KeyError...).
     try:
-        with Image.open(file, formats=FORMATS) as image:
-            _check_pixels(image, size, max_pixels)
-            deep = _is_deep(image)
-            image.load()
-            turn = _TURNS.get(_orientation(image))
-            upright = image if turn is None else image.transpose(turn)
-            return _tensor(_high_byte(upright) if deep else upright, channels)
+        yield
     except UndecodableImage:
         raise
     except UnidentifiedImageError as error:
@@ -122,6 +139,16 @@ def _decoded(file: IO[bytes], channels: int, size: int | None, max_pixels: int) 
         raise UndecodableImage("decoding the image takes more memory than there is") from error
     except Exception as error:
         raise UndecodableImage(f"the image is damaged or cut short ({error})") from error
+
+
+def _decoded(file: IO[bytes], channels: int, size: int | None, max_pixels: int) -> Tensor:
+    with _explained(max_pixels), Image.open(file, formats=FORMATS) as image:
+        _check_pixels(image, size, max_pixels)
+        deep = _is_deep(image)
+        image.load()
+        turn = _TURNS.get(_orientation(image))
+        upright = image if turn is None else image.transpose(turn)
+        return _tensor(_high_byte(upright) if deep else upright, channels)
 
 
 def _check_pixels(image: Image.Image, size: int | None, max_pixels: int) -> None:

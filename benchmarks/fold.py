@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 
 import weightfold as wf
-from weightfold.chains.algebra import orders
+from weightfold.methods.expand.algebra import orders
 from weightfold.nets import build
 
 

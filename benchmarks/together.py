@@ -12,10 +12,10 @@ from functools import partial
 
 import torch
 
-from weightfold.export.timing import alternate
 from weightfold.nets import build
+from weightfold.timing import alternate
 from weightfold.train import Recipe
-from weightfold.train.stack import Stack
+from weightfold.train.strategies.stack import Stack
 
 NETWORKS = {
     "mlp,depth=1,width=20": 128,

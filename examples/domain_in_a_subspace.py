@@ -7,10 +7,10 @@ import sys
 import tempfile
 
 import weightfold as wf
-from weightfold.domains.bundle import Bundle
-from weightfold.domains.train import evaluate_domains, fit_domains, parse_domains
+from weightfold.methods.share.bundle import Bundle
 from weightfold.nets import build
 from weightfold.train import Recipe
+from weightfold.train.domains import evaluate_domains, fit_domains, parse_domains
 
 
 def main(folder: str, spec: str, domain: str, *dims: str) -> None:

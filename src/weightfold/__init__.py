@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from weightfold.chains.chain import Chain as Chain
-    from weightfold.chains.twin import linear_from_twin as linear_from_twin
-    from weightfold.chains.twin import nonlinear_twin as nonlinear_twin
-    from weightfold.chains.verb import expand as expand
     from weightfold.core.chart import Chart as Chart
     from weightfold.core.charted import Charted as Charted
     from weightfold.core.store import load as load
     from weightfold.core.store import save as save
-    from weightfold.core.verbs import mask as mask
-    from weightfold.core.verbs import subspace as subspace
-    from weightfold.domains.net import SharedNet as SharedNet
-    from weightfold.domains.plan import Plan as Plan
-    from weightfold.domains.plan import plan_sharing as plan_sharing
-    from weightfold.domains.verb import share as share
     from weightfold.lab.inspect import inspect as inspect
+    from weightfold.methods.expand.chain import Chain as Chain
+    from weightfold.methods.expand.twin import linear_from_twin as linear_from_twin
+    from weightfold.methods.expand.twin import nonlinear_twin as nonlinear_twin
+    from weightfold.methods.expand.verb import expand as expand
+    from weightfold.methods.mask.verb import mask as mask
+    from weightfold.methods.share.net import SharedNet as SharedNet
+    from weightfold.methods.share.plan import Plan as Plan
+    from weightfold.methods.share.plan import plan_sharing as plan_sharing
+    from weightfold.methods.share.verb import share as share
+    from weightfold.methods.subspace.verb import subspace as subspace
     from weightfold.probes.intrinsic import intrinsic_dimension as intrinsic_dimension
     from weightfold.probes.layers.reset import layer_reset as layer_reset
     from weightfold.probes.layers.splice import splice as splice
@@ -36,30 +36,30 @@ if TYPE_CHECKING:
     from weightfold.probes.tickets.shrink import shrink as shrink
 
 _HOMES = {
-    "Chain": "chains.chain",
+    "Chain": "methods.expand.chain",
     "Chart": "core.chart",
     "Charted": "core.charted",
-    "Plan": "domains.plan",
-    "SharedNet": "domains.net",
+    "Plan": "methods.share.plan",
+    "SharedNet": "methods.share.net",
     "critical_sample_ratio": "probes.memory",
     "example_ledger": "probes.memory",
-    "expand": "chains.verb",
+    "expand": "methods.expand.verb",
     "inspect": "lab.inspect",
     "intrinsic_dimension": "probes.intrinsic",
     "layer_reset": "probes.layers.reset",
-    "linear_from_twin": "chains.twin",
+    "linear_from_twin": "methods.expand.twin",
     "load": "core.store",
     "lottery_ticket": "probes.tickets.probe",
-    "mask": "core.verbs",
+    "mask": "methods.mask.verb",
     "memorization": "probes.memory",
     "memorizer": "probes.memory",
-    "nonlinear_twin": "chains.twin",
-    "plan_sharing": "domains.plan",
+    "nonlinear_twin": "methods.expand.twin",
+    "plan_sharing": "methods.share.plan",
     "save": "core.store",
-    "share": "domains.verb",
+    "share": "methods.share.verb",
     "shrink": "probes.tickets.shrink",
     "splice": "probes.layers.splice",
-    "subspace": "core.verbs",
+    "subspace": "methods.subspace.verb",
 }
 
 __all__ = ["__version__", *_HOMES]

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from weightfold.cli import main
 from weightfold.cli.domains import COMMANDS
 from weightfold.cli.domains.inputs import seeded_model, take_weights
-from weightfold.domains.plan import Plan
+from weightfold.methods.share.plan import Plan
 from weightfold.nets import build
 
 

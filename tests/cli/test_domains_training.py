@@ -16,8 +16,8 @@ from weightfold.cli import main
 from weightfold.cli.domains import exporting
 from weightfold.cli.domains.inputs import open_bundle
 from weightfold.data import load
-from weightfold.domains.bundle import Bundle
-from weightfold.domains.export import PerDomainReport
+from weightfold.export.domains import PerDomainReport
+from weightfold.methods.share.bundle import Bundle
 from weightfold.nets import build
 
 QUICK = ["--epochs", "4", "--batch-size", "16", "--lr", "0.05"]
@@ -382,7 +382,7 @@ def test_folding_is_for_plain_networks(bundle, tmp_path, capsys):
 
 
 def test_serve_hands_over_engine_and_limits(bundle, monkeypatch, capsys):
-    import weightfold.domains.serve.http as http
+    import weightfold.serve.http as http
 
     calls = []
     monkeypatch.setattr(http, "serve", lambda engine, **given: calls.append((engine, given)))

@@ -4,9 +4,9 @@ from dataclasses import replace
 import pytest
 
 import weightfold.lab.compare
-from weightfold.charts import catalogue
 from weightfold.cli import COMMANDS, main
 from weightfold.cli.charts import Charts
+from weightfold.methods import catalogue
 from weightfold.train import RECIPES
 
 COMPARE = ["compare", "--model", "digitnet", "--data", "digits", "--folder", "nowhere"]

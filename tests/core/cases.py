@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from weightfold import Charted
-from weightfold.charts import catalogue
 from weightfold.core.chart import Chart
+from weightfold.methods import catalogue
 
 
 @dataclass

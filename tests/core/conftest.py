@@ -6,7 +6,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from weightfold.charts import catalogue
+from weightfold.methods import catalogue
 
 
 def _load_cases() -> ModuleType:

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from weightfold import Charted
-from weightfold.charts import catalogue
+from weightfold.methods import catalogue
 
 
 @torch.no_grad()

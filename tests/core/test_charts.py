@@ -6,11 +6,11 @@ from torch import nn
 
 import weightfold as wf
 from weightfold import Charted
-from weightfold.charts.mask import Mask
-from weightfold.charts.matrix import ConvolutionMatrix, MatrixLayer
-from weightfold.charts.sharing import Sharing
-from weightfold.charts.subspace import Subspace
-from weightfold.projections import KINDS
+from weightfold.methods.embed.chart import ConvolutionMatrix, MatrixLayer
+from weightfold.methods.mask.chart import Mask
+from weightfold.methods.share.chart import Sharing
+from weightfold.methods.subspace.chart import Subspace
+from weightfold.methods.subspace.projections import KINDS
 
 
 class Layers(nn.Module):

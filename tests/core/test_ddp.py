@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from weightfold.charts import catalogue
+from weightfold.methods import catalogue
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from torch.func import functional_call, jvp, vjp
 
 import weightfold as wf
 from weightfold import Charted
-from weightfold.charts import catalogue
+from weightfold.methods import catalogue
 
 
 def bits(module: nn.Module) -> dict[str, bytes]:

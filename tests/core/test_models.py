@@ -11,8 +11,8 @@ from torch.utils.checkpoint import checkpoint
 
 import weightfold as wf
 from weightfold import Charted
-from weightfold.charts.expansion import Expansion
-from weightfold.charts.mask import Mask
+from weightfold.methods.expand.chart import Expansion
+from weightfold.methods.mask.chart import Mask
 
 
 def ones(model: nn.Module, *names: str) -> Mask:

@@ -9,7 +9,7 @@ import tokenize
 
 import pytest
 
-from weightfold import charts
+from weightfold import methods
 from weightfold.core.chart import Chart
 
 BLANK = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
@@ -43,8 +43,8 @@ def own_lines(chart: type[Chart]) -> int:
 
 CHARTS = {
     value.__name__: value
-    for info in pkgutil.iter_modules(charts.__path__)
-    for value in vars(importlib.import_module(f"{charts.__name__}.{info.name}")).values()
+    for info in pkgutil.iter_modules(methods.__path__)
+    for value in vars(importlib.import_module(f"{methods.__name__}.{info.name}.chart")).values()
     if isinstance(value, type) and issubclass(value, Chart) and value is not Chart
 }
 

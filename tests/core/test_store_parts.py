@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import weightfold as wf
-from weightfold import Charted, charts
+from weightfold import Charted, methods
 from weightfold.core.chart import Chart
 from weightfold.core.store import read_state
 
@@ -51,8 +51,8 @@ class Sum(Chart):
 @pytest.fixture
 def sums(monkeypatch, cases):
     """Nets with a chart of parts: a function of the parts' names."""
-    kinds = {**charts.catalogue(), "sum": Sum}
-    monkeypatch.setattr(charts, "catalogue", lambda: kinds)
+    kinds = {**methods.catalogue(), "sum": Sum}
+    monkeypatch.setattr(methods, "catalogue", lambda: kinds)
     model = cases.Conv()
     return lambda *parts: Charted(model, [Sum.build(model, parts=list(parts))])
 

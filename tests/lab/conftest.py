@@ -1,6 +1,6 @@
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from types import SimpleNamespace
@@ -11,13 +11,13 @@ import pytest
 
 from weightfold.data.samples import Data, as_samples
 from weightfold.lab.cell import Cell
-from weightfold.pages.figures import drawing
 from weightfold.probes import registry
 from weightfold.probes.finding import Finding
 from weightfold.probes.models import Model, net_of
-from weightfold.probes.progress import Progress, Tell, telling
 from weightfold.probes.registry import Probe
+from weightfold.report.figures import drawing
 from weightfold.train import Recipe
+from weightfold.train.progress import Progress, Tell, telling
 
 QUICK = Recipe(epochs=2, batch_size=32, lr=0.05, schedule="constant", crop_padding=0, flip=False)
 
@@ -70,17 +70,6 @@ class Brightness(Finding):
         with drawing(path, figsize=(3, 2)) as (_, axis):
             axis.plot(self.values)
 
-    def record(self) -> dict:
-        return asdict(self)
-
-    @classmethod
-    def from_record(cls, record):
-        return cls(
-            values=tuple(record["values"]),
-            notes=tuple(record["notes"]),
-            sessions=tuple(record["sessions"]),
-        )
-
 
 def brightness(
     model: Model,
@@ -115,5 +104,5 @@ def fake_probe(monkeypatch) -> Probe:
     module = SimpleNamespace(brightness=brightness, Brightness=Brightness)
     monkeypatch.setitem(sys.modules, "fake_probes", module)
     found = Probe("brightness", "fake_probes:brightness:Brightness", "how bright it is")
-    monkeypatch.setattr(registry, "PROBES", {"brightness": found})
+    monkeypatch.setattr(registry, "probes", lambda: {"brightness": found})
     return found

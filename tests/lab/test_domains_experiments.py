@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 from torchvision.models import resnet50, squeezenet1_0
 
-from weightfold.domains.train import Joint
 from weightfold.lab import experiment as registry
 from weightfold.lab.cell import run
 from weightfold.lab.declare import PRESETS
@@ -24,6 +23,7 @@ from weightfold.lab.runner import CellsFailed
 from weightfold.nets import build
 from weightfold.train import Recipe
 from weightfold.train.checkpoint import save_weights
+from weightfold.train.domains import Joint
 
 NAMES = [f"zhang2021-{n}" for n in ("table1", "table2", "figure2", "figure3", "figure4")]
 QUICK = Recipe(epochs=2, batch_size=32, lr=0.05, schedule="constant", crop_padding=0, flip=False)
@@ -173,7 +173,8 @@ def test_a_shared_classifier_is_as_wide_as_the_most_classes(tiny):
 def test_run_count_and_report(made_up, tmp_path):
     page = run_experiment("made-up", "smoke", tmp_path, runs=tmp_path / "runs", progress=False)
     names = {"results.csv", "claims.csv", "results.json", "index.html"}
-    names |= {f"{name}.png" for name in ("figure", "curves", "share", "front")}
+    drawn = ("figure", "curves", "share", "front")
+    names |= {f"{name}.{kind}" for name in drawn for kind in ("png", "svg")}
     assert {path.name for path in page.parent.iterdir()} == names
     text = page.read_text(encoding="utf-8")
     assert "everything &lt;really&gt;" in text

@@ -14,12 +14,12 @@ from weightfold.lab import inspect as module
 from weightfold.lab.inspect_page import TITLES
 from weightfold.lab.inspect_plan import DEMANDS, Pace, Sizes
 from weightfold.lab.probe_cell import read_finding
-from weightfold.pages.page import Section
 from weightfold.probes.finding import Finding
 from weightfold.probes.intrinsic.finding import IntrinsicDimension, Trained
 from weightfold.probes.layers.finding import LayerReset
 from weightfold.probes.memory.finding import Memorization
 from weightfold.probes.tickets.finding import LotteryTicket
+from weightfold.report.page import Section
 
 TINY = {
     "layer-reset": Sizes(64, 32, 2, 16, 2, {"bn": "keep", "reset_to": [0, 1], "draws": 1}),
@@ -93,7 +93,7 @@ def test_all_probes_on_one_page(data, tiny, tmp_path):
     for name, finding in found.findings.items():
         assert finding.headline in text
         assert TINY[name].text in text
-    assert text.count("data:image/png") == len(DEMANDS)
+    assert text.count("<svg") == len(DEMANDS)
     positions = [text.index(f"<h2>{title}") for title in TITLES.values()]
     assert all(a < b for a, b in pairwise(positions))
     assert torch.equal(before, torch.random.get_rng_state())

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from weightfold.lab.experiment import experiment
-from weightfold.lab.papers._li2018 import equal, more
 from weightfold.lab.probe_results import ProbeOutcome, ProbeResults
+from weightfold.papers._li2018 import equal, more
 from weightfold.probes.intrinsic.finding import IntrinsicDimension, Trained
 from weightfold.probes.layers.finding import Cell, LayerReset
 from weightfold.probes.layers.units import Unit

@@ -11,7 +11,7 @@ from torch.func import functional_call
 
 from weightfold.probes.finding import read_record, write_finding
 from weightfold.probes.pendulum import PendulumDimension, Trial, pendulum_dimension, search
-from weightfold.probes.progress import Progress
+from weightfold.train.progress import Progress
 
 pytest.importorskip("gymnasium")
 

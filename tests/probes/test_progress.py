@@ -1,4 +1,4 @@
-from weightfold.probes.progress import Progress, telling
+from weightfold.train.progress import Progress, telling
 
 
 def test_a_function_hears_instead_of_the_bar(capsys):

@@ -8,7 +8,7 @@ from torch import nn
 import weightfold as wf
 from weightfold.data import Examples, Samples
 from weightfold.train import Observer, Recipe, Start, train_together
-from weightfold.train.together import group_size
+from weightfold.train.strategies.together import group_size
 
 RECIPE = Recipe(
     epochs=3, batch_size=16, lr=0.1, schedule="constant", crop_padding=0, flip=False, momentum=0.5
@@ -136,7 +136,7 @@ class Stop(Exception):
 @pytest.mark.parametrize("together", [1, 2])
 @pytest.mark.parametrize("stop", [1, 4, 6])
 def test_a_stopped_call_goes_on_bit_for_bit(tmp_path, monkeypatch, together, stop):
-    monkeypatch.setattr("weightfold.train.together.SAVE_EVERY", -1.0)
+    monkeypatch.setattr("weightfold.train.strategies.together.SAVE_EVERY", -1.0)
     options = {"together": together, "every": 2}
     whole = starts(samples(), seeds=[0, 1], dropout=0.3)
     whole = {n: replace(s, net=s.net.float()) for n, s in whole.items()}

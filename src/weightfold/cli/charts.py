@@ -7,7 +7,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Charts:
-    """List the charts, each a file of weightfold/charts."""
+    """List the charts, one or more for each folder of weightfold/methods."""
 
     def run(self) -> None:
         """Print them."""
@@ -18,7 +18,7 @@ class Charts:
 def chart_lines() -> dict[str, str]:
     """Kind -> first line of the docstring of each chart, read from the sources without torch."""
     found = {}
-    for path in sorted((Path(__file__).parents[1] / "charts").glob("*.py")):
+    for path in sorted((Path(__file__).parents[1] / "methods").glob("*/chart.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef) and (kind := _kind(node)):
                 found[kind] = (ast.get_docstring(node) or "").partition("\n")[0]

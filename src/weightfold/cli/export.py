@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from weightfold.data import Dataset
-    from weightfold.export import Latency
+    from weightfold.timing import Latency
 
 CALIBRATION_IMAGES = 512
 
@@ -114,6 +114,7 @@ class Export:
         import torch
 
         from weightfold import export
+        from weightfold.timing import latency
 
         example = torch.zeros(1, *dataset.train.image_shape)
         runners, reports = {"torch": export.torch_runner(net)}, {}
@@ -127,9 +128,7 @@ class Export:
             runners[path.name] = export.program_runner(path)
         rows = []
         for name, run in runners.items():
-            row = _row(
-                name, export.accuracy(run, _test(dataset)), export.latency(partial(run, example))
-            )
+            row = _row(name, export.accuracy(run, _test(dataset)), latency(partial(run, example)))
             if name in reports:
                 row["bytes"] = reports[name].bytes
                 row["from_torch"] = max(reports[name].max_relative_difference.values())

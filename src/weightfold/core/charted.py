@@ -290,7 +290,7 @@ class Charted(nn.Module):
 
     def summary(self) -> None:
         """Print the parameters while training and deployed, and each chart's rows."""
-        from weightfold.core.report import print_summary
+        from weightfold.core.summary import print_summary
 
         print_summary(self)
 
@@ -305,7 +305,7 @@ class Charted(nn.Module):
         Returns:
             A `Verification`: rows per layer with absolute and relative differences.
         """
-        from weightfold.core.report import verify
+        from weightfold.core.summary import verify
 
         return verify(self, args, kwargs, at)
 

@@ -223,7 +223,7 @@ def rebuild(
         ValueError: A chart is unknown.
         KeyError: The weights are of another architecture; the message lists the keys.
     """
-    from weightfold.charts import catalogue
+    from weightfold.methods import catalogue
 
     kinds = catalogue()
     net: nn.Module = model

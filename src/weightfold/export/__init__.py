@@ -23,23 +23,17 @@ if TYPE_CHECKING:
     from weightfold.export.runners import onnx_runner as onnx_runner
     from weightfold.export.runners import program_runner as program_runner
     from weightfold.export.runners import torch_runner as torch_runner
-    from weightfold.export.timing import Latency as Latency
-    from weightfold.export.timing import alternate as alternate
-    from weightfold.export.timing import latency as latency
 
 _HOMES = {
     "ExportError": "checks",
     "Int8Report": "int8",
-    "Latency": "timing",
     "OnnxReport": "onnx_file",
     "ProgramReport": "program",
     "QuantizedNet": "int8_aware",
     "StaticReport": "int8_static",
     "Variant": "int8",
     "accuracy": "runners",
-    "alternate": "timing",
     "int8_report": "int8",
-    "latency": "timing",
     "onnx_runner": "runners",
     "program_runner": "runners",
     "quantize_aware": "int8_aware",

@@ -13,7 +13,7 @@ from weightfold.export.int8_aware import quantize_aware
 from weightfold.export.int8_static import quantize_static
 from weightfold.export.onnx_file import file_bytes, to_onnx
 from weightfold.export.runners import accuracies, onnx_runner
-from weightfold.export.timing import Latency, alternate
+from weightfold.timing import Latency, alternate
 
 AWARE_TOLERANCE = 0.1
 """Relative difference allowed between a QuantizedNet in torch and in ONNX Runtime."""

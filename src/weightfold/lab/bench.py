@@ -18,11 +18,11 @@ from rich.progress import track
 from rich.table import Column, Table
 from torch import nn
 
-from weightfold.chains.cost import LayerCost, chain_cost, input_shapes
-from weightfold.charts.expansion import Expansion
 from weightfold.core.charted import Charted
 from weightfold.files import write_json
 from weightfold.lab.variants import make_net
+from weightfold.methods.expand.chart import Expansion
+from weightfold.methods.expand.cost import LayerCost, chain_cost, input_shapes
 from weightfold.nets import build
 from weightfold.train.record import session
 

@@ -15,16 +15,16 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from weightfold.core.store import save
-from weightfold.domains.bundle import Bundle
-from weightfold.domains.net import SharedNet
-from weightfold.domains.plan import plan_sharing
-from weightfold.domains.serve.engine import Engine
-from weightfold.domains.tuning import tune
-from weightfold.domains.verb import share
-from weightfold.export.timing import Latency, alternate
 from weightfold.lab.bench import STATUS, status_bytes
 from weightfold.lab.measured import Measured, show
+from weightfold.methods.share.bundle import Bundle
+from weightfold.methods.share.net import SharedNet
+from weightfold.methods.share.plan import plan_sharing
+from weightfold.methods.share.tuning import tune
+from weightfold.methods.share.verb import share
 from weightfold.nets import build
+from weightfold.serve.engine import Engine
+from weightfold.timing import Latency, alternate
 
 MODEL, CLASSES, FRACTION = "mobilenet_v2", 100, 0.2
 DOMAINS, IMAGES, TRAIN_SIZE = 5, 16, 32

@@ -8,13 +8,13 @@ import torch.nn.functional as F
 from rich.console import Console
 from torch import Tensor, nn
 
-from weightfold.core.verbs import subspace
-from weightfold.export.timing import alternate
 from weightfold.lab.measured import Measured, show
+from weightfold.methods.subspace.projections import KINDS, Projection, make
+from weightfold.methods.subspace.verb import subspace
 from weightfold.nets import build
-from weightfold.projections import KINDS, Projection, make
+from weightfold.timing import alternate
 from weightfold.train.recipe import Recipe
-from weightfold.train.stack import Stack
+from weightfold.train.strategies.stack import Stack
 
 SIZE, DIM = 199_210, 750
 BATCH = 128

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from weightfold.probes.progress import Progress, Tell
+from weightfold.train.progress import Progress, Tell
 from weightfold.train.recipe import Distillation, Recipe
 
 if TYPE_CHECKING:

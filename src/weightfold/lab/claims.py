@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
 from weightfold.lab.outcomes import Results
-from weightfold.pages.statistics import Paired, judge, paired
+from weightfold.report.statistics import Paired, judge, paired
 
 Holds = Literal["holds", "unclear", "does not hold", "not run"]
 

@@ -14,14 +14,15 @@ from torch import nn
 
 from weightfold.data import Dataset, load
 from weightfold.export import accuracy as runner_accuracy
-from weightfold.export import alternate, onnx_runner, to_onnx
+from weightfold.export import onnx_runner, to_onnx
 from weightfold.files import write_json
 from weightfold.lab.cell import Cell, build
 from weightfold.lab.compare_page import write_all
 from weightfold.lab.comparison import Comparison, Deployed, Result
 from weightfold.lab.runner import run_cells
 from weightfold.lab.saved import deployed, load_run
-from weightfold.pages.statistics import paired, summarize
+from weightfold.report.statistics import paired, summarize
+from weightfold.timing import alternate
 from weightfold.train import History, Recipe, accuracy, checkpoint, session
 from weightfold.train.feed import evaluation_batches, training_batches
 from weightfold.train.record import check_same

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from weightfold.pages.statistics import Paired, Summary
+from weightfold.report.statistics import Paired, Summary
 from weightfold.train import History
 
 

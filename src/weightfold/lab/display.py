@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Self
 
 from weightfold.lab.cell import AnyCell
-from weightfold.probes.progress import Progress
+from weightfold.train.progress import Progress
 
 if TYPE_CHECKING:
     from rich.progress import TaskID

@@ -9,19 +9,19 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from weightfold.domains.train.joint import Joint
 from weightfold.lab.cell import by_epoch
-from weightfold.probes.progress import Tell
 from weightfold.spec import parse_spec, read_options
+from weightfold.train.domains.joint import Joint
+from weightfold.train.progress import Tell
 from weightfold.train.recipe import Recipe
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from weightfold.data import Dataset
-    from weightfold.domains.net import SharedNet
-    from weightfold.domains.plan import Plan
-    from weightfold.domains.train import DomainsHistory
+    from weightfold.methods.share.net import SharedNet
+    from weightfold.methods.share.plan import Plan
+    from weightfold.train.domains import DomainsHistory
 
 STRATEGIES = ("bottom", "top", "random", "independent")
 _OPTIONS = {
@@ -113,8 +113,8 @@ class DomainCell:
 
     def finished(self, root: Path) -> "DomainsHistory | None":
         """The record of its run below `root`; None if it has not come to its end."""
-        from weightfold.domains.train import DomainsHistory
         from weightfold.train import checkpoint
+        from weightfold.train.domains import DomainsHistory
 
         return checkpoint.finished(root / self.folder, DomainsHistory)
 
@@ -136,8 +136,8 @@ class DomainCell:
             FileNotFoundError: Data or weights to start from are missing; the message names all.
             ValueError: A domain's data has other classes or another size than declared.
         """
-        from weightfold.domains.train import fit_domains
         from weightfold.train import checkpoint
+        from weightfold.train.domains import fit_domains
 
         done = self.finished(root)
         if done is not None:
@@ -207,7 +207,7 @@ def plan_of(model: str, plan: str, size: int, seed: int) -> "Plan":
     """The plan of a cell, made from its network's shapes alone."""
     import torch
 
-    from weightfold.domains.plan import plan_sharing
+    from weightfold.methods.share.plan import plan_sharing
     from weightfold.nets import build
 
     strategy, options = read_plan(plan)
@@ -235,7 +235,7 @@ def shared_net(
     import torch
 
     from weightfold.core.charted import check_state
-    from weightfold.domains.verb import share
+    from weightfold.methods.share.verb import share
     from weightfold.nets import build
 
     plan = plan_of(cell.model, cell.plan, cell.size, cell.seed)

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from weightfold.domains.train.joint import Joint
 from weightfold.lab.declare import PRESETS
 from weightfold.lab.domains_cell import Domain, DomainCell
+from weightfold.train.domains.joint import Joint
 from weightfold.train.recipe import Recipe
 
 

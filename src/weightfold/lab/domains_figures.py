@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from weightfold.lab.domains_results import MEAN, Results
-from weightfold.pages.figures import COLOURS, drawing
-from weightfold.pages.statistics import summarize
+from weightfold.report.figures import COLOURS, drawing
+from weightfold.report.statistics import summarize
 
 _STYLES = {"bottom": "-", "top": "--", "random": ":", "independent": "-."}
 _OTHER = (0, (1, 3))

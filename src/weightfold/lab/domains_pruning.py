@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from weightfold.lab.declare import PRESETS
 from weightfold.lab.domains_cell import DomainCell, load_domain, plan_of, shared_net
-from weightfold.probes.progress import Tell
+from weightfold.train.progress import Tell
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -92,7 +92,7 @@ class PruningCell:
         return records
 
     def _records(self, plain: "nn.Module", dataset: "Dataset") -> list[dict[str, Any]]:
-        from weightfold.core.verbs import mask
+        from weightfold.methods.mask.verb import mask
 
         layers = plan_of(self.net.model, self.net.plan, self.net.size, self.net.seed).layers
         accuracy, loss = _measure(plain, dataset, self.images)

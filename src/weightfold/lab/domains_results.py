@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from weightfold.lab.domains_cell import DomainCell, plan_of
 from weightfold.lab.domains_declare import Counted, DomainsExperiment, Plan
-from weightfold.pages.statistics import Paired, Summary, paired, summarize
+from weightfold.report.statistics import Paired, Summary, paired, summarize
 
 if TYPE_CHECKING:
-    from weightfold.domains import plan as plans
-    from weightfold.domains.account import Account
-    from weightfold.domains.train import DomainsHistory
+    from weightfold.methods.share import plan as plans
+    from weightfold.methods.share.account import Account
+    from weightfold.train.domains import DomainsHistory
 
 Epoch = Literal["last", "best"]
 MEAN = "mean"

@@ -25,7 +25,7 @@ def experiments() -> Mapping[str, AnyExperiment]:
     Raises:
         ValueError: Two have one name.
     """
-    package = importlib.import_module("weightfold.lab.papers")
+    package = importlib.import_module("weightfold.papers")
     found: dict[str, AnyExperiment] = {}
     names = sorted(m.name for m in pkgutil.iter_modules(package.__path__))
     for module in (name for name in names if not name.startswith("_")):

@@ -11,25 +11,25 @@ from typing import Any
 
 import torch
 
-from weightfold.core.verbs import subspace
 from weightfold.data.samples import Data, Samples, as_samples
 from weightfold.files import write_json
 from weightfold.lab.inspect_page import TITLES, write_inspection
 from weightfold.lab.inspect_plan import DEMANDS, Demand, Pace, Sizes, fit
 from weightfold.lab.probe_cell import measure_in, read_finding
-from weightfold.pages.page import Section
+from weightfold.methods.subspace.verb import subspace
 from weightfold.probes.finding import Finding
 from weightfold.probes.layers.batch_norm import running_statistics
 from weightfold.probes.layers.units import layer_units
 from weightfold.probes.models import Model, net_of
-from weightfold.probes.progress import Progress, Tell, telling
-from weightfold.probes.registry import PROBES
+from weightfold.probes.registry import probes
+from weightfold.report.page import Section
 from weightfold.train.checkpoint import RUN
+from weightfold.train.progress import Progress, Tell, telling
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import check_same, digest, structure
 from weightfold.train.runs import Start
-from weightfold.train.stack import Stack
-from weightfold.train.together import train_together
+from weightfold.train.strategies.stack import Stack
+from weightfold.train.strategies.together import train_together
 
 PLAN = "plan.json"
 LEARNING_RATES = (0.1, 0.03, 0.01, 0.003)
@@ -246,7 +246,7 @@ class _Run:
             del self.left_out[name]
 
     def _measure(self, name: str, sizes: Sizes) -> Finding:
-        probe = PROBES[name]
+        probe = probes()[name]
         recipe = probe.recipe or Recipe()
         lr = self.lr if self.lr and recipe.optimizer == "sgd" else recipe.lr
         recipe = replace(recipe, epochs=sizes.epochs, batch_size=sizes.batch_size, lr=lr)

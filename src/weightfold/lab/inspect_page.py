@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from weightfold.lab.inspect_plan import Pace, Sizes
-from weightfold.pages.page import Section, Table, write_page
-from weightfold.pages.statistics import Paired
 from weightfold.probes.finding import Finding, footer
 from weightfold.probes.intrinsic.finding import IntrinsicDimension
 from weightfold.probes.layers.finding import LayerReset
 from weightfold.probes.memory.finding import Memorization
 from weightfold.probes.memory.verdicts import RANDOM, TRUE
 from weightfold.probes.tickets.finding import TOLERANCE, LotteryTicket
+from weightfold.report.page import Section, Table, write_page
+from weightfold.report.statistics import Paired
 
 Answer = tuple[str, str]
 """What was found, and how sure that is."""

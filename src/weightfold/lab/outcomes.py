@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from weightfold.lab.cell import Cell
 from weightfold.lab.declare import Column, Experiment, Line, Measure, Number
-from weightfold.pages.statistics import Summary, summarize
+from weightfold.report.statistics import Summary, summarize
 
 if TYPE_CHECKING:
     from weightfold.train import History

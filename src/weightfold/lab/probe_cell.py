@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weightfold.files import write_json
-from weightfold.probes.progress import Tell
 from weightfold.probes.registry import Probe, probe
 from weightfold.spec import parse_spec, read_options
+from weightfold.train.progress import Tell
 from weightfold.train.recipe import Recipe
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from weightfold.lab.probe_cell import ProbeCell
 
 if TYPE_CHECKING:
     from weightfold.lab.probe_results import ProbeResults
-    from weightfold.pages.statistics import Paired
+    from weightfold.report.statistics import Paired
 
 Bound = Literal["", ">", "<"]
 """What a number is a bound of: "" if it is the value itself."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from weightfold.lab.probe_declare import Estimate, Printed
 from weightfold.lab.probe_results import ProbeResults
-from weightfold.pages.figures import COLOURS, drawing
+from weightfold.report.figures import COLOURS, drawing
 
 _PUBLISHED = "#767676"
 

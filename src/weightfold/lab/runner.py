@@ -17,7 +17,7 @@ from typing import Any
 
 from weightfold.lab.cell import AnyCell, run
 from weightfold.lab.display import Display
-from weightfold.probes.progress import Progress
+from weightfold.train.progress import Progress
 
 POLL_SECONDS = 0.2
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from weightfold.chains.verb import expand
+from weightfold.methods.expand.verb import expand
 from weightfold.nets import asymmetric, build
 from weightfold.spec import parse_spec, read_options
 

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from weightfold.train.runs import Run as Run
     from weightfold.train.runs import Start as Start
     from weightfold.train.runs import View as View
-    from weightfold.train.seeds import fit_seeds as fit_seeds
     from weightfold.train.steps import NonFiniteLoss as NonFiniteLoss
-    from weightfold.train.together import train_together as train_together
+    from weightfold.train.strategies.seeds import fit_seeds as fit_seeds
+    from weightfold.train.strategies.together import train_together as train_together
 
 _HOMES = {
     "load_teacher": "distill",
@@ -38,9 +38,9 @@ _HOMES = {
     "Run": "runs",
     "Start": "runs",
     "View": "runs",
-    "fit_seeds": "seeds",
+    "fit_seeds": "strategies.seeds",
     "NonFiniteLoss": "steps",
-    "train_together": "together",
+    "train_together": "strategies.together",
 }
 
 __all__ = ["RECIPES", "Distillation", "Recipe", *_HOMES]

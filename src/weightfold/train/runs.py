@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from weightfold.data.samples import Samples
-from weightfold.train.stack import Stack
+from weightfold.train.strategies.stack import Stack
 
 EVALUATION_BATCH, EVALUATION_VALUES = 1000, 2**22
 """Examples measured at once, at most, and the values of their inputs, about."""

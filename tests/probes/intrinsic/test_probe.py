@@ -13,7 +13,7 @@ import weightfold as wf
 from weightfold.data.samples import Examples
 from weightfold.probes.finding import read_record, write_finding
 from weightfold.probes.intrinsic import IntrinsicDimension, intrinsic_dimension
-from weightfold.probes.progress import Progress
+from weightfold.train.progress import Progress
 from weightfold.train.recipe import Recipe
 
 ALONE, SIDE_BY_SIDE = 1, 24

@@ -3,8 +3,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from weightfold.core.verbs import subspace
 from weightfold.data.samples import Examples, Samples
+from weightfold.methods.subspace.verb import subspace
 from weightfold.probes.layers.cells import evaluate
 from weightfold.probes.layers.finding import DRAWN, Cell
 from weightfold.probes.layers.reset import layer_reset

@@ -14,7 +14,7 @@ from weightfold.probes.models import fresh
 from weightfold.train.recipe import Recipe
 from weightfold.train.runs import Start
 from weightfold.train.steps import NonFiniteLoss, mixed_seed
-from weightfold.train.together import train_together
+from weightfold.train.strategies.together import train_together
 
 RECIPE = Recipe(epochs=6, batch_size=16, lr=0.05, schedule="constant", crop_padding=0, flip=False)
 

@@ -18,9 +18,9 @@ from weightfold.probes.tickets.prune import (
     surviving,
 )
 from weightfold.train.runs import Start
-from weightfold.train.stack import Stack
 from weightfold.train.steps import NonFiniteLoss
-from weightfold.train.together import train_together
+from weightfold.train.strategies.stack import Stack
+from weightfold.train.strategies.together import train_together
 
 FAST = replace(RECIPE, batch_size=20, lr=0.01)
 SMALL = {"recipe": FAST, "steps": 12, "every": 4, "rounds": 2, "seeds": range(2), "progress": False}

@@ -16,9 +16,9 @@ from weightfold.cli.domains.inputs import (
     read_weights,
 )
 from weightfold.core.store import MANIFEST
-from weightfold.domains.bundle import Bundle
-from weightfold.domains.net import SharedNet
-from weightfold.domains.train import Joint, fit_domains
+from weightfold.methods.share.bundle import Bundle
+from weightfold.methods.share.net import SharedNet
+from weightfold.train.domains import Joint, fit_domains
 
 
 def add_domain(asked: Add) -> None:

@@ -35,9 +35,9 @@ class Eval:
         from rich.table import Table
 
         from weightfold.cli.domains.inputs import as_trained, open_bundle, read_domains
-        from weightfold.domains.train import evaluate_domains
         from weightfold.files import write_json
         from weightfold.train import session
+        from weightfold.train.domains import evaluate_domains
 
         bundle, model, spec = open_bundle(self.source, self.model)
         datasets = as_trained(bundle, read_domains(self.domains, self.data_root))

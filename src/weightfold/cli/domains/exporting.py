@@ -11,17 +11,17 @@ from torch import nn
 
 from weightfold.cli.domains.export import Export
 from weightfold.cli.domains.inputs import open_bundle
-from weightfold.domains.bundle import Bundle
-from weightfold.domains.export import (
+from weightfold.export.checks import BATCH_SIZES, check_differences, relative_differences
+from weightfold.export.domains import (
     to_executorch,
     to_exported_program,
     to_onnx,
     to_onnx_per_domain,
 )
-from weightfold.domains.net import SharedNet
-from weightfold.export.checks import BATCH_SIZES, check_differences, relative_differences
 from weightfold.export.runners import torch_runner
 from weightfold.files import write_json
+from weightfold.methods.share.bundle import Bundle
+from weightfold.methods.share.net import SharedNet
 from weightfold.train import session
 from weightfold.train.checkpoint import load_weights, save_weights
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from weightfold.core.store import MANIFEST
 from weightfold.data import Dataset
-from weightfold.domains.bundle import PREPROCESSING, Bundle
-from weightfold.domains.names import check_names
-from weightfold.domains.train import parse_domains
+from weightfold.methods.share.bundle import PREPROCESSING, Bundle
+from weightfold.methods.share.names import check_names
 from weightfold.nets import build
+from weightfold.train.domains import parse_domains
 
 BUNDLE = "bundle"
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from weightfold.domains.plan import Plan
+    from weightfold.methods.share.plan import Plan
 
 Strategy = Literal["bottom", "top", "random"]
 DEFAULT_FRACTION = 0.2
@@ -60,7 +60,7 @@ class Sharing:
         Raises:
             ValueError: As `plan_sharing`.
         """
-        from weightfold.domains.plan import plan_sharing
+        from weightfold.methods.share.plan import plan_sharing
 
         return plan_sharing(
             model,

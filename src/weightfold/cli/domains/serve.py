@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from weightfold.domains.serve.limits import DEFAULT
+from weightfold.serve.limits import DEFAULT
 
 if TYPE_CHECKING:
-    from weightfold.domains.serve.engine import Engine
+    from weightfold.serve.engine import Engine
 
 TUNED_DOMAINS = 4
 TUNED_IMAGES = 16
@@ -55,14 +55,14 @@ class Serve:
     def run(self) -> None:
         """Serve."""
         from weightfold.cli.domains.inputs import open_bundle
-        from weightfold.domains.serve.engine import Engine
-        from weightfold.domains.serve.limits import Limits
+        from weightfold.serve.engine import Engine
+        from weightfold.serve.limits import Limits
 
         limits = Limits(
             max_batch=self.max_batch, max_wait_ms=self.max_wait_ms, max_bytes=self.max_bytes
         )
         try:
-            from weightfold.domains.serve.http import serve
+            from weightfold.serve.http import serve
         except ImportError as error:
             raise ImportError(
                 f"serving needs {error.name}: pip install 'weightfold[serve]'"

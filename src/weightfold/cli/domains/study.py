@@ -25,13 +25,13 @@ from weightfold.cli.domains.options import Sharing
 from weightfold.cli.domains.train import Train
 from weightfold.core.store import MANIFEST
 from weightfold.data import Augment, Dataset
-from weightfold.domains.net import SharedNet
-from weightfold.domains.page import INDEPENDENT, Outcome
-from weightfold.domains.plan import Plan, plan_sharing
-from weightfold.domains.train import DomainsHistory, fit_domains
-from weightfold.domains.train.check import check_all
-from weightfold.domains.train.feed import DomainBatches
-from weightfold.domains.verb import share
+from weightfold.lab.domains_study_page import INDEPENDENT, Outcome
+from weightfold.methods.share.net import SharedNet
+from weightfold.methods.share.plan import Plan, plan_sharing
+from weightfold.methods.share.verb import share
+from weightfold.train.domains import DomainsHistory, fit_domains
+from weightfold.train.domains.check import check_all
+from weightfold.train.domains.feed import DomainBatches
 from weightfold.train.feed import set_aside, training_batches
 
 

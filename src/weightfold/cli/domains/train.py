@@ -8,7 +8,7 @@ import tyro
 
 from weightfold.cli.domains.options import Sharing
 from weightfold.cli.presets import Preset
-from weightfold.domains.train.joint import Joint
+from weightfold.train.domains.joint import Joint
 from weightfold.train.recipe import RECIPES, Recipe
 
 
@@ -89,7 +89,7 @@ class Train:
         from rich.console import Console
 
         from weightfold.cli.domains.study import Study
-        from weightfold.domains.page import results_table, write_study
+        from weightfold.lab.domains_study_page import results_table, write_study
 
         study = Study.of(self)
         outcomes = study.train()

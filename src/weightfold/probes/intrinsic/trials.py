@@ -8,16 +8,17 @@ import torch
 from torch import nn
 
 from weightfold.core.select import Where, select_tensors
-from weightfold.core.verbs import mask, subspace
 from weightfold.data.samples import Samples
+from weightfold.methods.mask.verb import mask
+from weightfold.methods.subspace.projections import Kind
+from weightfold.methods.subspace.verb import subspace
 from weightfold.probes.intrinsic.finding import Trained
 from weightfold.probes.models import Model, net_of
-from weightfold.probes.progress import Progress, Tell
-from weightfold.projections import Kind
+from weightfold.train.progress import Progress, Tell
 from weightfold.train.recipe import Recipe
 from weightfold.train.runs import Point, Run, Start
 from weightfold.train.steps import mixed_seed
-from weightfold.train.together import train_together
+from weightfold.train.strategies.together import train_together
 
 
 def plain(model: Model, where: Where, seed: int) -> nn.Module:

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from weightfold.pages.figures import COLOURS, drawing
-from weightfold.pages.statistics import Summary, summarize
 from weightfold.probes.layers.finding import DRAWN, LayerReset
+from weightfold.report.figures import COLOURS, drawing
+from weightfold.report.statistics import Summary, summarize
 
 _SPREAD_UP_TO = 12
 """Units up to which cells show the spread over seeds beside the mean."""

@@ -17,7 +17,7 @@ from weightfold.train.recipe import Recipe
 from weightfold.train.record import check_same
 from weightfold.train.runs import Observer, Start, View
 from weightfold.train.steps import REMEDY, NonFiniteLoss
-from weightfold.train.together import train_together
+from weightfold.train.strategies.together import train_together
 
 
 @dataclass(frozen=True)

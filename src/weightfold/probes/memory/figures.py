@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from weightfold.data.disturb import CONDITIONS, IN_PART
-from weightfold.pages.figures import COLOURS, drawing
-from weightfold.pages.statistics import summarize
 from weightfold.probes.memory.fits import Fit, Fits, Line
+from weightfold.report.figures import COLOURS, drawing
+from weightfold.report.statistics import summarize
 
 _DASHES = ("-", "--", ":", "-.")
 

@@ -11,17 +11,23 @@ from weightfold.data.samples import Data, Samples, as_samples
 from weightfold.probes.memory.book import Book
 from weightfold.probes.memory.ledger_finding import ExampleLedger
 from weightfold.probes.models import Model, check_network, fresh
-from weightfold.probes.progress import Progress, Tell, telling
+from weightfold.probes.registry import register_probe
+from weightfold.train.progress import Progress, Tell, telling
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import session
 from weightfold.train.runs import Observer, Point, Start, View
 from weightfold.train.steps import REMEDY, NonFiniteLoss
-from weightfold.train.together import Together, train_together
+from weightfold.train.strategies.together import Together, train_together
 
 RECIPE = Recipe(epochs=20, lr=0.01, schedule="constant", crop_padding=0, flip=False)
 """Momentum SGD; the learning rate of Arpit et al., the rest is ours."""
 
 
+@register_probe(
+    "example-ledger",
+    "which examples are learnt early, late, never, or forgotten, over epochs and seeds",
+    finds=ExampleLedger,
+)
 def example_ledger(
     model: Model,
     data: Data,

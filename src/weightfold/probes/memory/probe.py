@@ -14,12 +14,13 @@ from weightfold.probes.memory.finding import Memorization
 from weightfold.probes.memory.fits import Fit, Line
 from weightfold.probes.memory.points import contradictions
 from weightfold.probes.models import Model, check_network, net_of
-from weightfold.probes.progress import Progress, Tell, telling
+from weightfold.probes.registry import register_probe
+from weightfold.train.progress import Progress, Tell, telling
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import session
 from weightfold.train.runs import Point, Run, Start
 from weightfold.train.steps import REMEDY, NonFiniteLoss
-from weightfold.train.together import train_together
+from weightfold.train.strategies.together import train_together
 
 RECIPE = Recipe(epochs=100, lr=0.01, schedule="constant", crop_padding=0, flip=False)
 """Momentum SGD in batches of 128 with the learning rate of Zhang et al.'s MLPs, without a
@@ -39,6 +40,11 @@ class Variant:
     recipe: Recipe | None = None
 
 
+@register_probe(
+    "memorization",
+    "whether the network could learn its data by heart: random labels, pixels, noise",
+    finds=Memorization,
+)
 def memorization(
     model: Model,
     data: Data,

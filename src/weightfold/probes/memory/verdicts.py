@@ -6,8 +6,8 @@ from itertools import pairwise
 from math import exp, log
 from statistics import fmean, linear_regression
 
-from weightfold.pages.statistics import Judged, Paired, judge, paired
 from weightfold.probes.memory.fits import Fits, Line, spread
+from weightfold.report.statistics import Judged, Paired, judge, paired
 
 NEAR_CHANCE = 0.02
 """Test accuracy at most this far from chance counts as chance; ours. Zhang et al.'s networks that

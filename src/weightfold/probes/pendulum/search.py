@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from weightfold.core.verbs import subspace
+from weightfold.methods.subspace.verb import subspace
 from weightfold.train.steps import mixed_seed
 
 TASK = "CartPole-v1"

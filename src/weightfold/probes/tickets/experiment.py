@@ -10,16 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from weightfold.core.charted import Charted
-from weightfold.core.verbs import mask
 from weightfold.data.samples import Samples
+from weightfold.methods.mask.verb import mask
 from weightfold.probes.models import Model, fresh, net_of
-from weightfold.probes.progress import Progress, Tell
 from weightfold.probes.tickets.outcomes import TITLES, Kind, Outcome
 from weightfold.probes.tickets.prune import Masks, Pruning, full_masks, random_masks, share
+from weightfold.train.progress import Progress, Tell
 from weightfold.train.recipe import Recipe
 from weightfold.train.runs import Observer, Point, Run, Start, View
 from weightfold.train.steps import REMEDY, NonFiniteLoss, mixed_seed
-from weightfold.train.together import Together, train_together
+from weightfold.train.strategies.together import Together, train_together
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,135 @@
+"""A SharedNet in eval mode as one plain graph of images and their domains, for export."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from weightfold.core.charted import Charted
+from weightfold.core.slots import replace_module
+from weightfold.export.domains.layers import (
+    PaddedHead,
+    Route,
+    RoutedNorm,
+    Segments,
+    SplitConv,
+    filled,
+    layer_of,
+    parts,
+)
+from weightfold.folding import foldable, fuse
+from weightfold.methods.share.chart import Sharing
+from weightfold.methods.share.net import SharedNet
+
+
+class RoutedNet(nn.Module):
+    """`forward(images, domain)`: (B, C, H, W) and int64 ids (B,) to logits (B, most classes).
+
+    Images are sorted by domain; shared filters run once for all, each domain's own filters and
+    classifier on its images, and what comes out is put back in order. The sizes of the parts are
+    data, so one graph serves any mixture, at the cost of one backbone. Logits of classes that an
+    image's domain lacks are -inf. Always in eval mode: batch norm that follows a convolution of
+    own filters is folded into it, any other is one scale and one shift a domain and channel.
+
+    Args:
+        net: Left unchanged; its tensors are copied to the CPU.
+
+    Raises:
+        ValueError: A batch norm has no running statistics.
+    """
+
+    absent: Tensor
+
+    def __init__(self, net: SharedNet) -> None:
+        super().__init__()
+        sharing = copy.deepcopy(net.sharing).cpu().requires_grad_(False)
+        self.model = copy.deepcopy(net.model).cpu().eval()
+        self.route = Route()
+        layers = {path: _domain_layers(sharing, path) for path in sharing.layout.names}
+        whole = {p for p, mask in sharing.layout.own.items() if all(mask)}
+        for before, norm in _foldable(net.deploy(domain=net.domains[0])):
+            if before in whole and norm in layers:
+                pairs = zip(layers[before], layers[norm], strict=True)
+                layers[before] = [fuse(*pair) for pair in pairs]
+                layers[norm] = [nn.Identity()]
+        for path, candidates in layers.items():
+            replace_module(self.model, path, _routed(sharing, path, candidates, self.route))
+        counts = torch.tensor(list(sharing.classes.values()))
+        self.register_buffer("absent", torch.arange(int(counts.max())) >= counts[:, None])
+        self.requires_grad_(False).eval()
+
+    def forward(self, images: Tensor, domain: Tensor) -> Tensor:
+        """Logits (B, most classes) of images of any mixture of domains."""
+        order = domain.argsort()
+        ids = domain.index_select(0, order)
+        places = [(ids == index).nonzero().flatten() for index in range(len(self.absent))]
+        torch._check(sum(place.shape[0] for place in places) == images.shape[0])
+        self.route.ids, self.route.places = ids, places
+        logits = self.model(images.index_select(0, order)).index_select(0, order.argsort())
+        del self.route.ids, self.route.places
+        return logits.masked_fill(self.absent.index_select(0, domain), -torch.inf)
+
+
+def lowered(net: nn.Module) -> SharedNet:
+    """The SharedNet below the charts stacked on it, with what they compute filled in.
+
+    Raises:
+        TypeError: There is none.
+    """
+    below: Any = net
+    while isinstance(below, Charted) and not isinstance(below, SharedNet):
+        below = below.lower(below.somewhere())
+    if not isinstance(below, SharedNet):
+        raise TypeError(
+            f"net is {type(net).__name__}, not a SharedNet (wf.share) or charts on one; "
+            "weightfold.export takes plain networks"
+        )
+    return below
+
+
+def _foldable(plain: nn.Module) -> list[tuple[str, str]]:
+    """As `foldable`; none where torch.fx cannot see which batch norm follows which convolution."""
+    try:
+        return foldable(plain)
+    except ValueError:
+        return []
+
+
+def _domain_layers(sharing: Sharing, path: str) -> list[Any]:
+    """What runs at `path`, for each domain.
+
+    Raises:
+        ValueError: It is a batch norm without running statistics.
+    """
+    layers: list[Any] = [layer_of(sharing, path, domain) for domain in sharing.classes]
+    if path in sharing.layout.norms and layers[0].running_mean is None:
+        raise ValueError(
+            f"batch norm {path!r} keeps no running statistics, so that what an image gets depends "
+            "on the rest of its batch; make it with track_running_stats=True"
+        )
+    return layers
+
+
+def _routed(sharing: Sharing, path: str, layers: list[Any], route: Route) -> nn.Module:
+    """One layer for all domains, from what runs at `path` for each."""
+    layout = sharing.layout
+    if len(layers) == 1 and isinstance(layers[0], nn.Identity):
+        return layers[0]
+    if path in layout.norms:
+        return RoutedNorm(layers, route)
+    if path == layout.head:
+        most = max(sharing.classes.values())
+        if layout.shared_head:
+            return filled(
+                layout.outline[path], parts(sharing, path, next(iter(sharing.classes)))[0]
+            )
+        missing = [most - count for count in sharing.classes.values()]
+        heads = zip(layers, missing, strict=True)
+        return Segments([PaddedHead(*head) for head in heads], route)
+    outline: Any = layout.outline[path]
+    shared = parts(sharing, path, next(iter(sharing.classes)))[0]
+    if not shared or outline.groups > 1:
+        return Segments(layers, route)
+    own = [filled(outline, parts(sharing, path, domain)[1]) for domain in sharing.classes]
+    return SplitConv(filled(outline, shared), Segments(own, route), layout.own[path])

@@ -1,0 +1,1 @@
+"""A convolution as the matrix that it is: `chart`."""

@@ -1,0 +1,1 @@
+"""Fixed masks: `chart` holds both charts, `verb` is `wf.mask`."""

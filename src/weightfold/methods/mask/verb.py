@@ -1,0 +1,37 @@
+"""`wf.mask`."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from weightfold.core.charted import Charted, short_name
+from weightfold.core.select import select_tensors
+from weightfold.methods.mask.chart import Live, Mask
+
+
+def mask(net: nn.Module, masks: Mapping[str, Tensor], *, live: bool = False) -> Charted:
+    """Multiply tensors by fixed masks: theta = m * psi.
+
+    Args:
+        net: A module or a Charted net; left unchanged.
+        masks: Tensor name (full, or without the levels of Charted) -> mask of 0 and 1.
+        live: Keep the live weights only, as one vector: dead ones then have no optimizer state, no
+            decay and no place in a file. Otherwise every tensor keeps a coordinate of its name and
+            shape, which charts above can be put on (`wf.expand` of a masked layer).
+
+    Raises:
+        ValueError: A name is no trainable tensor, or a mask has another shape or other values.
+    """
+    tensors = select_tensors(net, list(masks))
+    given = {n: masks[n] if n in masks else masks[short_name(net, n)] for n in tensors}
+    for name, m in given.items():
+        if m.shape != tensors[name].shape:
+            raise ValueError(
+                f"masks[{name!r}] has shape {tuple(m.shape)}, "
+                f"the tensor has {tuple(tensors[name].shape)}"
+            )
+        if not ((m == 0) | (m == 1)).all():
+            raise ValueError(f"masks[{name!r}] has values other than 0 and 1")
+    chart = Live if live else Mask
+    return Charted(net, [chart(tensors, {n: m.to(torch.bool) for n, m in given.items()})])

@@ -1,0 +1,358 @@
+"""A saved SharedNet as a folder of domains: read one by one, added, removed and copied."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from weightfold.core.store import (
+    Stored,
+    check_file,
+    contents,
+    file_of,
+    levels,
+    read_manifest,
+    read_state,
+    rebuild,
+    shared_hash,
+    write_manifest,
+    write_part,
+)
+from weightfold.files import replacing
+from weightfold.methods.share.names import check_names
+from weightfold.methods.share.plan import Plan
+
+KIND = "sharing"
+PREPROCESSING = ("image_shape", "mean", "std")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Payload of a bundle's files in bytes: the tensors, without the files' headers.
+
+    Attributes:
+        shared: Of what exists once.
+        domains: Domain -> of its delta.
+    """
+
+    shared: int
+    domains: dict[str, int]
+
+    @property
+    def total(self) -> int:
+        """Of all files."""
+        return self.shared + sum(self.domains.values())
+
+
+class Bundle:
+    """What `wf.save` wrote of a SharedNet; only the manifest is read at first.
+
+    A delta is what one domain owns: its filters, batch norm and classifier, in a file that names
+    the shared file it was trained with. Files are checked against their hashes when first read, and
+    again only if they were replaced. Several threads may read; one process at a time may write.
+
+    Args:
+        folder: Written by `wf.save`.
+
+    Attributes:
+        folder: Of the bundle.
+        manifest: As read at first, and before each change.
+
+    Raises:
+        FileNotFoundError: There is no manifest.
+        ValueError: The manifest is damaged, of a later format, or of a net without domains.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self._checked: dict[str | None, tuple[int, int, int]] = {}
+        self._read()
+
+    def _read(self) -> None:
+        """The manifest as it now is, so that a change keeps what was written meanwhile."""
+        self.manifest = read_manifest(self.folder)
+        self._config = _config(self.manifest["levels"], self.folder)
+
+    @property
+    def plan(self) -> Plan | None:
+        """What the domains own and why; None if the net was made without a plan."""
+        made = self._config.get("plan")
+        return None if made is None else Plan.from_json(made)
+
+    @property
+    def domains(self) -> list[str]:
+        """Names, in the net's order."""
+        return list(self.classes)
+
+    @property
+    def classes(self) -> dict[str, int]:
+        """Domain -> number of classes."""
+        return dict(self._config["classes"])
+
+    @property
+    def about(self) -> dict[str, dict[str, Any]]:
+        """Domain -> what was saved with it: class names, preprocessing; may be empty."""
+        return {name: dict(self._config["about"].get(name, {})) for name in self.domains}
+
+    @property
+    def class_names(self) -> dict[str, list[str]]:
+        """Domain -> names of its classes in order; empty if none were given."""
+        return {name: list(about.get("class_names", [])) for name, about in self.about.items()}
+
+    @property
+    def preprocessing(self) -> dict[str, dict[str, Any]]:
+        """Domain -> those of "image_shape" (C, H, W), "mean" and "std" per channel that it has."""
+        return {
+            name: {key: about[key] for key in PREPROCESSING if key in about}
+            for name, about in self.about.items()
+        }
+
+    def sizes(self) -> Sizes:
+        """Bytes of the tensors in each file, from the files' headers; `Plan.account` foretells it.
+
+        Raises:
+            FileNotFoundError: A file is missing.
+        """
+        return Sizes(self._payload(None), {name: self._payload(name) for name in self.domains})
+
+    def shared(self) -> Mapping[str, Tensor]:
+        """The tensors that exist once, by their names in the net's state_dict; as `delta`.
+
+        Raises:
+            FileNotFoundError: The file is missing.
+            ValueError: The file is damaged or was changed.
+        """
+        return self._tensors(None)
+
+    def delta(self, name: str) -> Mapping[str, Tensor]:
+        """What a domain owns, by the names in the net's state_dict; memory-mapped.
+
+        A tensor is made when it is taken, its pages are read when touched and are shared by all
+        processes. Tensors are to be read, not written. Tied ones are under their first name.
+
+        Raises:
+            KeyError: There is no such domain; the message lists those there are.
+            FileNotFoundError: The file is missing.
+            ValueError: The file is damaged, was changed, or belongs to other shared tensors.
+        """
+        self._known([name])
+        return self._tensors(name)
+
+    def load(self, model: nn.Module, domains: Sequence[str] | None = None) -> nn.Module:
+        """A SharedNet of some domains; the others' files are not touched.
+
+        Args:
+            model: A plain module of the architecture that was shared; left unchanged.
+            domains: Those wanted, in the net's order to be; None: all.
+
+        Raises:
+            KeyError: No such domain, or `model` is of another architecture.
+            FileNotFoundError: A file is missing.
+            ValueError: A file is damaged; `domains` is empty or names one twice; or charts lie
+                above the sharing, which need all domains.
+        """
+        names = self.domains if domains is None else self._known(domains)
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"domains={names}; name at least one, each once")
+        chosen = self.manifest["levels"]
+        if names != self.domains:
+            self._check_top("load all its domains")
+            chosen = _with_domains(chosen, {name: self.classes[name] for name in names}, self.about)
+        parts = [name for name in names if name in self.manifest["parts"]]
+        state = read_state(self.folder, self.manifest, parts)
+        return rebuild(self.folder, model, chosen, state)
+
+    def add(self, net: nn.Module, name: str) -> None:
+        """Add a domain of `net`; the other domains' files stay as they are.
+
+        Args:
+            net: A SharedNet with the bundle's shared tensors, bitwise, as `load` gives it and
+                `add_domain` and training of that domain alone leave it; other domains do not count.
+            name: One of its domains, new to the bundle.
+
+        Raises:
+            KeyError: `net` has no such domain.
+            ValueError: The bundle has it; or `net` has other shared tensors, or owns other layers.
+        """
+        self._read()
+        config = _config(theirs := levels(net), "net")
+        if name not in config["classes"]:
+            raise KeyError(f"name={name!r}; the net's domains are {', '.join(config['classes'])}")
+        self._check_new(name, theirs)
+        shared, groups, aliases = contents(net)
+        base = self.manifest["tensors"]["sha256"]
+        if (given := shared_hash(shared)) != base:
+            raise ValueError(
+                f"the net's shared tensors {given[:12]} are not those of {self.folder}, "
+                f"{base[:12]}; train only {name!r} for this, or wf.save the whole net"
+            )
+        parts = dict(self.manifest["parts"])
+        if name in groups:
+            parts[name] = write_part(self.folder, name, groups[name], base)
+        self._write(
+            parts, {**self.classes, name: config["classes"][name]}, config["about"], aliases
+        )
+
+    def remove(self, name: str) -> None:
+        """Remove a domain: first from the manifest, then its file.
+
+        Raises:
+            KeyError: There is no such domain.
+            ValueError: It is the only one, or charts lie above the sharing.
+        """
+        self._read()
+        self._known([name])
+        self._check_top("remove the domain of the loaded net and save that")
+        if len(self.domains) == 1:
+            raise ValueError(f"name={name!r} is the only domain of {self.folder}")
+        parts = {part: entry for part, entry in self.manifest["parts"].items() if part != name}
+        self._write(parts, {n: c for n, c in self.classes.items() if n != name})
+
+    def export_delta(self, name: str, folder: str | Path) -> None:
+        """Write one domain alone, without the shared tensors, for `import_delta` elsewhere.
+
+        Args:
+            name: Of the domain.
+            folder: New or empty; gets the delta, byte for byte, and a manifest.
+
+        Raises:
+            KeyError: There is no such domain.
+            FileExistsError: The folder holds files.
+            ValueError: The file is damaged, or charts lie above the sharing.
+        """
+        self._known([name])
+        self._check_top("send the whole bundle")
+        folder = Path(folder)
+        if folder.exists() and any(folder.iterdir()):
+            raise FileExistsError(f"folder={str(folder)!r} holds files; give a new or empty one")
+        folder.mkdir(parents=True, exist_ok=True)
+        parts = self._copy_delta(name, folder)
+        alone = _with_domains(self.manifest["levels"], {name: self.classes[name]}, self.about)
+        write_manifest(folder, self.manifest["tensors"], parts, alone)
+
+    def import_delta(self, source: str | Path, name: str) -> None:
+        """Take over a domain from another bundle with the same shared tensors.
+
+        Args:
+            source: A bundle's folder, or one that `export_delta` wrote.
+            name: Of the domain.
+
+        Raises:
+            FileNotFoundError: `source` is no bundle, or its delta is missing.
+            KeyError: `source` has no such domain.
+            ValueError: The bundle has it; the delta is damaged, or belongs to other shared tensors
+                or another plan.
+        """
+        self._read()
+        other = Bundle(source)
+        other._known([name])
+        self._check_new(name, other.manifest["levels"])
+        base, theirs = (m["tensors"]["sha256"] for m in (self.manifest, other.manifest))
+        if base != theirs:
+            raise ValueError(
+                f"{name!r} of {other.folder} was saved with the shared tensors {theirs[:12]}, but "
+                f"those of {self.folder} are {base[:12]}; only bundles that share them exchange "
+                "domains"
+            )
+        parts = {**self.manifest["parts"], **other._copy_delta(name, self.folder)}
+        classes = {**self.classes, name: other.classes[name]}
+        aliases = other.manifest["tensors"]["aliases"]
+        self._write(parts, classes, {name: other.about[name]}, aliases)
+
+    def _copy_delta(self, name: str, folder: Path) -> dict[str, dict[str, str]]:
+        """Copy a delta, checked; its entry for a manifest (none, if the domain owns nothing)."""
+        if name not in self.manifest["parts"]:
+            return {}
+        self._check(name)
+        file = file_of(self.folder, self.manifest, name)
+        with replacing(folder / file.name) as temporary:
+            temporary.write_bytes(file.read_bytes())
+        return {name: self.manifest["parts"][name]}
+
+    def _write(
+        self,
+        parts: dict[str, Any],
+        classes: dict[str, int],
+        about: Mapping[str, Any] | None = None,
+        aliases: Mapping[str, str] | None = None,
+    ) -> None:
+        """Put other domains in force; `about` and `aliases` come on top of those there are."""
+        tensors = dict(self.manifest["tensors"])
+        tensors["aliases"] = {**(aliases or {}), **tensors["aliases"]}
+        about = {**(about or {}), **self._config["about"]}
+        changed = _with_domains(self.manifest["levels"], classes, about)
+        write_manifest(self.folder, tensors, parts, changed)
+        self._read()
+
+    def _tensors(self, name: str | None) -> Mapping[str, Tensor]:
+        if name is not None and name not in self.manifest["parts"]:
+            return {}
+        self._check(name)
+        return Stored(file_of(self.folder, self.manifest, name))
+
+    def _check(self, name: str | None) -> None:
+        """Check a file, unless it is the one checked before."""
+        file = file_of(self.folder, self.manifest, name)
+        now = file.stat() if file.exists() else None
+        if now is None or self._checked.get(name) != (now.st_ino, now.st_mtime_ns, now.st_size):
+            check_file(self.folder, self.manifest, name)
+        if now is not None:
+            self._checked[name] = (now.st_ino, now.st_mtime_ns, now.st_size)
+
+    def _payload(self, name: str | None) -> int:
+        if name is not None and name not in self.manifest["parts"]:
+            return 0
+        with file_of(self.folder, self.manifest, name).open("rb") as file:
+            header = int.from_bytes(file.read(8), "little")
+            return file.seek(0, 2) - 8 - header
+
+    def _known(self, names: Sequence[str]) -> list[str]:
+        for name in names:
+            if name not in self.classes:
+                raise KeyError(
+                    f"domain={name!r}; the domains of {self.folder} are {', '.join(self.domains)}"
+                )
+        return list(names)
+
+    def _check_top(self, advice: str) -> None:
+        if not any(chart["kind"] == KIND for chart in self.manifest["levels"][-1]):
+            raise ValueError(f"{self.folder} has charts above the sharing of domains; {advice}")
+
+    def _check_new(self, name: str, theirs: list[list[dict[str, Any]]]) -> None:
+        """Raise if the domain is there, or comes from a net that shares other things."""
+        self._check_top("add the domain to the loaded net and save that")
+        if name in self.classes:
+            raise ValueError(f"domain {name!r} is in {self.folder}; remove it first")
+        check_names([name])
+        if _with_domains(theirs, {}, {}) != _with_domains(self.manifest["levels"], {}, {}):
+            raise ValueError(
+                f"domain {name!r} comes from a net of another plan than {self.folder}: its domains "
+                "own other filters, batch norms or another classifier"
+            )
+
+
+def _config(levels: list[list[dict[str, Any]]], where: object) -> dict[str, Any]:
+    """Configuration of the chart that shares filters between domains."""
+    found = [c["config"] for level in levels for c in level if c["kind"] == KIND]
+    if len(found) != 1:
+        raise ValueError(f"{where} is no saved net of several domains; see wf.share")
+    classes, about = found[0].get("classes"), found[0].get("about")
+    if not (isinstance(classes, dict) and isinstance(about, dict)) or not (
+        all(isinstance(count, int) for count in classes.values())
+        and all(isinstance(told, dict) for told in about.values())
+    ):
+        raise ValueError(f"{where} does not say its domains' classes and what is told about them")
+    return found[0]
+
+
+def _with_domains(
+    levels: list[list[dict[str, Any]]], classes: Mapping[str, int], about: Mapping[str, Any]
+) -> list[list[dict[str, Any]]]:
+    """`levels` with other domains; what is told about further ones is left out."""
+    levels = copy.deepcopy(levels)
+    told = {name: about[name] for name in classes if about.get(name)}
+    _config(levels, "net").update(classes=dict(classes), about=told)
+    return levels

@@ -1,0 +1,207 @@
+"""Filter-level sharing: each domain owns an exact set of filters and shares the rest.
+
+Zhang, Yang, Liu, Guan: Rethinking hard-parameter sharing in multi-domain learning, section 3.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from weightfold.core.chart import Chart, Example
+from weightfold.core.slots import plant, tensor_at
+from weightfold.methods.share.layout import Layout, Place, operands_of
+from weightfold.methods.share.mixture import Mixture
+from weightfold.methods.share.walk import mask_of, ranges_of
+
+Domain = str | Mixture | None
+
+
+class Sharing(Chart):
+    """theta of domain d: a gather of shared filters and of d's own; no replaced filter exists.
+
+    Own tensors of different domains are separate Parameters and buffers, so that a step on one
+    domain leaves the others bitwise still. `at["domain"]` is a name; where the net runs, also a
+    `Mixture`.
+
+    Args:
+        layers: Path -> the plain layer, for all of `own`, `norms` and `head`.
+        own: Convolution path -> True for each filter (first axis) the domains own.
+        norms: Paths of batch norms each domain owns, statistics included.
+        head: Path of the classifier.
+        classes: Domain -> number of classes.
+        shared_head: Rows of one classifier for all, of which a domain uses the first; 0: each
+            domain has its own.
+        about: Domain -> what goes with it, as JSON values: class names, normalisation.
+        plan: Where all this comes from, as JSON values.
+    """
+
+    kind = "sharing"
+
+    def __init__(
+        self,
+        layers: Mapping[str, nn.Module],
+        own: Mapping[str, Sequence[bool]],
+        norms: Sequence[str],
+        head: str,
+        classes: Mapping[str, int],
+        shared_head: int = 0,
+        about: Mapping[str, Any] | None = None,
+        plan: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.layout = Layout.of(layers, own, norms, head, shared_head)
+        self.classes, self.about, self.plan = dict(classes), dict(about or {}), plan
+        self.shared, self.domains = nn.Module(), nn.ModuleDict()
+        self.places: dict[str, list[Place]] = {}
+        start = {f"{p}.{n}": tensor_at(layers[p], n) for p, n in self.layout.tensors}
+        for path, name in self.layout.tensors:
+            rows = shared_head if path == head else None
+            part = self.layout.cut(path, start[f"{path}.{name}"], rows, shared=True)
+            if part is not None:
+                plant(self.shared, f"{path}.{name}", part)
+        for domain in classes:
+            self.furnish(domain, start)
+
+    def furnish(self, domain: str, start: Mapping[str, Tensor]) -> None:
+        """Give `domain` its own tensors, cut from a plain network's: name -> value."""
+        parts: dict[str, Tensor] = {}
+        for path, name in self.layout.tensors:
+            rows = self.classes[domain] if path == self.layout.head else None
+            part = self.layout.cut(path, start[f"{path}.{name}"], rows, shared=False)
+            if part is not None:
+                parts[f"{path}.{name}"] = part
+        self.attach(domain, parts)
+
+    def attach(self, domain: str, parts: Mapping[str, Tensor]) -> None:
+        """Put the own tensors of a domain in place, as they are."""
+        self.domains[domain] = nn.Module()
+        for name, part in parts.items():
+            plant(self.domains[domain], name, part)
+        self.places[domain] = self.layout.places(self.shared, self.domains[domain])
+
+    def add(self, domain: str, classes: int, start: Mapping[str, Tensor]) -> None:
+        """Add a domain that starts from a plain network's tensors."""
+        self.classes[domain] = classes
+        self.furnish(domain, start)
+        self.domains[domain].train(self.training)
+
+    def detach(self, domain: str) -> None:
+        """Let go of a domain's own tensors."""
+        del self.domains[domain], self.places[domain]
+
+    def remove(self, domain: str) -> None:
+        """Remove a domain."""
+        self.detach(domain)
+        del self.classes[domain]
+        self.about.pop(domain, None)
+
+    def _names(self, domain: Domain) -> Sequence[str]:
+        """The domains of a call, one a row of the stacked tensors."""
+        names = domain.domains if isinstance(domain, Mixture) else (domain,)
+        for name in names:
+            if name is None or name not in self.domains:
+                raise KeyError(f"domain={name!r}; the domains are {', '.join(self.domains)}")
+        return names  # type: ignore[return-value]
+
+    def forward(self, *, domain: Domain = None, **at: Any) -> dict[str, Tensor]:
+        """The weights of one domain."""
+        (name,) = self._names(domain)
+        return {p.name: self.layout.join(p, self.classes[name]) for p in self.places[name]}
+
+    def operands(self, *, domain: Domain = None, **at: Any) -> dict[str, Tensor]:
+        """Shared tensors as they are; own ones of all domains of the call, stacked (K, ...)."""
+        names = self._names(domain)
+        most = max(self.classes[name] for name in names)
+        return self.layout.operands([self.places[name] for name in names], most)
+
+    def unheld(self, *, domain: Domain = None, **at: Any) -> dict[str, Tensor]:
+        """Stacked batch norm statistics, which other forwards of the domains may have moved."""
+        places = [[p for p in self.places[n] if p.buffer] for n in self._names(domain)]
+        return self.layout.operands(places, 0) if self.training and len(places) > 1 else {}
+
+    def executors(self) -> dict[str, nn.Module]:
+        """Layers that run several domains at once."""
+        return {path: self.layout.executor(path) for path in self.layout.executed}
+
+    def alternatives(self, **at: Any) -> dict[str, tuple[nn.Module, dict[str, Tensor]]]:
+        """Every executor with its operands for the domain."""
+        operands = self.operands(**(at or self.somewhere()))
+        executors = {p: e.train(self.training) for p, e in self.executors().items()}
+        return {path: (e, operands_of(operands, path)) for path, e in executors.items()}
+
+    def remade_layers(self, *, domain: Domain = None, **at: Any) -> dict[str, nn.Module]:
+        """The head, with the domain's number of classes."""
+        return {self.layout.head: self.layout.classifier(self.classes[self._names(domain)[0]])}
+
+    @torch.no_grad()
+    def absorb(self, operands: Mapping[str, Tensor], *, domain: Domain = None, **at: Any) -> None:
+        """Batch norm statistics of several domains, from the stacked copies; batches counted."""
+        if self.training:
+            self.layout.absorb(operands, [self.places[name] for name in self._names(domain)])
+
+    def somewhere(self) -> dict[str, Any]:
+        """The first domain."""
+        return {"domain": next(iter(self.domains))}
+
+    @torch.no_grad()
+    def fit(
+        self, theta: Mapping[str, Tensor], *, domain: Domain = None, **at: Any
+    ) -> dict[str, float]:
+        """One domain, or every one, takes theta over, but for heads of other classes; exact."""
+        names = list(self.domains) if domain is None else self._names(domain)
+        for name in names:
+            for part in self.places[name]:
+                self.layout.assign(part, theta[part.name])
+        return self.residuals(theta, domain=names[0])
+
+    def layer_of(self, name: str) -> nn.Module | None:
+        """The convolution of those filters that are shared, or one domain's."""
+        path, rows = name.rpartition(".")[0], len(self.get_parameter(name))
+        path = path.partition(".")[2] if path.startswith("shared.") else path.split(".", 2)[2]
+        return self.layout.convolution(path, rows) if name.endswith(".weight") else None
+
+    def stored_in(self, name: str) -> str | None:
+        """The domain a coordinate belongs to."""
+        head, _, rest = name.partition(".")
+        return rest.partition(".")[0] if head == "domains" else None
+
+    def config(self) -> dict[str, Any]:
+        """Masks as ranges of own filters, paths, domains with their classes."""
+        layout = self.layout
+        return {
+            "own": {path: ranges_of(mask) for path, mask in layout.own.items()},
+            "norms": layout.norms,
+            "head": layout.head,
+            "classes": self.classes,
+            "shared_head": layout.shared_head,
+            "about": self.about,
+            "plan": self.plan,
+        }
+
+    @classmethod
+    def build(  # type: ignore[override]
+        cls, net: nn.Module, *, own: dict, norms: list[str], head: str, **config: Any
+    ) -> Self:
+        """All domains start from the weights of `net`."""
+        layers = {path: net.get_submodule(path) for path in (*own, *norms, head)}
+        masks = {path: mask_of(own[path], len(tensor_at(layers[path], "weight"))) for path in own}
+        return cls(layers, masks, norms, head, **config)
+
+    @classmethod
+    def assemble(cls, net: nn.Module, charts: list[Chart]) -> nn.Module:
+        """A SharedNet."""
+        from weightfold.methods.share.net import SharedNet
+
+        return SharedNet(net, charts)
+
+    @classmethod
+    def example(cls) -> Example:
+        """Two domains that own two of four filters, the batch norm and the classifier."""
+        model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(64, 3))
+        classes = {"birds": 3, "cars": 3}
+        chart = cls.build(
+            model, own={"0": [[0, 1], [3, 4]]}, norms=["1"], head="3", classes=classes
+        )
+        return Example(model, chart, torch.randn(3, 2, 6, 6), {"domain": "cars"}, fits=True)

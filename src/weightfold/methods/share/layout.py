@@ -1,0 +1,280 @@
+"""How the tensors of a network split into shared ones and one domain's own, and join again."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from weightfold.core.slots import vacate
+from weightfold.methods.share.executors import (
+    DomainBatchNorm,
+    DomainConv,
+    DomainLayer,
+    DomainLinear,
+    interlace,
+    runs_of,
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The layers in which domains own something.
+
+    Attributes:
+        own: Convolution path -> True for each filter (first axis) the domains own.
+        norms: Paths of batch norms each domain owns, statistics included.
+        head: Path of the classifier.
+        shared_head: Rows of one classifier for all, of which a domain uses the first, or 0.
+        outline: Path -> the plain layer without its tensors.
+        names: Path -> names of the layer's parameters and buffers.
+    """
+
+    own: dict[str, list[bool]]
+    norms: list[str]
+    head: str
+    shared_head: int
+    outline: dict[str, nn.Module]
+    names: dict[str, list[str]]
+
+    @classmethod
+    def of(
+        cls,
+        layers: Mapping[str, nn.Module],
+        own: Mapping[str, Sequence[bool]],
+        norms: Sequence[str],
+        head: str,
+        shared_head: int,
+    ) -> "Layout":
+        """The layout over plain `layers`, by path."""
+        names = {path: list(layer.state_dict()) for path, layer in layers.items()}
+        outline = {path: vacate(layer, names[path]) for path, layer in layers.items()}
+        masks = {path: list(map(bool, mask)) for path, mask in own.items()}
+        return cls(masks, list(norms), head, shared_head, outline, names)
+
+    @property
+    def tensors(self) -> list[tuple[str, str]]:
+        """Path of the layer and name in it, of every tensor."""
+        return [(path, name) for path, names in self.names.items() for name in names]
+
+    def cut(self, path: str, value: Tensor, rows: int | None, *, shared: bool) -> Tensor | None:
+        """A copy of the part of a layer's tensor that is shared, or that a domain owns.
+
+        Args:
+            path: The layer's.
+            value: The plain tensor.
+            rows: Of the part, for the head: new ones are zero. None: as they are.
+            shared: Which part.
+
+        Returns:
+            None if there is no such part.
+        """
+        if path in self.own:
+            mask = torch.tensor(self.own[path], device=value.device) ^ shared
+            part = value[mask] if mask.any() else None
+        else:
+            part = value if shared == (path == self.head and self.shared_head > 0) else None
+        if part is None or not isinstance(value, nn.Parameter):
+            return copy.deepcopy(part)
+        part = resized(part.detach(), len(part) if rows is None else rows)
+        return nn.Parameter(part.clone(), value.requires_grad)
+
+    def join(self, part: "Place", classes: int) -> Tensor:
+        """The plain layer's tensor from its two parts."""
+        shared, mine = part.shared, part.mine
+        if part.path == self.head and shared is not None:
+            return shared[:classes]
+        if shared is None or mine is None:
+            return mine if shared is None else shared  # type: ignore[return-value]
+        return interlace(shared, mine, runs_of(self.own[part.path]), 0)
+
+    def assign(self, part: "Place", value: Tensor) -> None:
+        """Write a plain layer's tensor into its two parts; a head of other classes is left."""
+        at_head = part.path == self.head
+        for tensor, shared in ((part.shared, True), (part.mine, False)):
+            if tensor is None:
+                continue
+            fits = not at_head or len(value) == len(tensor) or (shared and len(value) < len(tensor))
+            if fits:
+                new = self.cut(part.path, value, None, shared=shared)
+                (tensor[: len(value)] if at_head else tensor).copy_(new)  # type: ignore[arg-type]
+
+    def places(self, shared: nn.Module, mine: nn.Module) -> "list[Place]":
+        """Where the two parts of every tensor are kept."""
+        found = []
+        for path, name in self.tensors:
+            kept, own = (f"{path}.{slot}" for slot in self.slots(path, name))
+            holders = _holder(shared, path, name), _holder(mine, path, name)
+            slot = None if self._counts(path, name) else own
+            buffer = name in self.outline[path]._buffers
+            found.append(Place(path, name, *holders, kept, slot, buffer))
+        return found
+
+    def _counts(self, path: str, name: str) -> bool:
+        """Whether a tensor counts batches, which a batch norm with a momentum does not read."""
+        layer: Any = self.outline[path]
+        return name == "num_batches_tracked" and layer.momentum is not None
+
+    def absorb(self, operands: Mapping[str, Tensor], domains: "Sequence[list[Place]]") -> None:
+        """Count a batch, and write running statistics that were stacked back to their domains."""
+        for places in zip(*domains, strict=True):
+            if not places[0].buffer:
+                continue
+            if places[0].own_slot is None:
+                for place in places:
+                    place.mine.add_(1)  # type: ignore[union-attr]
+            elif len(places) > 1:
+                for place, row in zip(places, operands[places[0].name].unbind(), strict=True):
+                    # Not seen by autograd, as what batch norm itself writes: the backward of an
+                    # earlier forward holds these tensors, and in train mode does not read them.
+                    place.mine.data.copy_(row)  # type: ignore[union-attr]
+
+    def operands(self, domains: "Sequence[list[Place]]", classes: int) -> dict[str, Tensor]:
+        """What the executors run on: shared parts as they are, own ones stacked (K, ...).
+
+        Args:
+            domains: From `places`, one a row of the stacks.
+            classes: Rows of every head.
+        """
+        out: dict[str, Tensor] = {}
+        rows: dict[str, list[Tensor]] = {}
+        for first, *others in zip(*domains, strict=True):
+            at_head = first.path == self.head
+            if (shared := first.shared) is not None:
+                out[first.shared_slot] = shared[:classes] if at_head else shared
+            if (mine := first.mine) is not None and first.own_slot is not None:
+                row = [mine, *(place.mine for place in others)]
+                rows[first.own_slot] = [resized(t, classes) for t in row] if at_head else row  # type: ignore[misc]
+        return out | stack(rows)
+
+    def executor(self, path: str) -> DomainLayer:
+        """What runs in the layer's place."""
+        layer = self.outline[path]
+        if isinstance(layer, nn.Linear):
+            return DomainLinear()
+        if path in self.norms:
+            return DomainBatchNorm(layer)
+        return DomainConv(layer, [] if path == self.head else self.own[path])
+
+    @property
+    def images_apart(self) -> bool:
+        """Whether in eval mode no image depends on others: the norms keep running statistics."""
+        return all("running_mean" in self.names[path] for path in self.norms)
+
+    @property
+    def executed(self) -> list[str]:
+        """Paths of the layers an executor replaces: all but a shared head."""
+        return [path for path in self.names if path != self.head or not self.shared_head]
+
+    def slots(self, path: str, name: str) -> tuple[str, str]:
+        """Names of the slots for the shared and the own part of a tensor."""
+        linear = isinstance(self.outline[path], nn.Linear)
+        if linear or path in self.norms or path not in self.executed:
+            return name, name
+        return ("shared", "own") if name == "weight" else ("shared_bias", "own_bias")
+
+    def convolution(self, path: str, filters: int) -> nn.Module | None:
+        """The convolution with `filters` of its filters, without tensors; None if it is no such."""
+        layer: Any = copy.deepcopy(self.outline[path])
+        if path not in self.own or (layer.groups > 1 and filters != layer.out_channels):
+            return None
+        layer.out_channels = filters
+        return layer
+
+    def classifier(self, classes: int) -> nn.Module:
+        """The plain head with that many classes, without its tensors."""
+        layer: Any = copy.deepcopy(self.outline[self.head])
+        setattr(layer, "out_features" if isinstance(layer, nn.Linear) else "out_channels", classes)
+        return layer
+
+
+@dataclass(frozen=True)
+class Place:
+    """A tensor of the plain network and where its two parts are.
+
+    Attributes:
+        path: Of its layer.
+        tensor: Its name in the layer.
+        shared_in: A module's own dictionary that holds the shared part; None if there is none.
+        mine_in: The same for the part of one domain.
+        shared_slot: Where an executor finds the shared part.
+        own_slot: Where it finds the stacked own parts; None if it needs none.
+        buffer: Whether it is one of the layer's buffers, which are all own.
+    """
+
+    path: str
+    tensor: str
+    shared_in: dict[str, Any] | None
+    mine_in: dict[str, Any] | None
+    shared_slot: str
+    own_slot: str | None
+    buffer: bool
+
+    @property
+    def name(self) -> str:
+        """In the plain network."""
+        return f"{self.path}.{self.tensor}"
+
+    @property
+    def shared(self) -> Tensor | None:
+        """The shared part, at present."""
+        return None if self.shared_in is None else self.shared_in[self.tensor]
+
+    @property
+    def mine(self) -> Tensor | None:
+        """The domain's part, at present."""
+        return None if self.mine_in is None else self.mine_in[self.tensor]
+
+
+def _holder(root: nn.Module, path: str, name: str) -> dict[str, Any] | None:
+    """The dictionary of a module of `root` that holds a tensor, if there is one.
+
+    Read hundreds of times a call, so not through the module's attributes.
+    """
+    try:
+        module = root.get_submodule(path)
+    except AttributeError:
+        return None
+    found = (d for d in (module._parameters, module._buffers) if d.get(name) is not None)
+    return next(found, None)
+
+
+def resized(value: Tensor, rows: int) -> Tensor:
+    """The first `rows` rows of `value`, rows it lacks being zero."""
+    missing = rows - len(value)
+    return F.pad(value, (0, 0) * (value.dim() - 1) + (0, missing)) if missing else value
+
+
+def stack(rows: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:
+    """For each name, the tensors of K domains as one (K, ...): views if K = 1.
+
+    All tensors of a sort are copied in one call: hundreds of small ones would cost more in calls
+    than in bytes.
+    """
+    out = {name: tensors[0].unsqueeze(0) for name, tensors in rows.items() if len(tensors) == 1}
+    sorts: dict[Any, list[str]] = {}
+    for name, tensors in rows.items():
+        if name not in out:
+            learnt = any(tensor.requires_grad for tensor in tensors)  # of some domains, frozen
+            sorts.setdefault((tensors[0].dtype, learnt), []).append(name)
+    for names in sorts.values():
+        flat = torch.cat(
+            [t if t.dim() == 1 else t.reshape(-1) for name in names for t in rows[name]]
+        )
+        shapes = [(len(rows[name]), *rows[name][0].shape) for name in names]
+        parts = flat.split([prod(shape) for shape in shapes])
+        out |= {n: p.view(s) for n, p, s in zip(names, parts, shapes, strict=True)}
+    return out
+
+
+def operands_of(operands: Mapping[str, Tensor], path: str) -> dict[str, Tensor]:
+    """Those of one layer, by the names of its slots."""
+    return {
+        name.rpartition(".")[2]: value
+        for name, value in operands.items()
+        if name.rpartition(".")[0] == path
+    }

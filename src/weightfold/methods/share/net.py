@@ -1,0 +1,222 @@
+"""SharedNet: one backbone, many domains."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from weightfold.core.charted import NOWHERE, Charted, check_state
+from weightfold.methods.share.chart import Sharing
+from weightfold.methods.share.heads import reset_head
+from weightfold.methods.share.mixture import Mixture
+from weightfold.methods.share.names import check_classes, check_names
+from weightfold.methods.share.plan import Plan
+
+Batch = Tensor | Mapping[str, Tensor]
+
+
+class SharedNet(Charted):
+    """A network whose domains own some filters, their batch norm and their classifier.
+
+    `parameters()` are (C - E) + K (E + B + H) numbers: shared filters once, and for each of the K
+    domains its own filters, batch norm and classifier. No replaced filter is computed or kept.
+
+    In eval mode batch norm uses each domain's running statistics; in train mode each domain's
+    images are normalised among themselves and update that domain's statistics alone. Domains that
+    are not in a call get no gradient (`grad` stays None) and no change of any buffer. Each process
+    of several normalises its own images: an own SyncBatchNorm does not wait for the others.
+
+    Not for several threads at once; `weightfold.serve` is.
+    """
+
+    @property
+    def sharing(self) -> Sharing:
+        """The chart."""
+        return self.charts[0]  # type: ignore[return-value]
+
+    @property
+    def domains(self) -> list[str]:
+        """Names, in the order of ids."""
+        return list(self.sharing.classes)
+
+    @property
+    def classes(self) -> dict[str, int]:
+        """Number of classes of every domain."""
+        return dict(self.sharing.classes)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What goes with each domain, as JSON values; saved with the net."""
+        return self.sharing.about
+
+    @property
+    def plan(self) -> Plan | None:
+        """From `wf.plan_sharing`; None if the chart was made without one."""
+        return None if self.sharing.plan is None else Plan.from_json(self.sharing.plan)
+
+    def forward(
+        self,
+        x: Batch,
+        *,
+        domain: str | Tensor | Sequence[str] | None = None,
+        at: Mapping[str, Any] = NOWHERE,
+    ) -> Any:
+        """Logits of a batch of one domain, of a mixture, or of one batch per domain.
+
+        Args:
+            x: float (B, C, H, W); or domain -> such a batch, of any sizes, in one forward.
+            domain: The domain of all images; or of each: int64 (B,), positions in `domains` (a
+                list of them, too), or B names. None if `x` is a mapping, or `at` holds the domain.
+            at: Per-call coordinates of the charts above this net.
+
+        Returns:
+            (B, classes); of a mixture (B, most classes of its domains), -inf where an image's
+            domain has no such class; of a mapping, domain -> (B, classes).
+
+        Raises:
+            KeyError: No such domain; the message lists them.
+            ValueError: Ids out of range or not one an image, an empty batch, or a domain beside a
+                mapping.
+        """
+        if isinstance(x, Mapping):
+            if domain is not None:
+                raise ValueError(f"domain={domain!r}, but x is by domain already; leave it out")
+            return self._together(x, at)
+        if domain is None or isinstance(domain, str):
+            known = at if domain is None else {**at, "domain": domain}
+            return super().forward(x, at=known)
+        names = self._names(domain, len(x))
+        level = not self.training and self.sharing.layout.images_apart
+        mixture, order = Mixture.arrange(names, level=level)
+        if len(mixture.domains) == 1:
+            return super().forward(x, at={**at, "domain": names[0]})
+        logits = super().forward(x[order.to(x.device)], at={**at, "domain": mixture})
+        back = torch.empty(len(x), dtype=torch.int64)
+        back[order] = torch.arange(len(order))
+        return self._without_absent(logits[back.to(x.device)], names)
+
+    def _without_absent(self, logits: Tensor, names: Sequence[str]) -> Tensor:
+        counts = torch.tensor([self.classes[name] for name in names], device=logits.device)
+        absent = torch.arange(logits.shape[1], device=logits.device) >= counts[:, None]
+        return logits.masked_fill(absent, -torch.inf)
+
+    def _names(self, domain: Tensor | Sequence[str], images: int) -> list[str]:
+        """The domain of each image."""
+        if isinstance(domain, Tensor) and (domain.dim() != 1 or domain.is_floating_point()):
+            shape = f"{domain.dtype} {tuple(domain.shape)}"
+            raise ValueError(f"domain is {shape}; give int64 ({images},), an id per image")
+        if len(domain) != images or images == 0:
+            raise ValueError(f"domain names {len(domain)} images, x holds {images}; give one each")
+        if not isinstance(domain, Tensor) and not all(isinstance(d, int) for d in domain):
+            return [self._known(name) for name in domain]
+        known, ids = self.domains, torch.as_tensor(domain).tolist()
+        if min(ids) < 0 or max(ids) >= len(known):
+            raise ValueError(
+                f"domain has ids from {min(ids)} to {max(ids)}; the {len(known)} domains are "
+                + ", ".join(f"{i}: {name}" for i, name in enumerate(known))
+            )
+        return [known[i] for i in ids]
+
+    def _known(self, name: Any) -> str:
+        if name not in self.sharing.classes:
+            raise KeyError(f"domain={name!r}; the domains are {', '.join(self.domains)}")
+        return name
+
+    def _together(self, batches: Mapping[str, Tensor], at: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Logits of a batch per domain; images of one size run as one mixture."""
+        sizes: dict[torch.Size, list[str]] = {}
+        for name, x in batches.items():
+            if len(x) == 0:
+                raise ValueError(f"x[{name!r}] is empty; leave the domain out, or give images")
+            sizes.setdefault(x.shape[1:], []).append(self._known(name))
+        if not sizes:
+            raise ValueError("x is empty; give a batch for at least one domain")
+        found: dict[str, Tensor] = {}
+        for names in sizes.values():
+            mixture = Mixture(tuple(names), tuple(len(batches[name]) for name in names))
+            where = names[0] if len(names) == 1 else mixture
+            x = mixture.join([batches[name] for name in names])
+            logits = super().forward(x, at={**at, "domain": where})
+            for name, part in zip(names, mixture.part(logits), strict=True):
+                found[name] = part[:, : self.classes[name]]
+        return {name: found[name] for name in batches}
+
+    def deploy(
+        self, at: Mapping[str, Any] = NOWHERE, *, domain: str | None = None, fold_bn: bool = False
+    ) -> nn.Module:
+        """The plain network of one domain: original class and keys, the domain's classifier.
+
+        Args:
+            at: Per-call coordinates; `domain` is the same as `at={"domain": domain}`.
+            domain: Whose.
+            fold_bn: Fold each batch norm into the convolution before it (eval mode).
+
+        Raises:
+            KeyError: No such domain; the message lists them.
+        """
+        from weightfold.folding import fold_batch_norm
+
+        plain = super().deploy(at if domain is None else {**at, "domain": domain})
+        return fold_batch_norm(plain) if fold_bn else plain
+
+    def add_domain(
+        self,
+        name: str,
+        classes: int,
+        *,
+        from_domain: str | None = None,
+        weights: Mapping[str, Tensor] | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Add a domain; shared filters and the other domains stay bit for bit.
+
+        Args:
+            name: Letters, digits, "-" and "_".
+            classes: Of its classifier, which starts anew from `seed`.
+            from_domain: Start from this domain's own filters and batch norm.
+            weights: Start from the plain network's state_dict instead (ImageNet's); of shared
+                filters nothing is taken.
+            seed: Of the classifier's initial weights.
+
+        Raises:
+            ValueError: The name is taken or no name, `classes` below 1 or more than a shared head
+                has, neither or both starts are given.
+            KeyError: No such `from_domain`, or `weights` of another architecture.
+        """
+        if name in self.domains:
+            raise ValueError(f"domain {name!r} is there already, beside {', '.join(self.domains)}")
+        check_names([name])
+        check_classes({name: classes})
+        if 0 < (rows := self.sharing.layout.shared_head) < classes:
+            raise ValueError(f"classes={classes}, but the head that all domains share has {rows}")
+        if (from_domain is None) == (weights is None):
+            raise ValueError(
+                f"{name!r} needs one start: from_domain, one of {', '.join(self.domains)}, or "
+                "weights, a plain state_dict"
+            )
+        source = self.lower({"domain": self._known(from_domain or self.domains[0])})
+        start = source.state_dict(keep_vars=True)
+        if weights is not None:
+            head = self.sharing.layout.head + "."
+            check_state(
+                {n: t for n, t in start.items() if not n.startswith(head)},
+                {n: t for n, t in weights.items() if not n.startswith(head)},
+            )
+            with torch.no_grad():
+                for key in start.keys() & weights.keys():
+                    if start[key].shape == weights[key].shape:
+                        start[key].copy_(weights[key])
+        self.sharing.add(name, classes, start)
+        reset_head(self.sharing, name, seed)
+
+    def remove_domain(self, name: str) -> None:
+        """Remove a domain; ids of later ones move down by one.
+
+        Raises:
+            KeyError: No such domain.
+            ValueError: It is the only one.
+        """
+        if self.domains == [self._known(name)]:
+            raise ValueError(f"domain={name!r} is the only one; a net needs one")
+        self.sharing.remove(name)

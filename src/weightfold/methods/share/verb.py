@@ -1,0 +1,75 @@
+"""wf.share: many domains in one backbone."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from weightfold.core.charted import Charted
+from weightfold.core.slots import Slots
+from weightfold.methods.share.chart import Sharing
+from weightfold.methods.share.heads import reset_head
+from weightfold.methods.share.names import check_classes, check_names
+from weightfold.methods.share.net import SharedNet
+from weightfold.methods.share.plan import Plan
+
+
+def share(
+    model: nn.Module,
+    domains: Mapping[str, int],
+    plan: Plan,
+    *,
+    seed: int = 0,
+) -> SharedNet:
+    """Let several domains share the filters of one backbone (Zhang et al., section 3).
+
+    Every domain starts from the weights of `model` (ImageNet's, say) and owns the filters that
+    `plan` says, its batch norm and a classifier; all else is shared.
+
+    Args:
+        model: A plain convolutional network; left unchanged.
+        domains: Name -> number of classes.
+        plan: From `wf.plan_sharing(model, ...)`.
+        seed: Of the classifiers, which start as torch initialises them, for each domain anew.
+
+    Returns:
+        The net. `net(x, domain="birds")`; see `SharedNet`.
+
+    Raises:
+        TypeError: `model` is a Charted net.
+        ValueError: No domain, a name twice or not of letters, digits, "-" and "_", classes below
+            1, a plan made for another model, or a layer that domains own is tied to another.
+    """
+    if isinstance(model, Charted):
+        raise TypeError(
+            "model is a Charted net; share the plain network, and chart the shared one, "
+            "e.g. wf.expand(net, where='domains.cars.*')"
+        )
+    if not domains:
+        raise ValueError("domains is empty; give at least one, name -> number of classes")
+    check_names(list(domains))
+    check_classes(domains)
+    plan.check(model)
+    paths = (*plan.own, *plan.norms, plan.head)
+    layers = {path: model.get_submodule(path) for path in paths}
+    _check_untied(model, layers)
+    rows = max(domains.values()) if plan.shared_head else 0
+    made = plan.to_json()
+    chart = Sharing(layers, plan.own, plan.norms, plan.head, domains, rows, plan=made)
+    for domain in domains:
+        reset_head(chart, domain, seed)
+    with torch.no_grad():
+        return SharedNet(model, [chart])
+
+
+def _check_untied(model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
+    """Refuse layers whose tensors other layers use, too: those would go on without them."""
+    slots = Slots.of(model)
+    for path, layer in layers.items():
+        for name in layer.state_dict():
+            places = slots.places[slots.canonical[f"{path}.{name}"]]
+            if len(places) > 1:
+                raise ValueError(
+                    f"{' and '.join(map(repr, places))} are one tied tensor, which domains cannot "
+                    "own; plan with masks or shared_norms that leave it out, or untie it"
+                )

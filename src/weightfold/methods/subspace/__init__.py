@@ -1,0 +1,1 @@
+"""Random subspaces: `chart`, its random `projections`, and `verb`, which is `wf.subspace`."""

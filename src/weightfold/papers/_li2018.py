@@ -1,0 +1,146 @@
+"""What the experiments on intrinsic dimension share."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from math import exp, log
+from typing import Any
+
+from weightfold.lab.claims import Verdict
+from weightfold.lab.probe_cell import ProbeCell
+from weightfold.lab.probe_declare import Estimate, ProbeMeasure
+from weightfold.lab.probe_results import ProbeResults
+from weightfold.report.statistics import Paired, judge, paired
+from weightfold.train.recipe import Recipe
+
+PAPER = (
+    "Li, Farkhoor, Liu and Yosinski, Measuring the Intrinsic Dimension of Objective Landscapes, "
+    "ICLR 2018"
+)
+
+SGD = Recipe(epochs=100, lr=0.1, schedule="constant", crop_padding=0, flip=False)
+"""100 epochs, batch 128, learning rate 0.1 with momentum 0.9 as in one of the authors' scripts;
+their penalty on the weights is left out."""
+
+SMOKE_DATA = "digits,size=28,limit=256"
+SMOKE = replace(SGD, epochs=5, batch_size=32)
+SMOKE_SEARCH = "start=128,resolution=1"
+SMOKE_DIFFERS = (
+    "Everything: one seed, five epochs on 256 of scikit-learn's digits. This preset only shows "
+    "that the experiment runs."
+)
+
+
+def intrinsic(model: str, data: str, recipe: Recipe, options: str = "", **more: Any) -> ProbeCell:
+    """The probe of a network and data; seeds are the preset's."""
+    probe = ",".join(filter(None, ("intrinsic-dimension", options)))
+    return ProbeCell(probe, 1, model, data, recipe=recipe, **more)
+
+
+def _dimension(records: Sequence[Any]) -> Estimate:
+    found = records[0]
+    if found.dimension is None:
+        return Estimate(found.tried, n=len(found.seeds), bound=">")
+    low, high = found.interval or (None, None)
+    known = [d for d in found.crossings.values() if d is not None]
+    return Estimate(found.dimension, low, high, len(known), "<" if found.bounded_above else "")
+
+
+def _pendulum(records: Sequence[Any]) -> Estimate:
+    found = records[0]
+    if found.dimension is None:
+        return Estimate(found.dims[-1], n=len(found.by_seed), bound=">")
+    low, high = found.interval or (None, None)
+    return Estimate(found.dimension, low, high, len(found.by_seed))
+
+
+DIMENSION = ProbeMeasure(
+    "dimension",
+    "intrinsic dimension",
+    {"intrinsic-dimension": _dimension, "pendulum": _pendulum},
+    relative=True,
+)
+
+
+def _accuracy(records: Sequence[Any]) -> Estimate:
+    found = records[0].baseline
+    interval = paired([r.accuracy for r in records[0].baselines if r.accuracy is not None],
+                      [0.0] * found.n)  # fmt: skip
+    low, high = (None if end is None else 100 * end for end in (interval.low, interval.high))
+    return Estimate(100 * found.mean, low, high, found.n)
+
+
+ACCURACY = ProbeMeasure(
+    "accuracy", "accuracy of all weights (%)", {"intrinsic-dimension": _accuracy}, digits=2
+)
+
+
+def times(results: ProbeResults, a: str, b: str) -> Paired | None:
+    """Log of a line's intrinsic dimension over another's, paired by seeds; None if not known.
+
+    A dimension that was not reached counts as the largest that was tried, a bound from below.
+    """
+    both = [results.records(label) for label in (a, b)]
+    if not all(both):
+        return None
+    (first,), (second,) = (map(_logarithms, records) for records in both)
+    seeds = [seed for seed in first if seed in second]
+    return paired([first[s] for s in seeds], [second[s] for s in seeds]) if seeds else None
+
+
+def _logarithms(found: Any) -> dict[int, float]:
+    """Seed -> log of its dimension; seeds left out for failed runs have none."""
+    reached = found.dimension is not None
+    return {s: log(d or found.tried) for s, d in found.crossings.items() if d or not reached}
+
+
+def more(a: str, b: str, factor: float = 1.0) -> Callable[[ProbeResults], Verdict]:
+    """Line `a` has an intrinsic dimension more than `factor` times that of line `b`."""
+
+    def check(results: ProbeResults) -> Verdict:
+        ratio = times(results, a, b)
+        if ratio is None:
+            return Verdict("not run", f"({a}) / ({b}): not run")
+        (bounded,) = results.records(b)
+        if bounded.dimension is None:
+            return Verdict("unclear", f"({b}): above {bounded.tried:,}, the largest that was tried")
+        shifted = replace(
+            ratio,
+            mean=ratio.mean - log(factor),
+            low=None if ratio.low is None else ratio.low - log(factor),
+        )
+        holds, text = judge(shifted), f"({a}) / ({b}): {describe_ratio(ratio)}"
+        (bounding,) = results.records(a)
+        if bounding.dimension is None:
+            text += f"; at least, for ({a}) is above {bounding.tried:,}"
+            holds = "unclear" if holds == "does not hold" else holds
+        return Verdict(holds, text)
+
+    return check
+
+
+def equal(a: str, b: str, within: float = 1.5) -> Callable[[ProbeResults], Verdict]:
+    """Two lines' intrinsic dimensions differ by a factor of at most `within`, our tolerance."""
+
+    def check(results: ProbeResults) -> Verdict:
+        ratio = times(results, a, b)
+        if ratio is None:
+            return Verdict("not run", f"({a}) / ({b}): not run")
+        text = f"({a}) / ({b}): {describe_ratio(ratio)}; equal is up to a factor of {within:g}"
+        if any(results.records(label)[0].dimension is None for label in (a, b)):
+            return Verdict("unclear", f"{text}; one of them was not reached")
+        if abs(ratio.mean) > log(within):
+            return Verdict("does not hold", text)
+        ends = (ratio.low, ratio.high)
+        sure = all(end is not None and abs(end) <= log(within) for end in ends)
+        return Verdict("holds" if sure else "unclear", text)
+
+    return check
+
+
+def describe_ratio(ratio: Paired) -> str:
+    """A ratio of dimensions with its interval, from its logarithm."""
+    if ratio.low is None or ratio.high is None:
+        return f"{exp(ratio.mean):.2f} (one seed)"
+    return (
+        f"{exp(ratio.mean):.2f}, 95% [{exp(ratio.low):.2f}, {exp(ratio.high):.2f}], {ratio.n} seeds"
+    )

@@ -1,0 +1,277 @@
+"""The survey's figure of the lottery ticket paper: how fast tickets learn, and how well."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from weightfold.lab.claims import Claim, Holds, Verdict, describe, worst
+from weightfold.lab.probe_cell import ProbeCell
+from weightfold.lab.probe_declare import (
+    Estimate,
+    Printed,
+    ProbeExperiment,
+    ProbeLine,
+    ProbeMeasure,
+    ProbePreset,
+)
+from weightfold.lab.probe_results import ProbeResults
+from weightfold.report.statistics import judge, paired
+from weightfold.train.recipe import Recipe
+
+PAPER = (
+    "Frankle and Carbin, The Lottery Ticket Hypothesis: Finding Sparse, Trainable Neural Networks, "
+    "ICLR 2019"
+)
+
+# Sizes of the preset cpu.
+CPU_TRIALS, CPU_TRIALS_CONV = 5, 3
+CPU_LENET_DATA, CPU_LENET_STEPS, CPU_LENET_ROUNDS = "mnist,limit=13000", 2000, 8
+CPU_VALIDATION = 3000
+CPU_CONV_DATA, CPU_CONV_STEPS, CPU_CONV_ROUNDS = "cifar10,limit=10000", 400, 4
+CPU_TEST = 2000
+CPU_CONV_MODEL = "conv2,width=0.25"
+
+ADAM = Recipe(
+    epochs=1000,
+    batch_size=60,
+    optimizer="adamw",
+    lr=1.2e-3,
+    schedule="constant",
+    crop_padding=0,
+    flip=False,
+)
+"""Adam without decay at a constant rate; runs end after a number of steps."""
+
+_LENET = "fraction=0.2,fractions=fc3.weight:0.1"
+_CONV = "fraction=0.2,fractions=conv*.weight:{conv}+fc3.weight:0.1"
+_TEN = ",random_trials=10"
+"""The paper's ten random masks a level; smaller presets have one for each trial."""
+_LEVELS = (0.513, 0.211)
+"""Shares of weights that the paper's text and the survey's figure speak of."""
+
+
+def _tickets(
+    model: str, data: str, recipe: Recipe, pruning: str, *, steps: int, rounds: int, every: int
+) -> ProbeCell:
+    probe = f"lottery-ticket,{pruning},steps={steps},rounds={rounds},every={every}"
+    return ProbeCell(probe, 1, model, data, recipe=recipe)
+
+
+def _conv(name: str, lr: float, steps: int, conv: float) -> ProbeLine:
+    """A convolutional network; only Conv-2 has a size for two cores."""
+    pruning, recipe = _CONV.format(conv=conv), replace(ADAM, lr=lr)
+    cells = {
+        "paper": _tickets(
+            name, "cifar10", recipe, pruning + _TEN, steps=steps, rounds=15, every=100
+        )
+    }
+    if name == "conv2":
+        cpu = _tickets(
+            CPU_CONV_MODEL,
+            CPU_CONV_DATA,
+            recipe,
+            pruning,
+            steps=CPU_CONV_STEPS,
+            rounds=CPU_CONV_ROUNDS,
+            every=50,
+        )
+        cells["cpu"] = replace(cpu, test_limit=CPU_TEST)
+    gains = {"conv2": 3.4, "conv4": 3.5, "conv6": 3.3}
+    return ProbeLine(
+        f"CIFAR-10: {name.capitalize()[:4]}-{name[-1]}",
+        cells,
+        {"gain": Printed(gains[name], "section 3")},
+        note="At cpu a quarter of the channels and units, and 10,000 images." * ("cpu" in cells),
+        seeds=CPU_TRIALS_CONV if "cpu" in cells else None,
+    )
+
+
+LENET = "MNIST: LeNet-300-100"
+
+
+def _nearest(found: Any, share: float) -> int:
+    """The level of a finding whose share of weights is nearest, in the logarithm."""
+    results = found.results
+    return min(results.levels, key=lambda n: abs(math.log(results.remaining(n) / share)))
+
+
+def _speed(share: float) -> Callable[[Sequence[Any]], Estimate | None]:
+    """Early-stopping iteration of the ticket over the full network's, trial by trial."""
+
+    def of(records: Sequence[Any]) -> Estimate | None:
+        results = records[0].results
+        if not results.levels:
+            return None
+        level = _nearest(records[0], share)
+        ticket = results.values("ticket", level, "iteration")
+        full = results.values("full", 0, "iteration")
+        ratios = [ticket[s] / full[s] for s in ticket if full.get(s)]
+        late = [bool(results.late(kind, level) & ticket.keys()) for kind in ("ticket", "full")]
+        if not ratios or all(late):
+            return None  # of two lower bounds the ratio says nothing
+        found = Estimate.of(paired(ratios, [0.0] * len(ratios)))
+        if not any(late):
+            return found
+        return Estimate(found.value, n=found.n, bound=">" if late[0] else "<")
+
+    return of
+
+
+def _gain(records: Sequence[Any]) -> Estimate | None:
+    """Test accuracy at early stopping of the best level over the full network's, in points."""
+    results = records[0].results
+    differences = [results.difference("full", n, "accuracy") for n in results.levels]
+    known = [d for d in differences if d is not None]
+    if not known:
+        return None
+    best = max(known, key=lambda d: d.mean)
+    return Estimate.of(best.scaled(100))
+
+
+def _smallest(records: Sequence[Any]) -> Estimate | None:
+    share = records[0].smallest
+    return None if share is None else Estimate(100 * share, n=records[0].trials)
+
+
+def _of(of: Callable[[Sequence[Any]], Estimate | None]) -> dict[str, Any]:
+    return {"lottery-ticket": of}
+
+
+MEASURES = (
+    ProbeMeasure(
+        "speed21", "early stop at 21% / full network's", _of(_speed(_LEVELS[1])), digits=2
+    ),
+    ProbeMeasure(
+        "speed51", "early stop at 51% / full network's", _of(_speed(_LEVELS[0])), digits=2
+    ),
+    ProbeMeasure("gain", "best level: accuracy above full (points)", _of(_gain), digits=2),
+    ProbeMeasure("smallest", "least weights as accurate as full (%)", _of(_smallest), digits=1),
+)
+
+
+def _faster(label: str, share: float) -> Callable[[ProbeResults], Verdict]:
+    """The ticket at a share of weights stops earlier than the full network and both controls."""
+
+    def check(results: ProbeResults) -> Verdict:
+        records = results.records(label)
+        if not records or not records[0].results.levels:
+            return Verdict("not run", f"{label}: not run")
+        level = _nearest(records[0], share)
+        lines: list[str] = []
+        verdicts: list[Holds] = []
+        for comparison in records[0].results.comparisons(level):
+            verdicts.append(comparison.faster)
+            lines.append(f"ticket - {comparison.other}: {describe(comparison.iterations)}")
+        text = f"{label} at {records[0].results.remaining(level):.1%}, iterations: "
+        return Verdict(worst(verdicts), text + "; ".join(lines))
+
+    return check
+
+
+def _better(label: str, share: float) -> Callable[[ProbeResults], Verdict]:
+    """The ticket is more accurate at early stopping than both controls."""
+
+    def check(results: ProbeResults) -> Verdict:
+        records = results.records(label)
+        if not records or not records[0].results.levels:
+            return Verdict("not run", f"{label}: not run")
+        level = _nearest(records[0], share)
+        found = {
+            kind: records[0].results.difference(kind, level, "accuracy")
+            for kind in ("fresh", "random")
+        }
+        known = {kind: d for kind, d in found.items() if d is not None}
+        verdicts = [judge(d) for d in known.values()]
+        text = "; ".join(
+            f"ticket - {kind}: {describe(d.scaled(100))} points" for kind, d in known.items()
+        )
+        share_there = records[0].results.remaining(level)
+        return Verdict(worst(verdicts), f"{label} at {share_there:.1%}, {text}")
+
+    return check
+
+
+TICKETS = ProbeExperiment(
+    name="frankle2019-tickets",
+    paper=f"{PAPER}, Figures 1, 3 to 5",
+    title="tickets that learn faster than the full network and than both controls",
+    measures=MEASURES,
+    lines=(
+        ProbeLine(
+            LENET,
+            {
+                "smoke": _tickets(
+                    "mlp,depth=1,width=30,size=8",
+                    "digits,limit=500",
+                    replace(ADAM, lr=1e-2),
+                    "fraction=0.4",
+                    steps=60,
+                    rounds=2,
+                    every=20,
+                ),
+                "cpu": replace(
+                    _tickets(
+                        "lenet_300_100",
+                        CPU_LENET_DATA,
+                        ADAM,
+                        f"{_LENET},validation={CPU_VALIDATION},together={CPU_TRIALS}",
+                        steps=CPU_LENET_STEPS,
+                        rounds=CPU_LENET_ROUNDS,
+                        every=50,
+                    ),
+                    test_limit=CPU_TEST,
+                ),
+                "paper": _tickets(
+                    "lenet_300_100",
+                    "mnist",
+                    ADAM,
+                    _LENET + _TEN,
+                    steps=50_000,
+                    rounds=18,
+                    every=100,
+                ),
+            },
+            {
+                "gain": Printed(0.3, "section 2"),
+                "smallest": Printed(3.6, "section 2", "<"),
+            },
+        ),
+        _conv("conv2", 2e-4, 20_000, 0.1),
+        _conv("conv4", 3e-4, 25_000, 0.1),
+        _conv("conv6", 3e-4, 30_000, 0.15),
+    ),
+    presets={
+        "smoke": ProbePreset(2, "Everything: a small network on 500 of scikit-learn's digits."),
+        "cpu": ProbePreset(
+            CPU_TRIALS,
+            f"LeNet-300-100 on {CPU_LENET_DATA} ({CPU_VALIDATION:,} of them for early "
+            f"stopping) for {CPU_LENET_STEPS:,} steps, not 50,000 on all; "
+            f"{CPU_CONV_MODEL} on {CPU_CONV_DATA} for {CPU_CONV_STEPS:,} steps, not Conv-2 for "
+            f"20,000, with three trials; {CPU_TEST:,} test images. One "
+            "random mask a trial, where the paper has two.",
+        ),
+        "paper": ProbePreset(5, "The number of levels is ours."),
+    },
+    claims=(
+        Claim(
+            "LeNet: the ticket at 51.3% of weights learns faster than the full network and than "
+            "both controls.",
+            _faster(LENET, 0.513),
+        ),
+        Claim("LeNet: the ticket at 21.1% learns faster than all three.", _faster(LENET, 0.211)),
+        Claim(
+            "LeNet: at 21.1% the ticket is more accurate than both controls.",
+            _better(LENET, 0.211),
+        ),
+        Claim(
+            "Conv-2: the ticket near 41% learns faster than all three.",
+            _faster("CIFAR-10: Conv-2", 0.411),
+        ),
+    ),
+    notes="Accuracies are test accuracies at early stopping, which is the step of the lowest loss "
+    "on images set aside from training. The gain of the best level is the largest of several means "
+    "and so leans upward.",
+)
+
+EXPERIMENTS = (TICKETS,)

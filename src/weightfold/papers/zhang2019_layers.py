@@ -1,0 +1,323 @@
+"""The survey's figures of layer reset: which layers may go back to where they began."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from weightfold.lab.claims import Claim, Verdict, describe
+from weightfold.lab.probe_cell import ProbeCell
+from weightfold.lab.probe_declare import (
+    Estimate,
+    ProbeExperiment,
+    ProbeLine,
+    ProbeMeasure,
+    ProbePreset,
+)
+from weightfold.lab.probe_figures import draw_first_measure
+from weightfold.lab.probe_results import ProbeResults
+from weightfold.report.statistics import Paired
+from weightfold.train.recipe import Recipe
+
+PAPER = "Zhang, Bengio and Singer, Are All Layers Created Equal?, ICML workshop 2019, JMLR 2022"
+
+# Sizes of the preset cpu.
+CPU_SEEDS = 3
+CPU_MNIST, CPU_CIFAR = "mnist,limit=20000", "cifar10,limit=10000"
+CPU_EPOCHS_MNIST, CPU_EPOCHS_CIFAR = 20, 12
+CPU_SEEDS_CIFAR, CPU_TEST_CIFAR = 2, 2000
+
+SGD = Recipe(epochs=100, lr=0.05, schedule="cosine", crop_padding=0, flip=False)
+"""Momentum 0.9, batch 128; the survey gives no learning rate: ours."""
+
+MLP = "MNIST: MLP 3 x 256"
+
+
+def _cell(model: str, data: str, recipe: Recipe, bn: str, test: int | None = None) -> ProbeCell:
+    return ProbeCell(f"layer-reset,bn={bn}", 1, model, data, recipe=recipe, test_limit=test)
+
+
+def _on_cifar(label: str, cpu: str, paper: str, bn: str, note: str = "") -> ProbeLine:
+    recipe = replace(SGD, epochs=CPU_EPOCHS_CIFAR)
+    return ProbeLine(
+        f"{label}, batch norm {bn}",
+        {
+            "cpu": _cell(cpu, CPU_CIFAR, recipe, bn, CPU_TEST_CIFAR),
+            "paper": _cell(paper, "cifar10", SGD, bn),
+        },
+        note=note,
+        seeds=CPU_SEEDS_CIFAR,
+    )
+
+
+_VGG = ("vgg_narrow,depth=11,width=8", "vgg_narrow,depth=11,width=64")
+_VGG16 = ("vgg_narrow,depth=16,width=8", "vgg_narrow,depth=16,width=64")
+_RESNET = ("resnet_narrow,depth=14,width=8", "resnet_narrow,depth=20,width=16")
+_POLICIES = ("keep", "source", "recalibrate")
+
+LINES = (
+    ProbeLine(
+        MLP,
+        {
+            "smoke": _cell(
+                "mlp,depth=2,width=32,size=8",
+                "digits,limit=500",
+                replace(SGD, epochs=4, batch_size=32),
+                "keep",
+            ),
+            "cpu": _cell(
+                "mlp,depth=3,width=256",
+                CPU_MNIST,
+                replace(SGD, epochs=CPU_EPOCHS_MNIST),
+                "keep",
+            ),
+            "paper": _cell("mlp,depth=3,width=256", "mnist", SGD, "keep"),
+        },
+    ),
+    ProbeLine(
+        "MNIST: MLP 1 x 256",
+        {
+            "cpu": _cell(
+                "mlp,depth=1,width=256", CPU_MNIST, replace(SGD, epochs=CPU_EPOCHS_MNIST), "keep"
+            ),
+            "paper": _cell("mlp,depth=1,width=256", "mnist", SGD, "keep"),
+        },
+    ),
+    ProbeLine(
+        "MNIST: MLP 6 x 256",
+        {
+            "cpu": _cell(
+                "mlp,depth=6,width=256", CPU_MNIST, replace(SGD, epochs=CPU_EPOCHS_MNIST), "keep"
+            ),
+            "paper": _cell("mlp,depth=6,width=256", "mnist", SGD, "keep"),
+        },
+    ),
+    *(_on_cifar("CIFAR-10: VGG-11", *_VGG, bn) for bn in _POLICIES),
+    _on_cifar("CIFAR-10: VGG-16", *_VGG16, "recalibrate"),
+    *(_on_cifar("CIFAR-10: ResNet", *_RESNET, bn) for bn in _POLICIES),
+)
+
+
+def _trained(records: Sequence[Any]) -> Estimate:
+    errors = [100 * error for error in records[0].trained]
+    return Estimate(sum(errors) / len(errors), n=len(errors))
+
+
+def _first(records: Sequence[Any]) -> Estimate:
+    return Estimate.of(records[0].increase(records[0].units[0].name).scaled(100))
+
+
+def _others(records: Sequence[Any]) -> Estimate:
+    """The largest mean rise among all layers but the first."""
+    found = records[0]
+    rises = [found.increase(unit.name) for unit in found.units[1:]]
+    return Estimate.of(max(rises, key=lambda rise: rise.mean).scaled(100))
+
+
+def _robustness(records: Sequence[Any]) -> Estimate:
+    return Estimate.of(records[0].robustness.scaled(100))
+
+
+def _critical(records: Sequence[Any]) -> Estimate:
+    found = records[0]
+    return Estimate(100 * len(found.critical) / len(found.units), n=len(found.seeds))
+
+
+def _measure(key: str, title: str, of: Callable[[Sequence[Any]], Estimate | None]) -> ProbeMeasure:
+    return ProbeMeasure(key, title, {"layer-reset": of}, digits=1)
+
+
+def _only_the_first(label: str) -> Callable[[ProbeResults], Verdict]:
+    """The first layer is critical and no other is."""
+
+    def check(results: ProbeResults) -> Verdict:
+        records = results.records(label)
+        if not records:
+            return Verdict("not run", f"{label}: not run")
+        found = records[0]
+        first, *others = [unit.name for unit in found.units]
+        verdicts = {name: found.verdict(name) for name in (first, *others)}
+        rises = "; ".join(
+            f"{name}: {describe(found.increase(name).scaled(100))} points, {verdicts[name]}"
+            for name in verdicts
+        )
+        if verdicts[first] == "robust" or any(verdicts[n] == "critical" for n in others):
+            return Verdict("does not hold", rises)
+        undecided = "undecided" in verdicts.values()
+        return Verdict("unclear" if undecided or len(found.seeds) == 1 else "holds", rises)
+
+    return check
+
+
+def _drawn_anew(labels: Sequence[str]) -> Callable[[ProbeResults], Verdict]:
+    """Drawing any layer anew costs more than 5 points."""
+
+    def check(results: ProbeResults) -> Verdict:
+        from weightfold.probes.layers.finding import CRITICAL
+
+        texts: list[str] = []
+        rises: list[Paired] = []
+        for found in (record for label in labels for record in results.records(label)):
+            names = [u.name for u in found.units if found.errors(u.name, "drawn anew") is not None]
+            here = [found.increase(name, "drawn anew") for name in names]
+            rises += here
+            means = [100 * rise.mean for rise in here]
+            texts.append(f"{found.network}: from {min(means):+.1f} to {max(means):+.1f} points")
+        if not rises:
+            return Verdict("not run", "not run")
+        costly = sum(rise.mean > CRITICAL for rise in rises)
+        text = f"{costly} of {len(rises)} layers cost more than 5 points; " + "; ".join(texts)
+        if costly < len(rises):
+            return Verdict("does not hold", text)
+        sure = all(rise.low is not None and rise.low > CRITICAL for rise in rises)
+        return Verdict("holds" if sure else "unclear", text)
+
+    return check
+
+
+def _policy_decides(labels: Sequence[str]) -> Callable[[ProbeResults], Verdict]:
+    """A layer is critical under one policy for batch norm and robust under another."""
+
+    def check(results: ProbeResults) -> Verdict:
+        found = {label: results.records(label) for label in labels}
+        if not all(found.values()):
+            return Verdict("not run", "not run")
+        reset = {label: records[0] for label, records in found.items()}
+        text = "; ".join(
+            f"{label}: {len(one.critical)} critical ({', '.join(one.critical) or 'none'}), "
+            f"{len(one.of_verdict('undecided'))} undecided"
+            for label, one in reset.items()
+        )
+        critical, robust = (
+            {name for one in reset.values() for name in one.of_verdict(verdict)}
+            for verdict in ("critical", "robust")
+        )
+        if critical & robust:
+            single = any(len(one.seeds) == 1 for one in reset.values())
+            return Verdict("unclear" if single else "holds", text)
+        undecided = any(one.of_verdict("undecided") for one in reset.values())
+        return Verdict("unclear" if undecided else "does not hold", text)
+
+    return check
+
+
+def _deeper_is_more_robust(labels: Sequence[str]) -> Callable[[ProbeResults], Verdict]:
+    """The mean rise over layers falls from each network to the next deeper one."""
+
+    def check(results: ProbeResults) -> Verdict:
+        records = [results.records(label) for label in labels]
+        if not all(records):
+            return Verdict("not run", "not run")
+        scores = [record[0].robustness for record in records]
+        text = "; ".join(
+            f"{label}: {describe(score.scaled(100))} points"
+            for label, score in zip(labels, scores, strict=True)
+        )
+        means = [score.mean for score in scores]
+        if any(b >= a for a, b in pairwise(means)):
+            return Verdict("does not hold", text)
+        apart = all(
+            a.low is not None and b.high is not None and b.high < a.low for a, b in pairwise(scores)
+        )
+        return Verdict("holds" if apart else "unclear", text)
+
+    return check
+
+
+def _no_prediction(label: str) -> Callable[[ProbeResults], Verdict]:
+    """The distance from the start does not rank the layers by their rise."""
+
+    def check(results: ProbeResults) -> Verdict:
+        records = results.records(label)
+        if not records:
+            return Verdict("not run", f"{label}: not run")
+        found = {norm: records[0].correlation(norm) for norm in ("l2", "linf")}
+        known = {norm: c for norm, c in found.items() if c is not None}
+        if not known:
+            return Verdict("unclear", f"{label}: too few layers")
+        text = "; ".join(
+            f"{norm}: rho {c.rho:+.2f}, p {c.p:.2f}, {c.n} layers" for norm, c in known.items()
+        )
+        predicts = any(c.p < 0.05 and c.rho > 0 for c in known.values())
+        return Verdict("does not hold" if predicts else "unclear", f"{label}: {text}")
+
+    return check
+
+
+_DEPTHS = ("MNIST: MLP 1 x 256", MLP, "MNIST: MLP 6 x 256")
+_VGGS = tuple(f"CIFAR-10: VGG-11, batch norm {bn}" for bn in _POLICIES)
+_RESNETS = tuple(f"CIFAR-10: ResNet, batch norm {bn}" for bn in _POLICIES)
+
+_FAMILIES = {
+    "MLP": _DEPTHS,
+    "VGG": (_VGGS[-1], "CIFAR-10: VGG-16, batch norm recalibrate"),
+    "ResNet": _RESNETS[-1:],
+}
+"""Networks of rising depth, under one policy for batch norm."""
+
+
+def _draw(results: ProbeResults, path: Path) -> None:
+    """The robustness score against depth, of what is finished."""
+    from weightfold.probes.layers.figures import robustness_by_depth
+
+    found = {
+        family: [record for label in labels for record in results.records(label)]
+        for family, labels in _FAMILIES.items()
+    }
+    finished = {family: records for family, records in found.items() if records}
+    if finished:
+        robustness_by_depth(finished, path)
+    else:
+        draw_first_measure(results, path)
+
+
+LAYERS = ProbeExperiment(
+    name="zhang2019-layers",
+    paper=f"{PAPER}; the survey's Figures 2 to 5",
+    title="which layers may go back to their initial weights",
+    measures=(
+        _measure("trained", "test error, trained (%)", _trained),
+        _measure("first", "rise, first layer at epoch 0 (points)", _first),
+        _measure("others", "largest rise of another layer (points)", _others),
+        _measure("robustness", "mean rise over layers (points)", _robustness),
+        _measure("critical", "critical layers (%)", _critical),
+    ),
+    lines=LINES,
+    presets={
+        "smoke": ProbePreset(2, "Everything: a small MLP on 500 of scikit-learn's digits."),
+        "cpu": ProbePreset(
+            CPU_SEEDS,
+            f"{CPU_EPOCHS_MNIST} epochs on {CPU_MNIST}; on CIFAR-10 narrow networks (8 channels at "
+            f"first), {CPU_EPOCHS_CIFAR} epochs on {CPU_CIFAR}, {CPU_TEST_CIFAR:,} test images and "
+            f"{CPU_SEEDS_CIFAR} seeds.",
+        ),
+        "paper": ProbePreset(
+            3, "The learning rate is ours; ResNet-20 of width 16 stands for the paper's ResNets."
+        ),
+    },
+    claims=(
+        Claim("Of the MLP only the first layer is critical.", _only_the_first(MLP)),
+        Claim(
+            "With any layer drawn anew the network is destroyed.",
+            _drawn_anew((MLP, _VGGS[2], _RESNETS[2])),
+        ),
+        Claim("Deeper networks are more robust.", _deeper_is_more_robust(_DEPTHS)),
+        Claim(
+            "Distance from the start does not predict which layers matter (VGG-16). A small "
+            "sample cannot prove this: it is refuted or unclear.",
+            _no_prediction("CIFAR-10: VGG-16, batch norm recalibrate"),
+        ),
+        Claim("Ours: batch norm's policy decides what is critical (VGG).", _policy_decides(_VGGS)),
+        Claim(
+            "Ours: batch norm's policy decides what is critical (ResNet).",
+            _policy_decides(_RESNETS),
+        ),
+    ),
+    notes="The survey prints heatmaps, no numbers: there are none to set beside ours. A layer is "
+    "critical if its initial weights raise the test error by more than 5 points, which is our bar; "
+    "the mean rise over layers is our form of the survey's aggregate score.",
+    draw=_draw,
+)
+
+EXPERIMENTS = (LAYERS,)

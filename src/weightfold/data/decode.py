@@ -99,7 +99,7 @@ def square(images: Tensor, size: int) -> Tensor:
 
 def scaled_pixels(height: int, width: int, size: int) -> int:
     """Pixels of an image of `height` x `width` when its shorter side is `size`."""
-    return size * size * max(height, width) // max(1, min(height, width))
+    return size * size * max(height, width) // min(height, width)
 
 
 def count_pixels(data: bytes, *, size: int, max_pixels: int = MAX_PIXELS) -> int:
@@ -107,8 +107,8 @@ def count_pixels(data: bytes, *, size: int, max_pixels: int = MAX_PIXELS) -> int
 
     Args:
         data: The whole file.
-        size: To which the shorter side will be scaled, which makes a thin image a large one.
-        max_pixels: Most that are taken.
+        size: As in `decode`.
+        max_pixels: As there.
 
     Returns:
         Width times height as stored, or as scaled where that is more.
@@ -116,17 +116,27 @@ def count_pixels(data: bytes, *, size: int, max_pixels: int = MAX_PIXELS) -> int
     Raises:
         UndecodableImage: No image of a known format, or one of more than `max_pixels`.
     """
-    with _explained(max_pixels), Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        _check_pixels(image, size, max_pixels)
-        return max(image.width * image.height, scaled_pixels(image.height, image.width, size))
+    with _opened(io.BytesIO(data), max_pixels) as image:
+        return _checked_pixels(image, size, max_pixels)
+
+
+def _decoded(file: IO[bytes], channels: int, size: int | None, max_pixels: int) -> Tensor:
+    with _opened(file, max_pixels) as image:
+        _checked_pixels(image, size, max_pixels)
+        deep = _is_deep(image)
+        image.load()
+        turn = _TURNS.get(_orientation(image))
+        upright = image if turn is None else image.transpose(turn)
+        return _tensor(_high_byte(upright) if deep else upright, channels)
 
 
 @contextmanager
-def _explained(max_pixels: int) -> Iterator[None]:
-    """Inside, whatever Pillow raises becomes an UndecodableImage that says what is wrong."""
+def _opened(file: IO[bytes], max_pixels: int) -> Iterator[ImageFile.ImageFile]:
+    """The image with its header read; what goes wrong inside is an `UndecodableImage`."""
     # On bytes made to hurt, Pillow raises nearly anything (SyntaxError, struct.error, KeyError...).
     try:
-        yield
+        with Image.open(file, formats=FORMATS) as image:
+            yield image
     except UndecodableImage:
         raise
     except UnidentifiedImageError as error:
@@ -141,28 +151,21 @@ def _explained(max_pixels: int) -> Iterator[None]:
         raise UndecodableImage(f"the image is damaged or cut short ({error})") from error
 
 
-def _decoded(file: IO[bytes], channels: int, size: int | None, max_pixels: int) -> Tensor:
-    with _explained(max_pixels), Image.open(file, formats=FORMATS) as image:
-        _check_pixels(image, size, max_pixels)
-        deep = _is_deep(image)
-        image.load()
-        turn = _TURNS.get(_orientation(image))
-        upright = image if turn is None else image.transpose(turn)
-        return _tensor(_high_byte(upright) if deep else upright, channels)
-
-
-def _check_pixels(image: Image.Image, size: int | None, max_pixels: int) -> None:
-    """Refuse an image by the width and height in its header."""
-    if image.width * image.height > max_pixels:
+def _checked_pixels(image: Image.Image, size: int | None, max_pixels: int) -> int:
+    """Pixels by the width and height in the header, as stored or scaled; too many are refused."""
+    stored = image.width * image.height
+    if stored > max_pixels:
         raise UndecodableImage(
             f"the image has {image.width} x {image.height} pixels; at most {max_pixels} are taken; "
             "scale it down"
         )
-    if size is not None and scaled_pixels(image.height, image.width, size) > max_pixels:
+    scaled = 0 if size is None else scaled_pixels(image.height, image.width, size)
+    if scaled > max_pixels:
         raise UndecodableImage(
-            f"the image has {image.width} x {image.height} pixels, and would have more than "
-            f"{max_pixels} with its shorter side scaled to {size}; crop it"
+            f"the image has {image.width} x {image.height} pixels, and {scaled} with its shorter "
+            f"side scaled to {size}; at most {max_pixels} are taken; crop it"
         )
+    return max(stored, scaled)
 
 
 def _is_deep(image: ImageFile.ImageFile) -> bool:

@@ -1,7 +1,6 @@
 """Files that appear whole or not at all, folders with one writer at a time, errors with a path."""
 
 import csv
-import errno
 import glob
 import io
 import json
@@ -32,10 +31,6 @@ READS = 100
 _TEMPORARY = re.compile(r"\..*\.(?P<host>[A-Za-z0-9]*)-(?P<process>\d+)-\w+\.tmp")
 _FORMERLY = re.compile(r"\..+\.(?P<process>\d+)\.tmp")
 """Names of temporary files, of this version and of earlier ones."""
-
-_OF_RUST = re.compile(r"\(os error (\d+)\)")
-_OF_TORCH = re.compile(r"unexpected pos|PytorchStreamWriter failed")
-"""What safetensors and torch say when they cannot write."""
 
 
 class FolderLockedError(FileExistsError):
@@ -71,10 +66,9 @@ def temporary_folder(path: Path) -> Iterator[Path]:
         OSError: As for `replacing`.
     """
     beginning = f"{_beginning(path)}{os.getpid()}-"
-    with (
-        explained(path, "writing", path.parent),
-        TemporaryDirectory(dir=path.parent, prefix=beginning, suffix=".tmp") as folder,
-    ):
+    with explained(path, "writing", path.parent):
+        made = TemporaryDirectory(dir=path.parent, prefix=beginning, suffix=".tmp")
+    with made as folder, explained(path, "writing", Path(folder)):
         yield Path(folder)
     _sweep(path.parent, _beginning(path))
 
@@ -97,8 +91,7 @@ def explained(path: Path, doing: str, *inside: Path) -> Iterator[None]:
         *inside: Temporary files, and folders of such, that are not to be named.
 
     Raises:
-        OSError: In place of one that names nothing, or `path`, or what is `inside`; and of what
-            torch and safetensors raise where they cannot write.
+        OSError: In place of one that names nothing, or `path`, or what is `inside`.
     """
     try:
         yield
@@ -110,23 +103,6 @@ def explained(path: Path, doing: str, *inside: Path) -> Iterator[None]:
             if named != path and not {named, *named.parents} & {*inside}:
                 raise
         raise OSError(error.errno, f"{error.strerror} while {doing}", str(path)) from error
-    except Exception as error:
-        if (number := _number(error)) is None:
-            raise
-        raise OSError(number, f"{os.strerror(number)} while {doing}", str(path)) from error
-
-
-def _number(error: Exception) -> int | None:
-    """The errno behind what torch or safetensors raised; None if they failed for another reason."""
-    if found := _OF_RUST.search(str(error)):
-        return int(found[1])
-    if not _OF_TORCH.search(str(error)):
-        return None
-    cause: BaseException | None = error
-    while (cause := cause.__cause__ or cause.__context__) is not None:
-        if isinstance(cause, OSError) and cause.errno is not None:
-            return cause.errno
-    return errno.EIO
 
 
 @contextmanager

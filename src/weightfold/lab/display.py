@@ -55,10 +55,14 @@ class Display:
             task = self._tasks[cell]
             self._bars.update(task, completed=now.completed, total=now.total, text=now.text)
 
-    def end(self, cell: AnyCell, *, failed: bool) -> None:
-        """It is finished or has failed."""
+    def put_off(self, cell: AnyCell) -> None:
+        """It is tried again later: another process is training it."""
         if cell in self._tasks:
             self._bars.remove_task(self._tasks.pop(cell))
+
+    def end(self, cell: AnyCell, *, failed: bool) -> None:
+        """It is finished or has failed."""
+        self.put_off(cell)
         if failed:
             self._bars.console.print(f"failed: {cell.folder}", markup=False)
         else:

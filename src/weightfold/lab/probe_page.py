@@ -198,8 +198,8 @@ def _reasons(results: ProbeResults, lines: list[ProbeLine]) -> Table:
 def _figure(results: ProbeResults, folder: Path) -> Path | None:
     """The figure above all, once something is finished."""
     path = folder / "figure.png"
-    path.unlink(missing_ok=True)
     if not any(map(results.records, results.outcomes)):
+        path.unlink(missing_ok=True)
         return None
     (results.experiment.draw or draw_first_measure)(results, path)
     return path

@@ -90,10 +90,12 @@ class Train:
 
         from weightfold.cli.domains.study import Study
         from weightfold.domains.page import results_table, write_study
+        from weightfold.files import locked
 
         study = Study.of(self)
-        outcomes = study.train()
-        page = write_study(outcomes, self.folder, title=study.title, asked=study.asked)
+        with locked(self.folder):
+            outcomes = study.train()
+            page = write_study(outcomes, self.folder, title=study.title, asked=study.asked)
         Console().print(results_table(outcomes))
         for bundle in study.bundles:
             print(f"bundle: {bundle}")

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from weightfold.files import replacing
+from weightfold.files import BRIEFLY, locked, replacing
 from weightfold.probes.tickets.prune import Masks
 
 _NAME = re.compile(r"mask-level-(\d+)-seed-(\d+)\.safetensors")
@@ -20,11 +20,11 @@ def write_masks(
     starts: Mapping[int, Mapping[str, Tensor]],
 ) -> None:
     """Write what `LotteryTicket.save_masks` says."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for (level, seed), tensors in masks.items():
-        _write(folder / f"mask-level-{level:02}-seed-{seed}.safetensors", tensors)
-    for seed, tensors in starts.items():
-        _write(folder / f"start-seed-{seed}.safetensors", tensors)
+    with locked(folder, BRIEFLY):
+        for (level, seed), tensors in masks.items():
+            _write(folder / f"mask-level-{level:02}-seed-{seed}.safetensors", tensors)
+        for seed, tensors in starts.items():
+            _write(folder / f"start-seed-{seed}.safetensors", tensors)
 
 
 def load_masks(folder: Path) -> dict[tuple[int, int], Masks]:

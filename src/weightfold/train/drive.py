@@ -2,9 +2,11 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from multiprocessing import active_children
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
@@ -162,11 +164,27 @@ def run(
         if (history := _finished(job, net, resume)) is not None:
             return history  # by another process, just now
         home = next((p.device for p in net.parameters()), torch.device("cpu"))
-        fabric.launch(partial(_run, job=job), net)
+        with _ending_children():
+            fabric.launch(partial(_run, job=job), net)
         net.to(home)
         if devices > 1:
             checkpoint.load_weights(net, job.folder / checkpoint.LAST_WEIGHTS)
         return checkpoint.load_history(job.folder / checkpoint.HISTORY, job.history_type)
+
+
+@contextmanager
+def _ending_children() -> Iterator[None]:
+    """Where the block raises, processes started in it are ended: none trains in a free folder."""
+    before = active_children()
+    try:
+        yield
+    except BaseException:
+        started = [process for process in active_children() if process not in before]
+        for process in started:
+            process.terminate()
+        for process in started:
+            process.join()
+        raise
 
 
 def _finished(job: Job[H], net: nn.Module, resume: bool) -> H | None:

@@ -5,8 +5,8 @@ import resource
 import secrets
 import signal
 import socket
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -144,11 +144,8 @@ def test_a_second_writer_is_refused_at_once_or_after_a_while(tmp_path):
             assert kind == "OSError" and f"folder={str(tmp_path)!r}" in message
         with pytest.raises(FolderLockedError):
             second()
-        refused = []
-        thread = threading.Thread(target=lambda: refused.append(pytest.raises(Exception, second)))
-        thread.start()
-        thread.join()
-        assert refused[0].type is FolderLockedError
+        with ThreadPoolExecutor() as threads, pytest.raises(FolderLockedError):
+            threads.submit(second).result()
     assert second() == "inside" and in_a_process(second) == "inside"
 
 

@@ -3,10 +3,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from weightfold.probes.finding import RESULT, read_record, write_finding
-from weightfold.probes.tickets import LotteryTicket, load_masks, lottery_ticket
+from weightfold.probes.tickets import LotteryTicket, load_masks, load_starts, lottery_ticket
 from weightfold.probes.tickets.outcomes import Outcome, Outcomes
 
 
@@ -137,7 +137,7 @@ def test_masks_are_saved_and_loaded(samples, net_of_seed, tmp_path):
     for at, tensors in masks.items():
         for name, mask in tensors.items():
             assert torch.equal(mask, finding.masks[at][name])
-    start = load_file(tmp_path / "masks" / "start-seed-3.safetensors")
+    start = load_starts(tmp_path / "masks")[3]
     assert torch.equal(start["0.weight"], finding.starts[3]["0.weight"])
     with pytest.raises(ValueError, match="this finding has no masks"):
         made().save_masks(tmp_path)

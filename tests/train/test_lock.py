@@ -37,12 +37,16 @@ def same_weights(one, other):
 
 def test_two_trainers_and_a_reader(train, two_writers, tmp_path):
     keys = set(train(tmp_path / "alone").state_dict())
-    folder = tmp_path / "run"
+    folder, epochs = tmp_path / "run", FORK.Value("i", 0)
+
+    def count(row):
+        with epochs.get_lock():
+            epochs.value += 1
 
     def trainer():
         while finished(folder) is None:
             try:
-                train(folder)
+                train(folder, count)
             except FolderLockedError:
                 continue
 
@@ -56,6 +60,7 @@ def test_two_trainers_and_a_reader(train, two_writers, tmp_path):
 
     two_writers([trainer, trainer], read, [True])
     assert same_weights(folder, tmp_path / "alone")
+    assert epochs.value == 6
     assert len(json.loads((folder / "run.json").read_text())["sessions"]) == 1
     assert not (folder / ".lock").exists()
 

@@ -19,6 +19,7 @@ from weightfold.core.store import MANIFEST
 from weightfold.domains.bundle import Bundle
 from weightfold.domains.net import SharedNet
 from weightfold.domains.train import Joint, fit_domains
+from weightfold.files import foreign
 
 
 def add_domain(asked: Add) -> None:
@@ -122,7 +123,7 @@ def _stay(module: nn.Module, mode: bool = True) -> nn.Module:
 
 def _files(folder: Path) -> dict[str, str]:
     """Name -> hash, of all files but the manifest."""
-    return {p.name: _digest(p) for p in sorted(folder.iterdir()) if p.name != MANIFEST}
+    return {path.name: _digest(path) for path in foreign(folder) if path.name != MANIFEST}
 
 
 def _report(bundle: Bundle, name: str, before: dict[str, str]) -> None:

@@ -145,6 +145,13 @@ def test_masks_are_saved_and_loaded(samples, net_of_seed, tmp_path):
         load_masks(tmp_path)
     finding.save_masks(tmp_path / "again")
     assert load_masks(tmp_path / "again").keys() == masks.keys()
+    start = next((tmp_path / "again").glob("start-*"))
+    start.write_bytes(start.read_bytes()[:-1])
+    assert load_masks(tmp_path / "again").keys() == masks.keys()
+    with pytest.raises(ValueError, match=start.name):
+        load_starts(tmp_path / "again")
+    save_file({"w": torch.ones(2) > 0}, tmp_path / "mask-level-02-seed-7.safetensors")
+    assert load_masks(tmp_path).keys() == {(2, 7)}, "of an earlier version, without an index"
     save_file({"w": torch.ones(2)}, tmp_path / "mask-level-01-seed-0.safetensors")
     with pytest.raises(ValueError, match=r"tensor 'w' is torch\.float32; a mask is torch\.bool"):
         load_masks(tmp_path)

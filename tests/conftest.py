@@ -19,14 +19,14 @@ def at_once(*works: Callable[[], None]) -> None:
 
     def run(work):
         torch.set_num_threads(1)
-        start.wait(60)
+        start.wait(600)
         work()
 
     processes = [FORK.Process(target=run, args=(work,)) for work in works]
     for process in processes:
         process.start()
     for process in processes:
-        process.join(120)
+        process.join(600)
     codes = [process.exitcode for process in processes]
     for process in processes:
         process.kill()

@@ -48,8 +48,8 @@ def in_a_process(call):
 
     process = FORK.Process(target=run)
     process.start()
-    found = ours.recv() if ours.poll(60) else None
-    process.join(10)
+    found = ours.recv() if ours.poll(600) else None
+    process.join()
     return found
 
 
@@ -102,7 +102,7 @@ def test_what_a_killed_writer_left_is_swept_by_the_next(tmp_path):
 
     process = FORK.Process(target=killed)
     process.start()
-    process.join(60)
+    process.join()
     assert process.exitcode == -signal.SIGKILL
     assert len(named(tmp_path)) == 2
     write_json(tmp_path / "b.json", {})
@@ -173,7 +173,7 @@ def test_a_killed_writer_holds_no_lock(tmp_path):
 
     process = FORK.Process(target=killed)
     process.start()
-    process.join(60)
+    process.join()
     assert named(tmp_path) == {LOCK} and not foreign(tmp_path)
     with locked(tmp_path):
         pass
@@ -206,7 +206,7 @@ def test_only_one_of_many_is_inside(tmp_path):
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join()
     assert [process.exitcode for process in processes] == [0] * 3
     assert not list((tmp_path / "folder").iterdir())
 

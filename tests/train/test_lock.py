@@ -80,7 +80,7 @@ def test_a_second_trainer_is_refused_until_the_first_is_killed(train, tmp_path):
 
     process = FORK.Process(target=first)
     process.start()
-    assert begun.wait(60)
+    assert begun.wait(600)
     try:
         before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
         with pytest.raises(FolderLockedError, match=f"folder='{folder}'"):

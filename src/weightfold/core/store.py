@@ -21,7 +21,7 @@ from torch import Tensor, nn
 import weightfold
 from weightfold.core.chart import Chart
 from weightfold.core.charted import Charted, check_state
-from weightfold.files import replacing, write_json
+from weightfold.files import BRIEFLY, foreign, locked, replacing, settled, write_json
 
 FORMAT = 2
 MANIFEST = "manifest.json"
@@ -42,15 +42,17 @@ def save(net: nn.Module, folder: str | Path) -> None:
         folder: Made if missing.
 
     Raises:
-        FileExistsError: The folder holds files, and no earlier save.
+        FileExistsError: The folder holds files, and no earlier save; or another process writes
+            into it for more than ten seconds.
+        OSError: The disk is full or read-only, ...; the message names the file.
         TypeError: A chart's configuration (what is told about a domain) is not of JSON values.
         ValueError: A part's name does not do for a file.
     """
     folder = Path(folder)
-    foreign = [f for f in folder.glob("*") if not f.name.lstrip(".").startswith(OWN_NAMES)]
-    if foreign and not (folder / MANIFEST).exists():
+    others = [file for file in foreign(folder) if not file.name.startswith(OWN_NAMES)]
+    if others and not (folder / MANIFEST).exists():
         raise FileExistsError(
-            f"folder={str(folder)!r} holds files that are no saved net, e.g. {foreign[0].name!r}; "
+            f"folder={str(folder)!r} holds files that are no saved net, e.g. {others[0].name!r}; "
             "give a new or empty folder"
         )
     tensors, groups, aliases = contents(net)
@@ -58,10 +60,10 @@ def save(net: nn.Module, folder: str | Path) -> None:
         json.dumps(charts := levels(net))
     except TypeError as error:
         raise TypeError(f"a chart's configuration is not of JSON values: {error}") from error
-    folder.mkdir(parents=True, exist_ok=True)
-    shared = write_tensors(folder, SHARED if groups else WHOLE, tensors)
-    parts = {p: write_part(folder, p, own, shared["sha256"]) for p, own in groups.items()}
-    write_manifest(folder, {**shared, "aliases": aliases}, parts, charts)
+    with locked(folder, BRIEFLY):
+        shared = write_tensors(folder, SHARED if groups else WHOLE, tensors)
+        parts = {p: write_part(folder, p, own, shared["sha256"]) for p, own in groups.items()}
+        write_manifest(folder, {**shared, "aliases": aliases}, parts, charts)
 
 
 def contents(
@@ -161,7 +163,7 @@ def write_manifest(
     """Put a save in force: rename the manifest, then remove the files that it does not name.
 
     Args:
-        folder: Of the save.
+        folder: Of the save, locked.
         tensors: The shared file: "file", "sha256", "aliases".
         parts: Part -> "file", "sha256".
         levels: As `levels` gives them.
@@ -177,8 +179,8 @@ def write_manifest(
     write_json(folder / MANIFEST, manifest)
     named = {tensors["file"], *(part["file"] for part in parts.values())}
     for file in folder.iterdir():
-        own = file.name.lstrip(".").startswith(OWN_NAMES)
-        if own and file.suffix in (".safetensors", ".tmp") and file.name not in named:
+        own = file.name.startswith(OWN_NAMES)
+        if own and file.suffix == ".safetensors" and file.name not in named:
             file.unlink(missing_ok=True)
 
 
@@ -195,6 +197,8 @@ def levels(net: nn.Module) -> list[list[dict[str, Any]]]:
 def load(folder: str | Path, model: nn.Module) -> nn.Module:
     """Load what `save` wrote, over a model of the same architecture.
 
+    A folder that another process is saving into gives the earlier net or the later one, whole.
+
     Args:
         folder: A folder written by `save`.
         model: A plain module of the architecture that was charted; left unchanged.
@@ -207,8 +211,13 @@ def load(folder: str | Path, model: nn.Module) -> nn.Module:
         ValueError: A file is truncated, changed, of a later format, or belongs to another save.
         KeyError: The weights are of another architecture; the message lists the keys.
     """
-    manifest = read_manifest(folder)
-    return rebuild(folder, model, manifest["levels"], read_state(folder, manifest))
+
+    def read() -> tuple[dict[str, Any], dict[str, Tensor]]:
+        manifest = read_manifest(folder)
+        return manifest, read_state(folder, manifest)
+
+    manifest, state = settled(Path(folder) / MANIFEST, read)
+    return rebuild(folder, model, manifest["levels"], state)
 
 
 def rebuild(

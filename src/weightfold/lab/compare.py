@@ -15,7 +15,7 @@ from torch import nn
 from weightfold.data import Dataset, load
 from weightfold.export import accuracy as runner_accuracy
 from weightfold.export import onnx_runner, to_onnx
-from weightfold.files import write_json
+from weightfold.files import foreign, locked, write_json
 from weightfold.lab.cell import Cell, build
 from weightfold.lab.compare_page import write_all
 from weightfold.lab.comparison import Comparison, Deployed, Result
@@ -66,7 +66,7 @@ def compare(
 
     Raises:
         FileExistsError: The folder holds another comparison (the message says what differs), or
-            other files.
+            other files; or another process compares in it.
         ValueError: A spec is wrong, or variants or seeds are too few or repeat.
         CellsFailed: A training failed.
     """
@@ -82,32 +82,31 @@ def compare(
         "match": match,
         "recipe": json.loads(json.dumps(asdict(recipe))),
     }
-    goes_on = check_same(configuration, folder)
-    if not goes_on and folder.exists() and any(folder.iterdir()):
+    if not check_same(configuration, folder) and foreign(folder):
         raise FileExistsError(
             f"folder={str(folder)!r} holds files that are no comparison; give a new or empty one"
         )
     dataset = load(data, data_root)
     nets = {v: build(Cell(model, v, data, recipe, seeds[0]), dataset) for v in variants}
-    with _threads_of(jobs):
-        started, times = _begin(folder, configuration, goes_on, nets, dataset, recipe)
-    epochs = _epochs(recipe.epochs, times, match)
-    cells = {
-        (variant, seed): Cell(model, variant, data, stretched(recipe, epochs[variant]), seed)
-        for seed in seeds
-        for variant in variants
-    }
-    trained = run_cells(
-        list(cells.values()), folder / "runs", data_root=data_root, jobs=jobs, progress=progress
-    )
-    histories = {v: tuple(trained[cells[v, seed]] for seed in seeds) for v in variants}
-    results = tuple(_result(v, nets, histories, times) for v in variants)
-    best = max(results, key=lambda result: result.last.mean).variant
-    shipped = _deploy(cells[best, seeds[0]], folder, dataset)
-    comparison = Comparison(configuration, started, results, histories, shipped)
-
-    write_all(comparison, folder)
-    return comparison
+    with locked(folder):
+        with _threads_of(jobs):
+            started, times = _begin(folder, configuration, nets, dataset, recipe)
+        epochs = _epochs(recipe.epochs, times, match)
+        cells = {
+            (variant, seed): Cell(model, variant, data, stretched(recipe, epochs[variant]), seed)
+            for seed in seeds
+            for variant in variants
+        }
+        trained = run_cells(
+            list(cells.values()), folder / "runs", data_root=data_root, jobs=jobs, progress=progress
+        )
+        histories = {v: tuple(trained[cells[v, seed]] for seed in seeds) for v in variants}
+        results = tuple(_result(v, nets, histories, times) for v in variants)
+        best = max(results, key=lambda result: result.last.mean).variant
+        shipped = _deploy(cells[best, seeds[0]], folder, dataset)
+        comparison = Comparison(configuration, started, results, histories, shipped)
+        write_all(comparison, folder)
+        return comparison
 
 
 def step_seconds(
@@ -175,7 +174,6 @@ def stretched(recipe: Recipe, epochs: int) -> Recipe:
 def _begin(
     folder: Path,
     configuration: dict[str, Any],
-    goes_on: bool,
     nets: Mapping[str, nn.Module],
     dataset: Dataset,
     recipe: Recipe,
@@ -183,11 +181,10 @@ def _begin(
     """Measure step times, once a comparison; note them and this session in run.json."""
     path = folder / checkpoint.RUN
     record: dict[str, Any] = {"configuration": configuration, "sessions": []}
-    if goes_on:
+    if check_same(configuration, folder):
         record = json.loads(path.read_text(encoding="utf-8"))
     else:
         record["step_seconds"] = step_seconds(nets, dataset, recipe)
-        folder.mkdir(parents=True, exist_ok=True)
     record["sessions"].append(session(_device()))
     write_json(path, record)
     return record["sessions"][-1], record["step_seconds"]

@@ -55,11 +55,19 @@ class Display:
             task = self._tasks[cell]
             self._bars.update(task, completed=now.completed, total=now.total, text=now.text)
 
+    def put_off(self, cell: AnyCell) -> None:
+        """It is tried again later: another process is training it."""
+        self._remove(cell)
+        self._bars.console.print(f"waits for another process: {cell.folder}", markup=False)
+
     def end(self, cell: AnyCell, *, failed: bool) -> None:
         """It is finished or has failed."""
-        if cell in self._tasks:
-            self._bars.remove_task(self._tasks.pop(cell))
+        self._remove(cell)
         if failed:
             self._bars.console.print(f"failed: {cell.folder}", markup=False)
         else:
             self._bars.advance(self._all)
+
+    def _remove(self, cell: AnyCell) -> None:
+        if cell in self._tasks:
+            self._bars.remove_task(self._tasks.pop(cell))

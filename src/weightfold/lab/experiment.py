@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
+from weightfold.files import locked
 from weightfold.lab.declare import PRESETS, Experiment
 from weightfold.lab.domains_declare import DomainsExperiment
 from weightfold.lab.domains_pruning import PruningExperiment
@@ -15,6 +16,8 @@ from weightfold.lab.probe_declare import ProbeExperiment
 AnyExperiment = Experiment | DomainsExperiment | PruningExperiment | ProbeExperiment
 
 RUNS = "runs"
+PAGE_SECONDS = 300.0
+"""That a page waits for another process that writes it; drawing it takes seconds."""
 RESULTS = "results.json"
 
 
@@ -137,7 +140,8 @@ def report_experiment(
     where = folder / RUNS if runs is None else runs
     slug = "".join(c if c.isalnum() else "-" for c in f"{preset}-{data}") if data else preset
     asked = {"name": name, "preset": preset, "seeds": seeds, "data": data}
-    return experiment(name).write(preset, where, folder / name / slug, asked=asked)
+    with locked(folder / name / slug, PAGE_SECONDS):
+        return experiment(name).write(preset, where, folder / name / slug, asked=asked)
 
 
 def report(folder: Path, *, runs: Path | None = None) -> list[Path]:

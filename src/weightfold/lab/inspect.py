@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from weightfold.data.samples import Data, Samples, as_samples
-from weightfold.files import write_json
+from weightfold.files import locked, write_json
 from weightfold.lab.inspect_page import TITLES, write_inspection
 from weightfold.lab.inspect_plan import DEMANDS, Demand, Pace, Sizes, fit
 from weightfold.lab.probe_cell import measure_in, read_finding
@@ -87,7 +87,8 @@ def inspect(
         progress: Show a bar for the probe that is running.
 
     Raises:
-        FileExistsError: The folder holds the inspection of another network or other data.
+        FileExistsError: The folder holds the inspection of another network or other data, or
+            another process inspects in it.
         TypeError: `model` or `data` is no such thing.
         ValueError: `minutes` is not above 0, or the data has one class.
     """
@@ -106,7 +107,7 @@ def inspect(
         device = str(torch.accelerator.current_accelerator(check_available=True) or "cpu")
     folder = Path(folder)
     configuration = {"inspected": about}
-    there = check_same(configuration, folder)
+    check_same(configuration, folder)
     end = monotonic() + 60 * minutes
     run = _Run(
         model=model,
@@ -118,12 +119,13 @@ def inspect(
         end=end,
         deadline=end + 60 * minutes * (GRACE - 1),
     )
-    path = folder / PLAN
-    plan = json.loads(path.read_text(encoding="utf-8")) if there and path.exists() else {}
-    run.begin(plan, 60 * minutes)
-    write_json(folder / RUN, {"configuration": configuration})
-    run.all()
-    return Inspection(run.findings, run.left_out, run.write_page())
+    with locked(folder):
+        there, path = check_same(configuration, folder), folder / PLAN
+        plan = json.loads(path.read_text(encoding="utf-8")) if there and path.exists() else {}
+        run.begin(plan, 60 * minutes)
+        write_json(folder / RUN, {"configuration": configuration})
+        run.all()
+        return Inspection(run.findings, run.left_out, run.write_page())
 
 
 @dataclass
@@ -157,7 +159,6 @@ class _Run:
             tell(Progress(1, 2, "learning rate"))
             self.lr = plan["lr"] if plan else self._learning_rate(0.05 * seconds)
             tell(Progress(2, 2))
-        self.folder.mkdir(parents=True, exist_ok=True)
         self.write_plan()
 
     def _learning_rate(self, seconds: float) -> float | None:

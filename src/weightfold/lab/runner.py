@@ -15,6 +15,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+from weightfold.files import FolderLockedError, locked
 from weightfold.lab.cell import AnyCell, run
 from weightfold.lab.display import Display
 from weightfold.train.progress import Progress
@@ -54,8 +55,9 @@ def run_cells(
     """Train cells, each in its folder below `root`; finished ones are read, not trained again.
 
     What a cell needs (its teacher) is trained before it, once. A cell that fails does not keep the
-    others from running. Stopped by Ctrl-C, or in any other way, the same call goes on where it
-    was, within a cell after its last whole epoch.
+    others from running. One that another process is training is waited for, after the others. So
+    may several calls share a folder. Stopped by Ctrl-C, or in any other way, the same call goes on
+    where it was, within a cell after its last whole epoch.
 
     Args:
         cells: What to train; equal ones are run once.
@@ -84,15 +86,23 @@ def run_cells(
             for cell in [cell for cell in waiting if cell.before in failed]:
                 failed[cell] = RuntimeError(f"its {cell.before.folder} failed")  # type: ignore[union-attr]
                 waiting.remove(cell)
-            if not waiting:
-                continue
             train = _in_this_process if jobs == 1 else partial(_in_workers, jobs=jobs)
-            for cell, outcome in train(waiting, root, data_root, display):
-                display.end(cell, failed=isinstance(outcome, Exception))
-                if isinstance(outcome, Exception):
-                    failed[cell] = outcome
-                else:
-                    done[cell] = outcome
+            while waiting:
+                busy = []
+                for cell, outcome in train(waiting, root, data_root, display):
+                    if isinstance(outcome, FolderLockedError):
+                        display.put_off(cell)
+                        busy.append(cell)
+                        continue
+                    display.end(cell, failed=isinstance(outcome, Exception))
+                    if isinstance(outcome, Exception):
+                        failed[cell] = outcome
+                    else:
+                        done[cell] = outcome
+                waiting = busy
+                if busy:
+                    with locked(root / busy[0].folder, wait=-1):
+                        pass
     if failed:
         raise CellsFailed(failed, done)
     return {cell: done[cell] for cell in cells}

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -26,7 +25,7 @@ from weightfold.export.domains.layers import Joined, layer_of
 from weightfold.export.domains.routed import lowered
 from weightfold.export.extras import need
 from weightfold.export.runners import onnx_runner
-from weightfold.files import write_json
+from weightfold.files import BRIEFLY, locked, temporary_folder, write_json
 from weightfold.methods.share.net import SharedNet
 
 INDEX = "domains.json"
@@ -87,8 +86,8 @@ def to_onnx_per_domain(
     examples = _examples(shared, example_input)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder, prefix=".export.") as temporary:
-        writer = _Writer(shared, Path(temporary))
+    with temporary_folder(folder / INDEX) as temporary:
+        writer = _Writer(shared, temporary)
         differences = {}
         for name, example in examples.items():
             path = writer.write(name, example)
@@ -97,7 +96,8 @@ def to_onnx_per_domain(
             check_differences(path.name, found, tolerance)
             differences[name] = max(found.values())
         index = writer.index()
-        _publish(Path(temporary), folder, index)
+        with locked(folder, BRIEFLY):
+            _publish(temporary, folder, index)
     files = index["domains"]
     return PerDomainReport(
         folder=str(folder),

@@ -69,6 +69,11 @@ def test_many_large_images_are_refused_before_any_is_unpacked(engine, monkeypatc
     assert post(engine, limits, files=files).status_code == 200
 
 
+def test_a_domain_of_images_larger_than_those_taken_is_refused_at_the_start(engine):
+    with pytest.raises(ValueError, match=r"'birds' takes images of 16 x 16, more than .*=255"):
+        make_app(engine, Limits(max_pixels=255))
+
+
 def test_so_many_pixels_at_once_and_no_more(monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 8)
     lock, now, most = threading.Lock(), [0], [0]

@@ -15,6 +15,8 @@ Its policy, as torchvision's loader where nothing else is said:
 """
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -100,16 +102,42 @@ def scaled_pixels(height: int, width: int, size: int) -> int:
     return size * size * max(height, width) // min(height, width)
 
 
+def count_pixels(data: bytes, *, size: int, max_pixels: int = MAX_PIXELS) -> int:
+    """Pixels that decoding an image file takes, by its header; nothing is unpacked.
+
+    Args:
+        data: The whole file.
+        size: As in `decode`; it makes a thin image a large one.
+        max_pixels: As in `decode`.
+
+    Returns:
+        Width times height as stored, or as scaled where that is more.
+
+    Raises:
+        UndecodableImage: No image of a known format, or one of too many pixels.
+    """
+    with _opened(io.BytesIO(data), size, max_pixels) as image:
+        scaled = scaled_pixels(image.height, image.width, size)
+        return max(image.width * image.height, scaled)
+
+
 def _decoded(file: IO[bytes], channels: int, size: int | None, max_pixels: int) -> Tensor:
+    with _opened(file, size, max_pixels) as image:
+        deep = _is_deep(image)
+        image.load()
+        turn = _TURNS.get(_orientation(image))
+        upright = image if turn is None else image.transpose(turn)
+        return _tensor(_high_byte(upright) if deep else upright, channels)
+
+
+@contextmanager
+def _opened(file: IO[bytes], size: int | None, max_pixels: int) -> Iterator[ImageFile.ImageFile]:
+    """An image of not too many pixels, whose errors inside tell what is wrong with it."""
     # On bytes made to hurt, Pillow raises nearly anything (SyntaxError, struct.error, KeyError...).
     try:
         with Image.open(file, formats=FORMATS) as image:
             _check_pixels(image, size, max_pixels)
-            deep = _is_deep(image)
-            image.load()
-            turn = _TURNS.get(_orientation(image))
-            upright = image if turn is None else image.transpose(turn)
-            return _tensor(_high_byte(upright) if deep else upright, channels)
+            yield image
     except UndecodableImage:
         raise
     except UnidentifiedImageError as error:

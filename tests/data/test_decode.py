@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps, TiffImagePlugin
 
-from weightfold.data.decode import ENDINGS, FORMATS, MAX_PIXELS, UndecodableImage, decode
+from weightfold.data.decode import (
+    ENDINGS,
+    FORMATS,
+    MAX_PIXELS,
+    UndecodableImage,
+    count_pixels,
+    decode,
+)
 
 RANDOM = np.random.default_rng(0)
 PIXELS = RANDOM.integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -132,6 +139,19 @@ def test_a_long_strip_is_not_scaled_up_to_gigabytes():
     with pytest.raises(UndecodableImage, match=r"100000 x 1 pixels.* scaled to 64"):
         read(data, size=64)
     assert read(data, size=8).shape == (8, 8, 3)
+    assert count_pixels(data, size=8) == 6_400_000
+    with pytest.raises(UndecodableImage, match=r"409600000 with its shorter side scaled to 64"):
+        count_pixels(data, size=64)
+
+
+def test_pixels_are_counted_by_the_header():
+    data = saved(Image.new("L", (300, 200)), "PNG")
+    assert count_pixels(data[:60], size=100) == 60_000
+    assert count_pixels(data, size=400) == 240_000
+    with pytest.raises(UndecodableImage, match="at most 59999"):
+        count_pixels(data, size=100, max_pixels=59_999)
+    with pytest.raises(UndecodableImage, match="not an image"):
+        count_pixels(b"none", size=100)
 
 
 def test_a_path_that_is_no_file_is_refused(tmp_path):

@@ -45,7 +45,7 @@ def test_pixels_of_a_header(kind):
 def test_a_thin_image_counts_as_it_is_scaled():
     """1 x 3,000 pixels, the shorter side scaled to 16, are 16 x 48,000."""
     assert count_pixels(plain(3000, 1), size=16, max_pixels=768_000) == 768_000
-    with pytest.raises(UndecodableImage, match="more than 767999 with its shorter side"):
+    with pytest.raises(UndecodableImage, match="shorter side scaled to 16"):
         count_pixels(plain(3000, 1), size=16, max_pixels=767_999)
 
 

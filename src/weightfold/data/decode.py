@@ -107,22 +107,22 @@ def count_pixels(data: bytes, *, size: int, max_pixels: int = MAX_PIXELS) -> int
 
     Args:
         data: The whole file.
-        size: As in `decode`; it makes a thin image a large one.
-        max_pixels: As in `decode`.
+        size: As in `decode`.
+        max_pixels: As there.
 
     Returns:
         Width times height as stored, or as scaled where that is more.
 
     Raises:
-        UndecodableImage: No image of a known format, or one of too many pixels.
+        UndecodableImage: No image of a known format, or one of more than `max_pixels`.
     """
-    with _opened(io.BytesIO(data), size, max_pixels) as image:
-        scaled = scaled_pixels(image.height, image.width, size)
-        return max(image.width * image.height, scaled)
+    with _opened(io.BytesIO(data), max_pixels) as image:
+        return _checked_pixels(image, size, max_pixels)
 
 
 def _decoded(file: IO[bytes], channels: int, size: int | None, max_pixels: int) -> Tensor:
-    with _opened(file, size, max_pixels) as image:
+    with _opened(file, max_pixels) as image:
+        _checked_pixels(image, size, max_pixels)
         deep = _is_deep(image)
         image.load()
         turn = _TURNS.get(_orientation(image))
@@ -131,12 +131,11 @@ def _decoded(file: IO[bytes], channels: int, size: int | None, max_pixels: int) 
 
 
 @contextmanager
-def _opened(file: IO[bytes], size: int | None, max_pixels: int) -> Iterator[ImageFile.ImageFile]:
-    """An image of not too many pixels, whose errors inside tell what is wrong with it."""
+def _opened(file: IO[bytes], max_pixels: int) -> Iterator[ImageFile.ImageFile]:
+    """The image with its header read; what goes wrong inside is an `UndecodableImage`."""
     # On bytes made to hurt, Pillow raises nearly anything (SyntaxError, struct.error, KeyError...).
     try:
         with Image.open(file, formats=FORMATS) as image:
-            _check_pixels(image, size, max_pixels)
             yield image
     except UndecodableImage:
         raise
@@ -152,18 +151,21 @@ def _opened(file: IO[bytes], size: int | None, max_pixels: int) -> Iterator[Imag
         raise UndecodableImage(f"the image is damaged or cut short ({error})") from error
 
 
-def _check_pixels(image: Image.Image, size: int | None, max_pixels: int) -> None:
-    """Refuse an image by the width and height in its header."""
-    if image.width * image.height > max_pixels:
+def _checked_pixels(image: Image.Image, size: int | None, max_pixels: int) -> int:
+    """Pixels by the width and height in the header, as stored or scaled; too many are refused."""
+    stored = image.width * image.height
+    if stored > max_pixels:
         raise UndecodableImage(
             f"the image has {image.width} x {image.height} pixels; at most {max_pixels} are taken; "
             "scale it down"
         )
-    if size is not None and scaled_pixels(image.height, image.width, size) > max_pixels:
+    scaled = 0 if size is None else scaled_pixels(image.height, image.width, size)
+    if scaled > max_pixels:
         raise UndecodableImage(
-            f"the image has {image.width} x {image.height} pixels, and would have more than "
-            f"{max_pixels} with its shorter side scaled to {size}; crop it"
+            f"the image has {image.width} x {image.height} pixels, and {scaled} with its shorter "
+            f"side scaled to {size}; at most {max_pixels} are taken; crop it"
         )
+    return max(stored, scaled)
 
 
 def _is_deep(image: ImageFile.ImageFile) -> bool:

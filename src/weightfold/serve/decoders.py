@@ -1,4 +1,4 @@
-"""Threads that unpack images, so many pixels at once."""
+"""Threads that unpack uploaded images under a budget of pixels."""
 
 import asyncio
 import os

@@ -63,10 +63,9 @@ class Serve:
 
     def run(self) -> None:
         """Serve."""
-        with starting() as start:
+        with starting():
             engine, limits, serve = self._ready()
-            if not start.stopped:
-                serve(engine, host=self.host, port=self.port, limits=limits)
+            serve(engine, host=self.host, port=self.port, limits=limits)
 
     def _ready(self) -> "tuple[Engine, Limits, Callable[..., None]]":
         """The engine, what is taken on, and what serves."""

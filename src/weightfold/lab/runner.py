@@ -9,7 +9,6 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-from weightfold.data.registry import ROOT_VARIABLE
 from weightfold.lab.cell import AnyCell
 from weightfold.lab.display import Display
 from weightfold.lab.executors.base import RunExecutor, WorkerDied
@@ -91,10 +90,7 @@ def run_cells(
     failed: Failures = {}
     waiting = [cell for cell in wanted if cell not in done]
     where = nullcontext(on) if isinstance(on, RunExecutor) else opened(on, root, jobs=jobs)
-    if data_root is None and os.environ.get(ROOT_VARIABLE):
-        data_root = Path(os.environ[ROOT_VARIABLE])  # workers need not have the variable
-    if data_root is not None:
-        data_root = Path(data_root).expanduser().absolute()
+    data_root = _absolute(data_root)
     with where as executor:
         if waiting:
             with Display(waiting, len(done), shown=progress) as display:
@@ -105,6 +101,14 @@ def run_cells(
     if failed:
         raise CellsFailed(failed, done)
     return {cell: done[cell] for cell in cells}
+
+
+def _absolute(data_root: Path | None) -> Path | None:
+    """The data folder as workers can find it, which need not have the variable or this folder."""
+    from weightfold.data.registry import ROOT_VARIABLE
+
+    given = os.environ.get(ROOT_VARIABLE) if data_root is None else data_root
+    return Path(given).expanduser().absolute() if given else None
 
 
 def _in_order(cells: Sequence[AnyCell]) -> list[AnyCell]:

@@ -33,7 +33,7 @@ class RayExecutor(RunExecutor):
 
     Raises:
         ImportError: Ray is not installed.
-        ConnectionError: No Ray answers at `address`.
+        ConnectionError: No Ray answers at `address`, or this process is connected to another.
         ValueError: An option is out of range.
     """
 
@@ -143,11 +143,17 @@ def _connect(address: str | None) -> bool:
     """Connect this process to Ray; whether it was not before.
 
     Raises:
-        ConnectionError: No Ray answers.
+        ConnectionError: No Ray answers, or it is connected to another one.
     """
     import ray
 
     if ray.is_initialized():
+        there = ray.get_runtime_context().gcs_address
+        if address not in (None, "auto", there):
+            raise ConnectionError(
+                f"on='ray' cannot be reached: address={address!r}: this process is connected to "
+                f"{there!r}; ray.shutdown() first"
+            )
         return False
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     quiet: Any = {"logging_level": "ERROR", "log_to_driver": False}

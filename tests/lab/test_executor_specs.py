@@ -1,0 +1,99 @@
+"""Specs of executors, and what each of them is made of."""
+
+import io
+import os
+import socket
+import tarfile
+
+import pytest
+
+from weightfold.lab.executors.board import FileBoard, telling_of
+from weightfold.lab.executors.registry import opened
+from weightfold.lab.executors.work import pack, unpack
+from weightfold.lab.runner import run_cells
+from weightfold.probes.progress import Progress
+
+
+def test_processes_are_dealt_the_gpus_in_turn(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,3")
+    with opened("local", tmp_path, jobs=3) as executor:
+        seen = [executor.submit(os.getenv, "CUDA_VISIBLE_DEVICES").result() for _ in range(3)]
+    assert seen == ["5", "3", "5"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "error", "parts"),
+    [
+        ("slrum", ValueError, ["on='slrum'", "'slurm'", "local, slurm, ray"]),
+        ("local,gpus=2", ValueError, ["'gpus'", "none"]),
+        ("slurm,partitions=gpu", ValueError, ["'partitions'", "'partition'"]),
+        ("slurm,cluster=debug,time=soon", ValueError, ["time='soon'", "int"]),
+        ("slurm,cluster=debug,time=0", ValueError, ["time=0", "at least 1"]),
+        ("slurm,cluster=nowhere", ValueError, ["cluster='nowhere'", "slurm, local, debug"]),
+        ("slurm", ConnectionError, ["on='slurm'", "sinfo is not found"]),
+        ("ray,num_cpus=0", ValueError, ["num_cpus=0", "at least 1"]),
+        ("ray,num_gpus=-1", ValueError, ["num_gpus=-1", "at least 0"]),
+        ("ray,address=auto", ConnectionError, ["on='ray'", "address='auto'"]),
+        ("ray,address=127.0.0.1:{free}", ConnectionError, ["address='127.0.0.1:", "refused"]),
+        ("ray,address=ray://127.0.0.1:{free}", ConnectionError, ["address='ray://", "refused"]),
+        ("ray,address=nonsense", ConnectionError, ["address='nonsense'"]),
+    ],
+)
+def test_what_cannot_be_reached_is_said_before_any_work(spec, error, parts, steps, tmp_path):
+    root = tmp_path / "runs"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))  # nothing listens there
+        spec = spec.format(free=free.getsockname()[1])
+        with pytest.raises(error) as caught:
+            run_cells([steps("a")], root, on=spec, progress=False)
+    for part in parts:
+        assert part in str(caught.value)
+    assert not root.exists()
+
+
+def test_ray_is_not_asked_for_another_cluster_than_it_is_connected_to(tmp_path):
+    ray = pytest.importorskip("ray", reason="ray is not installed")
+    with opened("ray", tmp_path) as executor:
+        assert executor.jobs == 256 and executor.threads == 1
+        with (
+            pytest.raises(ConnectionError, match=r"address='10\.0\.0\.1:6379'"),
+            opened("ray,address=10.0.0.1:6379", tmp_path),
+        ):
+            pass
+    assert not ray.is_initialized()
+
+
+def test_a_board_tells_the_last_of_each_run_until_it_is_forgotten(tmp_path):
+    board = FileBoard(tmp_path / "new")
+    assert board.read() == {}
+    for now in (1, 2):
+        board.tell("a_0.5", Progress(now, 9, "so far"))
+    board.tell("b", Progress(0, 0))
+    assert board.read() == {"a_0.5": Progress(2, 9, "so far"), "b": Progress(0, 0)}
+    board.forget("b")
+    board.forget("never told of")
+    assert [*board.read()] == ["a_0.5"]
+
+
+def test_a_board_is_told_at_most_twice_a_second(tmp_path):
+    board, now = FileBoard(tmp_path), 0.0
+    tell = telling_of("a", board, clock=lambda: now)
+    seen = []
+    for step in range(9):
+        now = step / 8
+        tell(Progress(step, 9))
+        seen.append(board.read()["a"].completed)
+    assert seen == [0, 0, 0, 0, 4, 4, 4, 4, 8]
+
+
+def test_folders_are_packed_and_nothing_is_unpacked_outside(tmp_path):
+    (tmp_path / "here" / "run" / "deep").mkdir(parents=True)
+    (tmp_path / "here" / "run" / "deep" / "file").write_bytes(b"\0\1")
+    unpack(pack(tmp_path / "here", ["run", "missing"]), tmp_path / "there")
+    assert (tmp_path / "there" / "run" / "deep" / "file").read_bytes() == b"\0\1"
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("../outside"))
+    with pytest.raises(tarfile.FilterError):
+        unpack(archive.getvalue(), tmp_path / "there")
+    assert not (tmp_path / "outside").exists()

@@ -3,6 +3,7 @@
 import subprocess
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from threading import Event, Thread
 from time import monotonic
@@ -13,8 +14,12 @@ from weightfold.lab.executors.base import RUNNING, Outcome, RunExecutor, WorkerD
 
 CLUSTERS = ("slurm", "local", "debug")
 POLL_SECONDS = 1.0
-RESULT_SECONDS = 15.0
-"""How long the file of a job's result may take to show in a folder shared over a network."""
+QUEUE_SECONDS = 10.0
+"""Between looks at the scheduler's queue."""
+
+RESULT_SECONDS = 2 * QUEUE_SECONDS
+"""How long a job may be neither in the queue nor its result in the folder: it was submitted since
+the last look, or the result has yet to show in a folder shared over a network."""
 
 
 class SlurmExecutor(RunExecutor):
@@ -36,7 +41,7 @@ class SlurmExecutor(RunExecutor):
 
     Raises:
         ImportError: submitit is not installed.
-        ConnectionError: There is no Slurm here, its controller or accounting does not answer.
+        ConnectionError: There is no Slurm here, or its controller does not answer.
         ValueError: The cluster has no such partition, or an option is out of range.
     """
 
@@ -86,7 +91,9 @@ class SlurmExecutor(RunExecutor):
             **{f"slurm_{name}": value for name, value in more.items()},
         }
         self._jobs: dict[Future[Any], Any] = {}
-        self._ended: dict[Future[Any], float] = {}
+        self._missed: dict[Future[Any], float] = {}
+        self._queue: set[str] = set()
+        self._looked = -QUEUE_SECONDS
         self._over = Event()
         self._executor: Any = None
         self._watcher = Thread(target=self._watch, daemon=True)
@@ -123,33 +130,41 @@ class SlurmExecutor(RunExecutor):
     def _watch(self) -> None:
         """In a thread: settle the futures of jobs that ended."""
         while not self._over.wait(POLL_SECONDS):
+            self._look()
             for future, job in list(self._jobs.items()):
                 if (outcome := self._outcome(future, job)) is not None:
                     del self._jobs[future]
                     settle(future, outcome)
 
+    def _look(self) -> None:
+        """List the jobs of this user, if that was long ago."""
+        if self._cluster == "slurm" and monotonic() - self._looked > QUEUE_SECONDS:
+            with suppress(ConnectionError):  # the controller is busy: jobs are where they were
+                self._queue = {*_ask("squeue", "--me", "--noheader", "--format=%A").split()}
+                self._looked = monotonic()
+
     def _outcome(self, future: Future[Any], job: Any) -> Outcome | None:
         """What a job came to; None if it has not ended."""
-        if not job.done():
-            return None
+        slurm = self._cluster == "slurm"
+        gone = job.job_id not in self._queue if slurm else job.done()  # asked before the result is
         if job.paths.result_pickle.exists():
             try:
                 return job.result()
             except Exception as error:  # submitit's, with the log: the call's own are outcomes
                 return Outcome(error=RuntimeError(str(error)))
-        ended = self._ended.setdefault(future, monotonic())
-        if self._cluster == "slurm" and monotonic() - ended < RESULT_SECONDS:
+        if not gone:
+            self._missed.pop(future, None)
+            return None
+        missed = monotonic() - self._missed.setdefault(future, monotonic())
+        if slurm and missed < RESULT_SECONDS:
             return None
         return Outcome(
-            error=WorkerDied(
-                f"its job {job.job_id} ended without a result, state {job.state}; see "
-                f"{job.paths.stderr}"
-            )
+            error=WorkerDied(f"its job {job.job_id} ended without a result; see {job.paths.stderr}")
         )
 
 
 def _reach(partition: str | None) -> None:
-    """Raise unless jobs can be submitted here and seen to end.
+    """Raise unless there is a cluster that jobs can be submitted to.
 
     Args:
         partition: To be used; None: the cluster's default.
@@ -157,7 +172,6 @@ def _reach(partition: str | None) -> None:
     partitions = _ask("sinfo", "--noheader", "--format=%R").split()
     if partition is not None and partition not in partitions:
         raise ValueError(f"partition={partition!r}; this cluster has {', '.join(partitions)}")
-    _ask("sacct", "--noheader", "--allocations", "--starttime=now")
 
 
 def _ask(*command: str) -> str:

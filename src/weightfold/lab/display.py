@@ -86,8 +86,7 @@ class Display:
                     total=now.total or None,
                     text=now.text,
                 )
-            waiting = len(self._unfinished) - len(self._tasks)
-            self._bars.update(self._all, text=f"{len(self._tasks)} running, {waiting} waiting")
+            self._count()
 
     def stop(self, cell: AnyCell) -> None:
         """It is not running at the moment."""
@@ -95,11 +94,16 @@ class Display:
             if cell.folder in self._tasks:
                 self._bars.remove_task(self._tasks.pop(cell.folder))
 
+    def _count(self) -> None:
+        waiting = len(self._unfinished) - len(self._tasks)
+        self._bars.update(self._all, text=f"{len(self._tasks)} running, {waiting} waiting")
+
     def end(self, cell: AnyCell, *, failed: bool) -> None:
         """It is finished or has failed."""
         self.stop(cell)
         with self._lock:
             self._unfinished.pop(cell.folder, None)
+            self._count()
         if failed:
             self._bars.console.print(f"failed: {cell.folder}", markup=False)
         else:

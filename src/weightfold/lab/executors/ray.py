@@ -186,6 +186,7 @@ def _outcome(inner: Future[Any]) -> Outcome:
     try:
         return inner.result()
     except lost as error:
-        return Outcome(error=WorkerDied(f"its worker died ({type(error).__name__}: {error})"))
+        reason = str(error).partition("\n")[0]  # pages of state follow
+        return Outcome(error=WorkerDied(f"its worker died ({type(error).__name__}: {reason})"))
     except Exception as error:
         return Outcome(error=RuntimeError(f"{type(error).__name__}: {error}"))

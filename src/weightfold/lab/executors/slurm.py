@@ -1,6 +1,7 @@
 """Runs as jobs of a Slurm cluster, through submitit. The folder of the runs is shared."""
 
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
@@ -17,9 +18,9 @@ POLL_SECONDS = 1.0
 QUEUE_SECONDS = 10.0
 """Between looks at the scheduler's queue."""
 
-RESULT_SECONDS = 2 * QUEUE_SECONDS
-"""How long a job may be neither in the queue nor its result in the folder: it was submitted since
-the last look, or the result has yet to show in a folder shared over a network."""
+LOOKS = 2
+"""A job has ended that so many looks in a row have missed: its result may take that long to show in
+a folder shared over a network."""
 
 
 class SlurmExecutor(RunExecutor):
@@ -88,11 +89,11 @@ class SlurmExecutor(RunExecutor):
             "gpus_per_node": gpus_per_node,
             "cpus_per_task": cpus_per_task,
             "mem_gb": mem_gb,
+            "slurm_additional_parameters": {"no-requeue": True},  # the caller submits it again
             **{f"slurm_{name}": value for name, value in more.items()},
         }
         self._jobs: dict[Future[Any], Any] = {}
-        self._missed: dict[Future[Any], float] = {}
-        self._queue: set[str] = set()
+        self._missed: Counter[Future[Any]] = Counter()
         self._looked = -QUEUE_SECONDS
         self._over = Event()
         self._executor: Any = None
@@ -137,26 +138,26 @@ class SlurmExecutor(RunExecutor):
                     settle(future, outcome)
 
     def _look(self) -> None:
-        """List the jobs of this user, if that was long ago."""
-        if self._cluster == "slurm" and monotonic() - self._looked > QUEUE_SECONDS:
-            with suppress(ConnectionError):  # the controller is busy: jobs are where they were
-                self._queue = {*_ask("squeue", "--me", "--noheader", "--format=%A").split()}
-                self._looked = monotonic()
+        """Ask the scheduler, if that was long ago, which jobs are no longer in its queue."""
+        if self._cluster != "slurm" or monotonic() - self._looked < QUEUE_SECONDS:
+            return
+        submitted = dict(self._jobs)
+        with suppress(ConnectionError):  # the controller is busy: nothing is known
+            queue = {*_ask("squeue", "--me", "--noheader", "--format=%A").split()}
+            self._looked = monotonic()
+            for future, job in submitted.items():
+                self._missed[future] = 0 if job.job_id in queue else self._missed[future] + 1
 
     def _outcome(self, future: Future[Any], job: Any) -> Outcome | None:
         """What a job came to; None if it has not ended."""
         slurm = self._cluster == "slurm"
-        gone = job.job_id not in self._queue if slurm else job.done()  # asked before the result is
+        gone = self._missed[future] >= LOOKS if slurm else job.done()  # asked before the result is
         if job.paths.result_pickle.exists():
             try:
                 return job.result()
             except Exception as error:  # submitit's, with the log: the call's own are outcomes
                 return Outcome(error=RuntimeError(str(error)))
         if not gone:
-            self._missed.pop(future, None)
-            return None
-        missed = monotonic() - self._missed.setdefault(future, monotonic())
-        if slurm and missed < RESULT_SECONDS:
             return None
         return Outcome(
             error=WorkerDied(f"its job {job.job_id} ended without a result; see {job.paths.stderr}")

@@ -2,6 +2,7 @@
 
 import gc
 import importlib.util
+import os
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import time
 import pytest
 
 from weightfold.lab import runner
+from weightfold.lab.executors import slurm
+from weightfold.lab.executors.registry import opened
 from weightfold.lab.executors.work import claimed
 from weightfold.lab.runner import RETRIES, CellsFailed, run_cells
 
@@ -175,3 +178,66 @@ def test_a_run_that_another_process_makes_is_waited_for(
         assert thread.is_alive() and "held: start" not in logged()
     thread.join()
     assert [*found[0]] == cells and logged().count("held: start") == 1
+
+
+STANDIN = {
+    "sinfo": "echo cpu; echo gpu",
+    "sbatch": """cp "$1" "$JOBS/$$.script"
+        export SLURM_JOB_ID=$$ SLURM_NTASKS=1 SLURM_JOB_NUM_NODES=1 SLURM_NODEID=0
+        export SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_JOB_NODELIST=here
+        setsid sh "$1" > /dev/null 2>&1 & echo $! > "$JOBS/$$.job"
+        echo "Submitted batch job $$"
+        """,
+    "srun": """while true; do case "$1" in
+        --output|--error) shift 2;; --*) shift;; *) exec "$@";; esac; done""",
+    "squeue": """for job in "$JOBS"/*.job; do
+        kill -0 "$(cat "$job")" 2> /dev/null && basename "$job" .job; done; true""",
+    "scancel": 'kill -9 "-$(cat "$JOBS/$1.job")"',
+}
+
+
+@pytest.fixture
+def stand_in(tmp_path, monkeypatch, steps_module):
+    """Commands that do as Slurm's do, on this machine; the folder of the jobs' scripts."""
+    if importlib.util.find_spec("submitit") is None:
+        pytest.skip("submitit is not installed")
+    for folder in ("bin", "jobs"):
+        (tmp_path / folder).mkdir()
+    for name, text in STANDIN.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    monkeypatch.setenv("JOBS", str(tmp_path / "jobs"))
+    monkeypatch.setattr(slurm, "QUEUE_SECONDS", 0.5)
+    return tmp_path / "jobs"
+
+
+def test_jobs_of_slurm_have_their_options_and_start_again(stand_in, steps, logged, tmp_path):
+    cells = [steps("dying", deaths=(2,)), steps("other")]
+    on = "slurm,partition=gpu,gpus_per_node=1,time=7,mem_gb=2"
+    found = run_cells(cells, tmp_path / "runs", on=on, progress=False)
+    assert [record["step"] for record in found.values()] == [3, 3]
+    assert logged().count("dying: start") == 2 and logged().count("dying: step 1") == 1
+    scripts = [path.read_text() for path in stand_in.glob("*.script")]
+    assert len(scripts) == 3
+    for option in ("partition=gpu", "gpus-per-node=1", "time=7", "mem=2GB", "no-requeue"):
+        assert all(f"#SBATCH --{option}\n" in script for script in scripts)
+
+
+def test_jobs_of_slurm_are_cancelled(stand_in, tmp_path):
+    with opened("slurm", tmp_path / "runs") as executor:
+        future = executor.submit(time.sleep, 1000)
+        assert subprocess.run(["squeue"], capture_output=True, check=True).stdout
+    assert future.cancelled()
+    deadline = time.monotonic() + 30
+    while subprocess.run(["squeue"], capture_output=True, check=True).stdout:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_partition_that_is_not_there_is_said(stand_in, tmp_path):
+    with (
+        pytest.raises(ValueError, match=r"partition='gpux'.*cpu, gpu"),
+        opened("slurm,partition=gpux", tmp_path),
+    ):
+        pass

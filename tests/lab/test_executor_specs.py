@@ -1,12 +1,16 @@
 """Specs of executors, and what each of them is made of."""
 
+import gc
+import importlib.util
 import io
 import os
 import socket
+import sys
 import tarfile
 
 import pytest
 
+from weightfold.cli import main
 from weightfold.lab.executors.board import FileBoard, telling_of
 from weightfold.lab.executors.registry import opened
 from weightfold.lab.executors.work import pack, unpack
@@ -21,25 +25,38 @@ def test_processes_are_dealt_the_gpus_in_turn(tmp_path, monkeypatch):
     assert seen == ["5", "3", "5"]
 
 
+def case(spec, error, *parts):
+    """A spec that raises, with parts of the message; skipped without the package it needs."""
+    module = {"slurm": "submitit", "ray": "ray"}.get(spec.partition(",")[0])
+    missing = module is not None and importlib.util.find_spec(module) is None
+    return pytest.param(
+        spec, error, parts, marks=pytest.mark.skipif(missing, reason=f"{module} is not installed")
+    )
+
+
 @pytest.mark.parametrize(
     ("spec", "error", "parts"),
     [
-        ("slrum", ValueError, ["on='slrum'", "'slurm'", "local, slurm, ray"]),
-        ("local,gpus=2", ValueError, ["'gpus'", "none"]),
-        ("slurm,partitions=gpu", ValueError, ["'partitions'", "'partition'"]),
-        ("slurm,cluster=debug,time=soon", ValueError, ["time='soon'", "int"]),
-        ("slurm,cluster=debug,time=0", ValueError, ["time=0", "at least 1"]),
-        ("slurm,cluster=nowhere", ValueError, ["cluster='nowhere'", "slurm, local, debug"]),
-        ("slurm", ConnectionError, ["on='slurm'", "sinfo is not found"]),
-        ("ray,num_cpus=0", ValueError, ["num_cpus=0", "at least 1"]),
-        ("ray,num_gpus=-1", ValueError, ["num_gpus=-1", "at least 0"]),
-        ("ray,address=auto", ConnectionError, ["on='ray'", "address='auto'"]),
-        ("ray,address=127.0.0.1:{free}", ConnectionError, ["address='127.0.0.1:", "refused"]),
-        ("ray,address=ray://127.0.0.1:{free}", ConnectionError, ["address='ray://", "refused"]),
-        ("ray,address=nonsense", ConnectionError, ["address='nonsense'"]),
+        case("slrum", ValueError, "on='slrum'", "'slurm'", "local, slurm, ray"),
+        case("local,gpus=2", ValueError, "'gpus'", "none"),
+        case("slurm,partitions=gpu", ValueError, "'partitions'", "'partition'"),
+        case("slurm,cluster=debug,time=soon", ValueError, "time='soon'", "int"),
+        case("slurm,cluster=debug,time=0", ValueError, "time=0", "at least 1"),
+        case("slurm,cluster=nowhere", ValueError, "cluster='nowhere'", "slurm, local, debug"),
+        case("slurm", ConnectionError, "on='slurm'", "sinfo is not found"),
+        case("ray,num_cpus=0", ValueError, "num_cpus=0", "at least 1"),
+        case("ray,num_gpus=-1", ValueError, "num_gpus=-1", "at least 0"),
+        case("ray,address=auto", ConnectionError, "on='ray'", "address='auto'"),
+        case("ray,address=127.0.0.1:{free}", ConnectionError, "address='127.0.0.1:", "refused"),
+        case("ray,address=ray://127.0.0.1:{free}", ConnectionError, "address='ray://", "refused"),
+        case("ray,address=nonsense", ConnectionError, "address='nonsense'"),
     ],
 )
-def test_what_cannot_be_reached_is_said_before_any_work(spec, error, parts, steps, tmp_path):
+def test_what_cannot_be_reached_is_said_before_any_work(
+    spec, error, parts, steps, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PATH", str(tmp_path))  # no Slurm there
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     root = tmp_path / "runs"
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))  # nothing listens there
@@ -49,6 +66,38 @@ def test_what_cannot_be_reached_is_said_before_any_work(spec, error, parts, step
     for part in parts:
         assert part in str(caught.value)
     assert not root.exists()
+
+
+@pytest.mark.parametrize(("on", "module"), [("slurm", "submitit"), ("ray", "ray")])
+def test_a_missing_package_is_named_with_its_extra(on, module, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=rf"{module}.*weightfold\[{on}\]"), opened(on, tmp_path):
+        pass
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["compare", "--model", "digitnet", "--data", "digits"],
+        ["experiment", "run", "guo2020-table1"],
+    ],
+)
+def test_commands_say_it_before_any_work(command, tmp_path, capsys):
+    assert main([*command, "--folder", str(tmp_path / "out"), "--on", "slrum"]) == 2
+    assert "on='slrum'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*_log:pytest.PytestUnraisableExceptionWarning")
+def test_a_comparison_is_trained_where_it_is_told(stripes, tmp_path):
+    pytest.importorskip("submitit", reason="submitit is not installed")
+    out = tmp_path / "out"
+    command = ["compare", "--model", "digitnet", "--data", stripes, "--folder", str(out)]
+    more = ["--variants", "compact", "cl,rate=2", "--seeds", "2", "--epochs", "1"]
+    assert main([*command, *more, "--on", "slurm,cluster=debug"]) == 0
+    assert len([*(out / "runs" / ".running" / "submitit").glob("DEBUG_*.out")]) == 4
+    assert (out / "index.html").exists()
+    gc.collect()  # the log files that submitit leaves open
 
 
 def test_ray_is_not_asked_for_another_cluster_than_it_is_connected_to(tmp_path):

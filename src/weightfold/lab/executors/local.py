@@ -91,7 +91,8 @@ class Processes(RunExecutor):
             pool.shutdown()
             pool = self._process(gpu)
             raise WorkerDied(
-                "its worker process died (killed, or out of memory: fewer jobs need less)"
+                "its worker process died: killed, out of memory (fewer jobs need less), or of a "
+                "script without `if __name__ == '__main__'`"
             ) from error
         finally:
             self._free.put((pool, gpu))

@@ -235,6 +235,13 @@ def test_jobs_of_slurm_are_cancelled(stand_in, tmp_path):
         time.sleep(0.1)
 
 
+@pytest.mark.parametrize(("on", "jobs"), [JOBS])
+def test_a_warning_before_the_end_of_a_job_is_not_its_end(on, jobs, tmp_path):
+    with opened(on, tmp_path / "runs", jobs=jobs) as executor:
+        future = executor.submit(signal.raise_signal, signal.SIGUSR2)
+        assert future.result(timeout=120) is None
+
+
 def test_a_partition_that_is_not_there_is_said(stand_in, tmp_path):
     with (
         pytest.raises(ValueError, match=r"partition='gpux'.*cpu, gpu"),

@@ -1,5 +1,6 @@
 """Runs as jobs of a Slurm cluster, through submitit. The folder of the runs is shared."""
 
+import signal
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -110,8 +111,11 @@ class SlurmExecutor(RunExecutor):
             self._executor.update_parameters(**self._parameters)
             self._watcher.start()
         future: Future[Any] = Future()
-        job = self._executor.submit(attempt, self.threads, fn, *args, **kwargs)
-        if self._cluster == "debug":
+        debug = self._cluster == "debug"
+        job = self._executor.submit(
+            attempt if debug else _attempt_to_the_end, self.threads, fn, *args, **kwargs
+        )
+        if debug:
             settle(future, job.result())
         else:
             self._jobs[future] = job
@@ -162,6 +166,16 @@ class SlurmExecutor(RunExecutor):
         return Outcome(
             error=WorkerDied(f"its job {job.job_id} ended without a result; see {job.paths.stderr}")
         )
+
+
+def _attempt_to_the_end(*args: Any, **kwargs: Any) -> Outcome:
+    """In a job: `attempt`, until it is killed.
+
+    submitit has a signal sent before that, on which it would requeue the job or raise an error in
+    the midst of the call.
+    """
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    return attempt(*args, **kwargs)
 
 
 def _reach(partition: str | None) -> None:

@@ -105,8 +105,18 @@ class ActorBoard:
 
     def __init__(self) -> None:
         import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        self._actor: Any = ray.remote(_Board).options(num_cpus=0).remote()
+        here = ray.get_runtime_context().get_node_id()  # it must not die with a worker's node
+        self._actor: Any = (
+            ray.remote(_Board)
+            .options(
+                num_cpus=0,
+                max_restarts=-1,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=True),
+            )
+            .remote()
+        )
 
     def tell(self, name: str, now: Progress) -> None:
         """As `Board`."""

@@ -1,7 +1,6 @@
 """Compare ways to train one network over seeds: compact against expansions."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -19,6 +18,8 @@ from weightfold.files import foreign, locked, write_json
 from weightfold.lab.cell import Cell, build
 from weightfold.lab.compare_page import write_all
 from weightfold.lab.comparison import Comparison, Deployed, Result
+from weightfold.lab.executors.base import RunExecutor
+from weightfold.lab.executors.registry import opened
 from weightfold.lab.runner import run_cells
 from weightfold.lab.saved import deployed, load_run
 from weightfold.report.statistics import paired, summarize
@@ -41,7 +42,8 @@ def compare(
     folder: Path | str,
     match: Literal["epochs", "time"] = "epochs",
     data_root: Path | None = None,
-    jobs: int = 1,
+    on: str = "local",
+    jobs: int | None = None,
     progress: bool = True,
 ) -> Comparison:
     """Train a network in several ways over seeds; leave numbers, a page and the best one deployed.
@@ -61,6 +63,7 @@ def compare(
             others as many as its steps take, by step times measured at first. Milestones and
             warm-up are stretched with them.
         data_root: Data folder; None: $WEIGHTFOLD_DATA.
+        on: Where they are trained, see `run_cells`; step times are measured on this machine.
         jobs: Networks trained at once, see `run_cells`.
         progress: Show bars.
 
@@ -69,6 +72,7 @@ def compare(
             other files; or another process compares in it.
         ValueError: A spec is wrong, or variants or seeds are too few or repeat.
         CellsFailed: A training failed.
+        ConnectionError: The executor cannot be reached.
     """
     folder, variants, seeds = Path(folder), tuple(variants), tuple(seeds)
     for name, values in (("variants", variants), ("seeds", seeds)):
@@ -88,8 +92,8 @@ def compare(
         )
     dataset = load(data, data_root)
     nets = {v: build(Cell(model, v, data, recipe, seeds[0]), dataset) for v in variants}
-    with locked(folder):
-        with _threads_of(jobs):
+    with opened(on, folder / "runs", jobs=jobs) as executor, locked(folder):
+        with _threads_of(executor):
             started, times = _begin(folder, configuration, nets, dataset, recipe)
         epochs = _epochs(recipe.epochs, times, match)
         cells = {
@@ -98,7 +102,11 @@ def compare(
             for variant in variants
         }
         trained = run_cells(
-            list(cells.values()), folder / "runs", data_root=data_root, jobs=jobs, progress=progress
+            list(cells.values()),
+            folder / "runs",
+            data_root=data_root,
+            on=executor,
+            progress=progress,
         )
         histories = {v: tuple(trained[cells[v, seed]] for seed in seeds) for v in variants}
         results = tuple(_result(v, nets, histories, times) for v in variants)
@@ -106,7 +114,7 @@ def compare(
         shipped = _deploy(cells[best, seeds[0]], folder, dataset)
         comparison = Comparison(configuration, started, results, histories, shipped)
         write_all(comparison, folder)
-        return comparison
+    return comparison
 
 
 def step_seconds(
@@ -149,11 +157,11 @@ def _device() -> torch.device:
 
 
 @contextmanager
-def _threads_of(jobs: int) -> Iterator[None]:
-    """As many threads of torch as each of `run_cells`' processes has."""
+def _threads_of(executor: RunExecutor) -> Iterator[None]:
+    """As many threads of torch as each of an executor's workers has."""
     before = torch.get_num_threads()
-    if jobs > 1:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
+    if executor.threads is not None:
+        torch.set_num_threads(executor.threads)
     try:
         yield
     finally:

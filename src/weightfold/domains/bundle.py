@@ -3,8 +3,9 @@
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired, TypedDict
 
 from torch import Tensor, nn
 
@@ -12,6 +13,7 @@ from weightfold.core.store import (
     Stored,
     check_file,
     contents,
+    copy_part,
     file_of,
     levels,
     read_manifest,
@@ -23,10 +25,35 @@ from weightfold.core.store import (
 )
 from weightfold.domains.names import check_names
 from weightfold.domains.plan import Plan
-from weightfold.files import replacing
+from weightfold.records import conform, within
 
 KIND = "sharing"
 PREPROCESSING = ("image_shape", "mean", "std")
+MOST_VALUES = 2**27
+
+Size = Annotated[int, within(1, 2**20)]
+
+
+class Told(TypedDict):
+    """What is told about a domain, as far as it is used; more may be there."""
+
+    model: NotRequired[str]
+    class_names: NotRequired[list[Any]]
+    image_shape: NotRequired[tuple[Size, Size, Size]]
+    mean: NotRequired[float | list[float]]
+    std: NotRequired[float | list[float]]
+
+
+class SharingConfig(TypedDict):
+    """The configuration of the chart that shares filters between domains."""
+
+    own: dict[str, list[tuple[int, int]]]
+    norms: list[str]
+    head: str
+    classes: dict[str, Annotated[int, within(1, 2**40)]]
+    shared_head: NotRequired[int]
+    about: dict[str, Told]
+    plan: NotRequired[dict[str, Any] | None]
 
 
 @dataclass(frozen=True)
@@ -115,6 +142,7 @@ class Bundle:
 
         Raises:
             FileNotFoundError: A file is missing.
+            ValueError: A file is no safetensors file.
         """
         return Sizes(self._payload(None), {name: self._payload(name) for name in self.domains})
 
@@ -245,6 +273,7 @@ class Bundle:
             KeyError: `source` has no such domain.
             ValueError: The bundle has it; the delta is damaged, or belongs to other shared tensors
                 or another plan.
+            FileExistsError: Another file has the name that the delta would get.
         """
         self._read()
         other = Bundle(source)
@@ -267,10 +296,7 @@ class Bundle:
         if name not in self.manifest["parts"]:
             return {}
         self._check(name)
-        file = file_of(self.folder, self.manifest, name)
-        with replacing(folder / file.name) as temporary:
-            temporary.write_bytes(file.read_bytes())
-        return {name: self.manifest["parts"][name]}
+        return {name: copy_part(self.folder, self.manifest, name, folder)}
 
     def _write(
         self,
@@ -305,9 +331,13 @@ class Bundle:
     def _payload(self, name: str | None) -> int:
         if name is not None and name not in self.manifest["parts"]:
             return 0
-        with file_of(self.folder, self.manifest, name).open("rb") as file:
+        path = file_of(self.folder, self.manifest, name)
+        with path.open("rb") as file:
             header = int.from_bytes(file.read(8), "little")
-            return file.seek(0, 2) - 8 - header
+            payload = file.seek(0, 2) - 8 - header
+        if payload < 0:
+            raise ValueError(f"{path} is truncated or no safetensors file")
+        return payload
 
     def _known(self, names: Sequence[str]) -> list[str]:
         for name in names:
@@ -339,12 +369,11 @@ def _config(levels: list[list[dict[str, Any]]], where: object) -> dict[str, Any]
     found = [c["config"] for level in levels for c in level if c["kind"] == KIND]
     if len(found) != 1:
         raise ValueError(f"{where} is no saved net of several domains; see wf.share")
-    classes, about = found[0].get("classes"), found[0].get("about")
-    if not (isinstance(classes, dict) and isinstance(about, dict)) or not (
-        all(isinstance(count, int) for count in classes.values())
-        and all(isinstance(told, dict) for told in about.values())
-    ):
-        raise ValueError(f"{where} does not say its domains' classes and what is told about them")
+    conform(found[0], SharingConfig, f"{where} does not say its domains, as it should")
+    check_names(list(found[0]["classes"]))
+    for name, told in found[0]["about"].items():
+        if prod(shape := told.get("image_shape", ())) > MOST_VALUES:
+            raise ValueError(f"{where}: image_shape={shape} of {name!r} is beyond any image")
     return found[0]
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from weightfold.core.charted import Charted
+from weightfold.core.tensor_file import tensors_hash
 from weightfold.data import Dataset
 from weightfold.files import write_json
 from weightfold.train import checkpoint
@@ -63,11 +64,7 @@ def describe_data(dataset: Dataset) -> dict[str, Any]:
 
 def digest(net: nn.Module) -> str:
     """SHA-256 over the names, shapes and values of a state_dict."""
-    sha = hashlib.sha256()
-    for name, tensor in net.state_dict().items():
-        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return sha.hexdigest()
+    return tensors_hash(net.state_dict())
 
 
 def structure(net: nn.Module) -> str:

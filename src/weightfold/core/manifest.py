@@ -53,7 +53,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     if path.is_symlink():
         raise ValueError(f"{path} is a link; copy the files themselves (cp -L)")
     manifest = read_record(path)
-    version = manifest.get("format")
+    version = manifest.get("format", 0)
     if isinstance(version, int) and version > FORMAT:
         raise ValueError(f"{path} has format {version}; this version reads up to {FORMAT}")
     conform(manifest, Manifest, f"{path} is damaged")

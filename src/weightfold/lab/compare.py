@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -22,12 +22,21 @@ from weightfold.lab.comparison import Comparison, Deployed, Result
 from weightfold.lab.runner import run_cells
 from weightfold.lab.saved import deployed, load_run
 from weightfold.pages.statistics import paired, summarize
+from weightfold.records import read_record, write_record
 from weightfold.train import History, Recipe, accuracy, checkpoint, session
 from weightfold.train.feed import evaluation_batches, training_batches
 from weightfold.train.record import check_same
 from weightfold.train.steps import make_optimizer
 
 WARMUP_STEPS, TIMED_STEPS = 5, 30
+
+
+class ComparisonRecord(TypedDict):
+    """What a comparison's run.json holds."""
+
+    configuration: dict[str, Any]
+    sessions: list[dict[str, Any]]
+    step_seconds: dict[str, float]
 
 
 def compare(
@@ -183,12 +192,12 @@ def _begin(
     path = folder / checkpoint.RUN
     record: dict[str, Any] = {"configuration": configuration, "sessions": []}
     if goes_on:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_record(path, ComparisonRecord)
     else:
         record["step_seconds"] = step_seconds(nets, dataset, recipe)
         folder.mkdir(parents=True, exist_ok=True)
     record["sessions"].append(session(_device()))
-    write_json(path, record)
+    write_record(path, record)
     return record["sessions"][-1], record["step_seconds"]
 
 
@@ -221,7 +230,7 @@ def _result(
 
 def _deploy(cell: Cell, folder: Path, dataset: Dataset) -> Deployed:
     """Write the cell's deployed network as safetensors and ONNX, with how to feed it."""
-    net = deployed(load_run(folder / "runs" / cell.folder, dataset))
+    net = deployed(load_run(folder / "runs" / cell.folder, dataset, model=cell.model))
     target = folder / "deployed"
     target.mkdir(exist_ok=True)
     checkpoint.save_weights(net, target / "model.safetensors")

@@ -1,21 +1,37 @@
 """The experiments: found in `lab/papers/`, listed, run, and reported."""
 
 import importlib
-import json
 import pkgutil
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import TypedDict
 
 from weightfold.lab.declare import PRESETS, Experiment
 from weightfold.lab.domains_declare import DomainsExperiment
 from weightfold.lab.domains_pruning import PruningExperiment
 from weightfold.lab.probe_declare import ProbeExperiment
+from weightfold.records import read_record
 
 AnyExperiment = Experiment | DomainsExperiment | PruningExperiment | ProbeExperiment
 
 RUNS = "runs"
 RESULTS = "results.json"
+
+
+class Asked(TypedDict):
+    """What an experiment's page was made of."""
+
+    name: str
+    preset: str
+    seeds: int | None
+    data: str | None
+
+
+class Page(TypedDict):
+    """What is read of an experiment's results.json."""
+
+    asked: Asked
 
 
 @cache
@@ -159,7 +175,7 @@ def report(folder: Path, *, runs: Path | None = None) -> list[Path]:
             f"folder={str(folder)!r} holds no <experiment>/<preset>/{RESULTS}; give the folder "
             "that experiments were run in"
         )
-    asked = [json.loads(path.read_text(encoding="utf-8"))["asked"] for path in found]
+    asked = [read_record(path, Page)["asked"] for path in found]
     pages = [report_experiment(folder=folder, runs=runs, **one) for one in asked]
     for page in pages:
         print(page)

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from weightfold.files import write_json
 from weightfold.probes.progress import Tell
 from weightfold.probes.registry import Probe, probe
+from weightfold.records import write_record
 from weightfold.spec import parse_spec, read_options
 from weightfold.train.recipe import Recipe
 
@@ -98,12 +98,15 @@ class ProbeCell:
 
 def read_finding(folder: Path) -> "Finding | None":
     """The finding that was written into a folder; None if it holds none."""
-    from weightfold.probes.finding import read_record
+    from weightfold.probes.finding import RESULT, read_record
 
     record = read_record(folder)
     if record is None:
         return None
-    return probe(record.pop("probe"))[0].finding.from_record(record)
+    try:
+        return probe(record.pop("probe"))[0].finding.from_record(record)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{folder / RESULT} is damaged: {error!r}") from error
 
 
 def measure(
@@ -190,7 +193,7 @@ def measure_in(
     import torch
 
     from weightfold.probes.finding import write_finding
-    from weightfold.train.checkpoint import RUN
+    from weightfold.train.checkpoint import RUN, sessions_of
     from weightfold.train.record import check_same, session
 
     configuration = json.loads(json.dumps({"about": about}))
@@ -200,10 +203,9 @@ def measure_in(
     if device == "auto":
         device = str(torch.accelerator.current_accelerator(check_available=True) or "cpu")
     run = folder / RUN
-    before = json.loads(run.read_text(encoding="utf-8"))["sessions"] if run.exists() else []
-    sessions = (*before, session(device))
+    sessions = (*sessions_of(folder), session(device))
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(run, {"sessions": sessions, "configuration": configuration})
+    write_record(run, {"sessions": sessions, "configuration": configuration})
     given = {"device": device, "folder": folder, "progress": progress}
     taken = {name: value for name, value in given.items() if chosen.takes(name)}
     try:

@@ -1,6 +1,5 @@
 """Many runs at once: networks trained side by side on samples in memory, measured as they go."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -17,8 +16,8 @@ from weightfold.core.charted import Charted
 from weightfold.data import Augment
 from weightfold.data.batches import generator_of
 from weightfold.data.samples import Samples
-from weightfold.files import write_json
-from weightfold.train.checkpoint import RUN, load_state, save_state
+from weightfold.records import write_record
+from weightfold.train.checkpoint import RUN, load_state, restoring, save_state, sessions_of
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import check_same, describe, digest, session, structure
 from weightfold.train.runs import Observer, Point, Run, Start, View, logits_of
@@ -194,7 +193,9 @@ class _Group:
         if self.folder is not None:
             there = check_same(configuration, self.folder) and (self.folder / STATE).exists()
             if there:
-                step = self._restore(stack, load_state(self.folder / STATE, self.device))
+                state = load_state(self.folder / STATE, self.device)
+                with restoring(self.folder / STATE):
+                    step = self._restore(stack, state)
             if not (there and all(self._ended)):
                 self.folder.mkdir(parents=True, exist_ok=True)
                 _write_run(self.folder, configuration, self.device)
@@ -350,9 +351,8 @@ def _moved(data: list[Samples], device: torch.device) -> tuple[Samples, ...]:
 
 
 def _write_run(folder: Path, configuration: Mapping[str, Any], device: torch.device) -> None:
-    path = folder / RUN
-    sessions = json.loads(path.read_text(encoding="utf-8"))["sessions"] if path.exists() else []
-    write_json(path, {"sessions": [*sessions, session(device)], "configuration": configuration})
+    sessions = [*sessions_of(folder), session(device)]
+    write_record(folder / RUN, {"sessions": sessions, "configuration": configuration})
 
 
 def _scores(stack: Stack, data: tuple[Samples, ...], part: str) -> list[tuple[float, float]]:

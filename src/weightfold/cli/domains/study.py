@@ -32,6 +32,7 @@ from weightfold.domains.train import DomainsHistory, fit_domains
 from weightfold.domains.train.check import check_all
 from weightfold.domains.train.feed import DomainBatches
 from weightfold.domains.verb import share
+from weightfold.records import read_record
 from weightfold.train.feed import set_aside, training_batches
 
 
@@ -271,15 +272,9 @@ def _plans(
 
 def _read_plan(path: Path) -> Plan:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return Plan.from_json(read_record(path))
     except ValueError as error:
-        raise ValueError(
-            f"plan={str(path)!r} is no JSON ({error}); give what 'plan --out' wrote"
-        ) from error
-    try:
-        return Plan.from_json(content)
-    except ValueError as error:
-        raise ValueError(f"plan={str(path)!r}: {error}") from error
+        raise ValueError(f"plan={str(path)!r}: {error}; give what 'plan --out' wrote") from error
 
 
 def _digest(content: bytes) -> str:

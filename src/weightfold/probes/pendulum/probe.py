@@ -1,14 +1,14 @@
 """The probe: policies of rising dimension, each kept in a file."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TypedDict
 
-from weightfold.files import write_json
 from weightfold.probes.pendulum.finding import PendulumDimension, Trial
 from weightfold.probes.pendulum.search import PARAMETERS, TASK, count_name, gymnasium, train
 from weightfold.probes.progress import Progress, Tell, telling
+from weightfold.records import read_record, write_record
 from weightfold.train.record import session
 
 
@@ -91,6 +91,13 @@ def pendulum_dimension(
     )
 
 
+class Kept(TypedDict):
+    """What the file of a policy holds."""
+
+    budget: dict[str, int]
+    trial: Trial
+
+
 def _check(
     dims: Sequence[int], seeds: Sequence[int], threshold: float, budget: Mapping[str, int]
 ) -> None:
@@ -122,7 +129,7 @@ def _trial(
     if folder is not None:
         path = folder / "runs" / f"{count_name(dim)}-seed-{seed}.json"
         if path.exists():
-            kept = json.loads(path.read_text(encoding="utf-8"))
+            kept = read_record(path, Kept)
             if kept["budget"] != budget:
                 raise FileExistsError(
                     f"folder={str(folder)!r} holds results of another budget: {path.name} has "
@@ -134,5 +141,5 @@ def _trial(
     score, generations = train(dim, seed, tell=tell, **budget)
     trial = Trial(dim, seed, score, generations)
     if path is not None:
-        write_json(path, {"budget": dict(budget), "trial": asdict(trial)})
+        write_record(path, {"budget": dict(budget), "trial": asdict(trial)})
     return trial

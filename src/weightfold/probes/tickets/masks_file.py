@@ -5,10 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save
 from torch import Tensor
 
-from weightfold.files import replacing
+from weightfold.core.tensor_file import read_tensors, write_tensors
 from weightfold.probes.tickets.prune import Masks
 
 _NAME = re.compile(r"mask-level-(\d+)-seed-(\d+)\.safetensors")
@@ -22,9 +21,9 @@ def write_masks(
     """Write what `LotteryTicket.save_masks` says."""
     folder.mkdir(parents=True, exist_ok=True)
     for (level, seed), tensors in masks.items():
-        _write(folder / f"mask-level-{level:02}-seed-{seed}.safetensors", tensors)
+        write_tensors(folder / f"mask-level-{level:02}-seed-{seed}.safetensors", tensors)
     for seed, tensors in starts.items():
-        _write(folder / f"start-seed-{seed}.safetensors", tensors)
+        write_tensors(folder / f"start-seed-{seed}.safetensors", tensors)
 
 
 def load_masks(folder: Path) -> dict[tuple[int, int], Masks]:
@@ -38,13 +37,13 @@ def load_masks(folder: Path) -> dict[tuple[int, int], Masks]:
 
     Raises:
         FileNotFoundError: It holds no masks.
-        ValueError: A tensor in a file is no bool mask.
+        ValueError: A file is damaged or was changed, or a tensor in it is no bool mask.
     """
     found: dict[tuple[int, int], Masks] = {}
     for path in sorted(folder.glob("mask-*.safetensors")):
         if (match := _NAME.fullmatch(path.name)) is None:
             continue
-        masks = load_file(path)
+        masks = read_tensors(path)
         for name, mask in masks.items():
             if mask.dtype != torch.bool:
                 raise ValueError(f"{path}: tensor {name!r} is {mask.dtype}; a mask is torch.bool")
@@ -55,9 +54,3 @@ def load_masks(folder: Path) -> dict[tuple[int, int], Masks]:
             "LotteryTicket.save_masks wrote"
         )
     return found
-
-
-def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    whole = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
-    with replacing(path) as temporary:
-        temporary.write_bytes(save(whole))

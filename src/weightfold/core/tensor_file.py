@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from weightfold.files import replacing
 
 LABEL = "weightfold"
 HASH = "sha256"
+LABELS: tuple[set[str], ...] = (set(), {HASH}, {"base", "part"})
+"""What stands under `LABEL`: nothing, a hash, or the part of a saved net that the file is."""
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -52,17 +55,19 @@ def read_label(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is truncated or no safetensors file, or the label is no JSON object.
+        ValueError: It is truncated or no safetensors file, or the label was changed.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing, or no file")
     try:
         with safe_open(path, "pt") as opened:
-            label = json.loads((opened.metadata() or {}).get(LABEL, "{}"))
+            metadata = opened.metadata() or {}
+        label = json.loads(metadata.get(LABEL, "{}"))
     except (SafetensorError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is truncated, changed or no safetensors file: {error}") from error
-    if not isinstance(label, dict):
-        raise ValueError(f"{path} was changed: its label is no JSON object")
+    name = next(iter(get_close_matches(LABEL, metadata, n=1, cutoff=0.7)), LABEL)
+    if name != LABEL or not (isinstance(label, dict) and set(label) in LABELS):
+        raise ValueError(f"{path} was changed: its label {name!r} is none of weightfold's")
     return label
 
 

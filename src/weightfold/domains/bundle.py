@@ -9,6 +9,7 @@ from typing import Annotated, Any, NotRequired, TypedDict
 
 from torch import Tensor, nn
 
+from weightfold.core.manifest import MANIFEST
 from weightfold.core.store import (
     Stored,
     check_file,
@@ -107,7 +108,10 @@ class Bundle:
     def plan(self) -> Plan | None:
         """What the domains own and why; None if the net was made without a plan."""
         made = self._config.get("plan")
-        return None if made is None else Plan.from_json(made)
+        try:
+            return None if made is None else Plan.from_json(made)
+        except ValueError as error:
+            raise ValueError(f"{self.folder / MANIFEST}: {error}") from error
 
     @property
     def domains(self) -> list[str]:
@@ -209,7 +213,7 @@ class Bundle:
         config = _config(theirs := levels(net), "net")
         if name not in config["classes"]:
             raise KeyError(f"name={name!r}; the net's domains are {', '.join(config['classes'])}")
-        self._check_new(name, theirs)
+        self._check_new(name, theirs, "the net")
         shared, groups, aliases = contents(net)
         base = self.manifest["tensors"]["sha256"]
         if (given := shared_hash(shared)) != base:
@@ -278,7 +282,7 @@ class Bundle:
         self._read()
         other = Bundle(source)
         other._known([name])
-        self._check_new(name, other.manifest["levels"])
+        self._check_new(name, other.manifest["levels"], other.folder)
         base, theirs = (m["tensors"]["sha256"] for m in (self.manifest, other.manifest))
         if base != theirs:
             raise ValueError(
@@ -286,6 +290,7 @@ class Bundle:
                 f"those of {self.folder} are {base[:12]}; only bundles that share them exchange "
                 "domains"
             )
+        self._check_names(name, other)
         parts = {**self.manifest["parts"], **other._copy_delta(name, self.folder)}
         classes = {**self.classes, name: other.classes[name]}
         aliases = other.manifest["tensors"]["aliases"]
@@ -297,6 +302,18 @@ class Bundle:
             return {}
         self._check(name)
         return {name: copy_part(self.folder, self.manifest, name, folder)}
+
+    def _check_names(self, name: str, other: "Bundle") -> None:
+        """Raise unless a delta of another bundle holds what those here hold."""
+        mine = self.domains[0]
+        ours = {key.replace(f".domains.{mine}.", "..", 1) for key in self._tensors(mine)}
+        theirs = {key.replace(f".domains.{name}.", "..", 1) for key in other._tensors(name)}
+        if ours != theirs:
+            differ = sorted(ours ^ theirs)
+            raise ValueError(
+                f"{other.folder / MANIFEST}: the delta of {name!r} and that of {mine!r} in "
+                f"{self.folder} differ in {len(differ)} tensors, e.g. {differ[0]!r}"
+            )
 
     def _write(
         self,
@@ -351,7 +368,7 @@ class Bundle:
         if not any(chart["kind"] == KIND for chart in self.manifest["levels"][-1]):
             raise ValueError(f"{self.folder} has charts above the sharing of domains; {advice}")
 
-    def _check_new(self, name: str, theirs: list[list[dict[str, Any]]]) -> None:
+    def _check_new(self, name: str, theirs: list[list[dict[str, Any]]], source: object) -> None:
         """Raise if the domain is there, or comes from a net that shares other things."""
         self._check_top("add the domain to the loaded net and save that")
         if name in self.classes:
@@ -359,8 +376,8 @@ class Bundle:
         check_names([name])
         if _with_domains(theirs, {}, {}) != _with_domains(self.manifest["levels"], {}, {}):
             raise ValueError(
-                f"domain {name!r} comes from a net of another plan than {self.folder}: its domains "
-                "own other filters, batch norms or another classifier"
+                f"domain {name!r} of {source} comes from a net of another plan than {self.folder}: "
+                "its domains own other filters, batch norms or another classifier"
             )
 
 

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypedDict
 
 from torch import Tensor, nn
 
@@ -21,6 +21,26 @@ from weightfold.domains.walk import (
     take_filters,
     take_share,
 )
+from weightfold.records import conform
+
+
+def _plausible(layer: Mapping[str, Any]) -> str | None:
+    """A check of the number of filters, which a mask is as long as."""
+    return None if 0 <= layer["filters"] <= 2**24 else "of more filters than any layer has"
+
+
+class PlanRecord(TypedDict):
+    """What `Plan.to_json` writes."""
+
+    layers: list[Annotated[Layer, _plausible]]
+    own: dict[str, list[tuple[int, int]]]
+    norms: list[str]
+    classifier: Layer
+    shared_head: bool
+    other_macs: int
+    tensors: dict[str, tuple[list[int], str, bool]]
+    choice: dict[str, Any]
+    fingerprint: str
 
 
 @dataclass(frozen=True, repr=False)
@@ -144,6 +164,7 @@ class Plan:
         Raises:
             ValueError: `data` is no such plan, or its fingerprint is not that of its tensors.
         """
+        conform(data, PlanRecord, "data is no plan that Plan.to_json wrote")
         try:
             layers = tuple(Layer(**layer) for layer in data["layers"])
             filters = {layer.path: layer.filters for layer in layers}

@@ -6,13 +6,13 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weightfold.probes.progress import Tell
 from weightfold.probes.registry import Probe, probe
-from weightfold.records import write_record
+from weightfold.records import conform, write_record
 from weightfold.spec import parse_spec, read_options
 from weightfold.train.recipe import Recipe
 
@@ -97,14 +97,21 @@ class ProbeCell:
 
 
 def read_finding(folder: Path) -> "Finding | None":
-    """The finding that was written into a folder; None if it holds none."""
+    """The finding that was written into a folder; None if it holds none.
+
+    Raises:
+        ValueError: result.json is damaged or was changed.
+    """
     from weightfold.probes.finding import RESULT, read_record
 
     record = read_record(folder)
     if record is None:
         return None
     try:
-        return probe(record.pop("probe"))[0].finding.from_record(record)
+        kind = probe(record.pop("probe"))[0].finding
+        own = {f.name: record[f.name] for f in fields(kind) if f.name in record}
+        conform(own, kind, str(folder / RESULT))
+        return kind.from_record(record)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{folder / RESULT} is damaged: {error!r}") from error
 

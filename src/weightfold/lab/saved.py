@@ -92,12 +92,23 @@ def load_run(
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; folder={str(folder)!r} holds a run without it")
     if model is None:
-        for variant in ("compact", shape_of(about["variant"])):
+        for variant in ("compact", _sized(about["variant"], where)):
             check_recorded(
                 partial(make, variant), [spec, variant], stored=path.stat().st_size, where=where
             )
     checkpoint.check_weights(folder, path.name)
-    return load_teacher(make(about["variant"]), path)
+    try:
+        net = make(about["variant"])
+    except ValueError as error:
+        raise ValueError(f"{where} asks for {spec}, {about['variant']}: {error}") from error
+    return load_teacher(net, path)
+
+
+def _sized(variant: str, where: Path) -> str:
+    try:
+        return shape_of(variant)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
 def load_saved(folder: Path, model: str, dataset: Dataset) -> nn.Module:

@@ -76,7 +76,7 @@ def check_recorded(
         where: The file, for errors.
 
     Raises:
-        ValueError: As said; or whatever `make` raises.
+        ValueError: As said; or `make` raises it, or a TypeError.
     """
     try:
         with (
@@ -89,6 +89,8 @@ def check_recorded(
         raise ValueError(
             f"{where} asks for {', '.join(specs)}, {error}; {stored:,} bytes of it are stored"
         ) from None
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{where} asks for {', '.join(specs)}: {error}") from error
     except (NotImplementedError, RuntimeError) as error:
         values = [read_value(text) for spec in specs for text in parse_spec(spec)[1].values()]
         numbers = [value for value in values if isinstance(value, int | float)]

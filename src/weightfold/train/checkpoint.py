@@ -100,8 +100,8 @@ def load_weights(net: nn.Module, path: Path) -> None:
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
     """Write tensors and plain Python values with torch.save."""
-    with replacing(path) as temporary:
-        torch.save(dict(state), temporary)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        torch.save(dict(state), file)  # given a path, it writes that path's name into the file
 
 
 def load_state(path: Path, device: torch.device) -> dict[str, Any]:

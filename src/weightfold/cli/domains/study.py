@@ -23,7 +23,8 @@ from weightfold.cli.domains.inputs import (
 )
 from weightfold.cli.domains.options import Sharing
 from weightfold.cli.domains.train import Train
-from weightfold.core.store import MANIFEST
+from weightfold.core.manifest import MANIFEST
+from weightfold.core.store import file_stem
 from weightfold.data import Augment, Dataset
 from weightfold.domains.net import SharedNet
 from weightfold.domains.page import INDEPENDENT, Outcome
@@ -145,7 +146,7 @@ class Study:
             heads = {name: dataset.num_classes}
             plan = _alone(self._plain(seed), dataset.train.image_shape)
             net = share(self._model(seed, plan.head), heads, plan, seed=seed)
-            home = self.asked_for.folder / INDEPENDENT / name / f"seed{seed}"
+            home = self.asked_for.folder / INDEPENDENT / file_stem(name) / f"seed{seed}"
             joint = replace(
                 self.asked_for.joint,
                 sampler="all",

@@ -48,7 +48,11 @@ def recorded_network(
         return given
     if len(specs) != 1:
         raise ValueError(f"{where} does not say what network it is of; give {option}")
-    if names_code(specs[0]):
+    try:
+        code = names_code(specs[0])
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    if code:
         raise ValueError(
             f"{where} names code as its network, {specs[0]!r}, and nothing that a file names is "
             f"run; if that code is yours, or you trust it, give {option} '{specs[0]}' yourself"

@@ -119,7 +119,8 @@ def test_another_network_than_the_bundles_is_refused(commands, bundle, canary, c
 
 
 @pytest.mark.parametrize(
-    "spec", ["mlp,width=1000000000000", "mlp,depth=1000000000", "mlp,hidden=1000000000"]
+    "spec",
+    ["mlp,width=1000000000000", "mlp,width=900000", "mlp,depth=1000000000", "mlp,depth=900000"],
 )
 def test_a_recorded_network_of_terabytes_is_refused(spec, commands, bundle, canary, capsys):
     say(bundle, spec)
@@ -163,7 +164,7 @@ def test_a_run_of_the_users_network_is_used_when_the_user_says_so(
     folder = Path(shutil.copytree(trained, tmp_path / "run"))
     rewrite(folder / "run.json", lambda r: r["configuration"]["about"].update(model=OWN))
     export = ["export", folder, "--folder", tmp_path / "out", "--formats", "torch"]
-    assert run(*export) == 2 and f"--model '{OWN}'" in capsys.readouterr().err
+    assert run(*export) == 2 and "--model" in capsys.readouterr().err
     assert run(*export, "--model", OWN) == 0
     train = ["train", "--model", OWN, "--data", stripes, "--folder", tmp_path / "taught"]
     train += ["--epochs", 1, "--teacher", folder]

@@ -21,7 +21,11 @@ TIMES = 64
 """How many times the bytes of its file a network may take, beyond that: it may be stored sparse."""
 
 MODULES = 20_000
+LARGEST_NUMBER = 1_000_000
+"""In a recorded spec: lists as long as it are still made in no time."""
+
 PLAIN_NUMBER = 10_000
+"""The same for a network that cannot be planned without memory."""
 
 
 def recorded_network(
@@ -55,7 +59,7 @@ def recorded_network(
     if code:
         raise ValueError(
             f"{where} names code as its network, {specs[0]!r}, and nothing that a file names is "
-            f"run; if that code is yours, or you trust it, give {option} '{specs[0]}' yourself"
+            f"run; if it is your own code, name it yourself with {option}"
         )
     return specs[0]
 
@@ -71,7 +75,8 @@ def check_recorded(
     """Refuse a recorded network that is far larger than what is stored of it, before it is made.
 
     It is made on the meta device, without memory, as far as the bound. Where that does not work
-    (torchvision's RegNets), numbers of its specs beyond `PLAIN_NUMBER` are refused instead.
+    (torchvision's RegNets), numbers of its specs beyond `PLAIN_NUMBER` are refused instead; those
+    beyond `LARGEST_NUMBER` always are.
 
     Args:
         make: Makes it.
@@ -82,6 +87,7 @@ def check_recorded(
     Raises:
         ValueError: As said; or `make` raises it, or a TypeError.
     """
+    _check_numbers(specs, LARGEST_NUMBER, where)
     try:
         with (
             _bounded(max(ALWAYS, TIMES * stored)),
@@ -95,14 +101,16 @@ def check_recorded(
         ) from None
     except (ValueError, TypeError) as error:
         raise ValueError(f"{where} asks for {', '.join(specs)}: {error}") from error
-    except (NotImplementedError, RuntimeError) as error:
-        values = [read_value(text) for spec in specs for text in parse_spec(spec)[1].values()]
-        numbers = [value for value in values if isinstance(value, int | float)]
-        if any(not abs(number) <= PLAIN_NUMBER for number in numbers):
-            raise ValueError(
-                f"{where} asks for {', '.join(specs)}; numbers beyond {PLAIN_NUMBER:,} are "
-                f"refused ({error})"
-            ) from error
+    except (NotImplementedError, RuntimeError):
+        _check_numbers(specs, PLAIN_NUMBER, where)
+
+
+def _check_numbers(specs: Sequence[str], most: float, where: object) -> None:
+    values = [read_value(text) for spec in specs for text in parse_spec(spec)[1].values()]
+    if any(isinstance(value, int | float) and not abs(value) <= most for value in values):
+        raise ValueError(
+            f"{where} asks for {', '.join(specs)}; numbers beyond {most:,} are refused"
+        )
 
 
 class _TooLarge(Exception):

@@ -24,15 +24,16 @@ from weightfold.domains.walk import (
 from weightfold.records import conform
 
 
-def _plausible(layer: Mapping[str, Any]) -> str | None:
-    """A check of the number of filters, which a mask is as long as."""
-    return None if 0 <= layer["filters"] <= 2**24 else "of more filters than any layer has"
+def _plausible(layers: list[dict[str, Any]]) -> str | None:
+    """A check of the number of filters, as long as which masks are."""
+    filters = [layer["filters"] for layer in layers]
+    return None if min(filters, default=0) >= 0 and sum(filters) <= 2**24 else "too many filters"
 
 
 class PlanRecord(TypedDict):
     """What `Plan.to_json` writes."""
 
-    layers: list[Annotated[Layer, _plausible]]
+    layers: Annotated[list[Layer], _plausible]
     own: dict[str, list[tuple[int, int]]]
     norms: list[str]
     classifier: Layer

@@ -5,13 +5,14 @@ from dataclasses import asdict, dataclass
 from math import exp, log
 from pathlib import Path
 from statistics import fmean
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from weightfold.pages.figures import COLOURS, drawing
 from weightfold.pages.page import Table
 from weightfold.pages.statistics import Paired, paired, summarize
 from weightfold.probes.finding import Finding
 from weightfold.probes.pendulum.search import LONGEST, PARAMETERS
+from weightfold.records import within
 
 PUBLISHED = 4
 """d_int90 of the inverted pendulum (Li et al. 2018, Table 1)."""
@@ -28,7 +29,7 @@ class Trial:
         generations: Of the search, until every policy balanced or the budget was spent.
     """
 
-    dim: int | None
+    dim: Annotated[int, within(1, 2**20)] | None
     seed: int
     score: float
     generations: int

@@ -7,14 +7,14 @@ ordinary network, which is what gets shipped. Nothing heavy is imported before a
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from weightfold.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from weightfold.core.chart import Chart as Chart
     from weightfold.core.charted import Charted as Charted
-    from weightfold.core.store import load as load
     from weightfold.core.store import save as save
     from weightfold.lab.inspect import inspect as inspect
+    from weightfold.methods import load as load
     from weightfold.methods.expand.chain import Chain as Chain
     from weightfold.methods.expand.twin import linear_from_twin as linear_from_twin
     from weightfold.methods.expand.twin import nonlinear_twin as nonlinear_twin
@@ -48,7 +48,7 @@ _HOMES = {
     "intrinsic_dimension": "probes.intrinsic",
     "layer_reset": "probes.layers.reset",
     "linear_from_twin": "methods.expand.twin",
-    "load": "core.store",
+    "load": "methods",
     "lottery_ticket": "probes.tickets.probe",
     "mask": "methods.mask.verb",
     "memorization": "probes.memory",

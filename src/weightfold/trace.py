@@ -209,9 +209,9 @@ def _ghost(model: nn.Module, convert: Callable[[Tensor], Tensor]) -> nn.Module:
     return copy.deepcopy(model, memo).eval()
 
 
-def _observe(ghost: nn.Module, image: Tensor) -> _Run:
+def _observe(meta_copy: nn.Module, image: Tensor) -> _Run:
     calls: list[tuple[str, int]] = []
-    names = {module: name for name, module in ghost.named_modules()}
+    names = {module: name for name, module in meta_copy.named_modules()}
 
     def note(module: nn.Module, args: object, output: Tensor) -> None:
         calls.append((names[module], output.numel()))
@@ -222,7 +222,7 @@ def _observe(ghost: nn.Module, image: Tensor) -> _Run:
     counter = FlopCounterMode(display=False)
     devices = [image.device] if image.is_cuda else []
     with torch.no_grad(), torch.random.fork_rng(devices), counter:
-        output = ghost(image)
+        output = meta_copy(image)
     is_batch = isinstance(output, Tensor) and output.ndim > 1
     return _Run(calls, output.shape[1] if is_batch else None, counter.get_total_flops() // 2)
 

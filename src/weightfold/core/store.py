@@ -1,7 +1,7 @@
-"""wf.save and wf.load: one pair for every chart; safetensors and a manifest, written atomically.
+"""`save` and `load`: one pair for every chart; safetensors and a manifest, written atomically.
 
-A chart says through `Chart.part` which file each coordinate lies in: what one part alone uses lies
-in that part's file, everything else in the shared one. Files are named by their hash.
+A chart may say (`FilePerPart`) which file each coordinate lies in: what one part alone uses lies in
+that part's file, everything else in the shared one. Files are named by their hash.
 """
 
 import copy
@@ -18,10 +18,12 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
-import weightfold
-from weightfold.core.chart import Chart
-from weightfold.core.charted import Charted, check_state
+from weightfold.core.chart import Chart, registered_charts
+from weightfold.core.charted import Charted, charted_class
+from weightfold.core.mixins import FilePerPart
+from weightfold.core.slots import check_state
 from weightfold.files import replacing, write_json
+from weightfold.version import __version__
 
 FORMAT = 2
 MANIFEST = "manifest.json"
@@ -103,8 +105,8 @@ def part_of(net: nn.Module, name: str) -> str | None:
     if name.startswith("model."):
         return part_of(net.model, name.removeprefix("model."))
     _, index, coordinate = name.split(".", 2)
-    chart: Chart = net.charts[int(index)]  # type: ignore[assignment]
-    if (part := chart.stored_in(coordinate)) is not None:
+    chart = net.charts[int(index)]
+    if isinstance(chart, FilePerPart) and (part := chart.stored_in(coordinate)) is not None:
         return part
     computed = {part_of(net.model, place) for place in net._places}
     return computed.pop() if len(computed) == 1 else None
@@ -168,7 +170,7 @@ def write_manifest(
     """
     manifest = {
         "format": FORMAT,
-        "weightfold": weightfold.__version__,
+        "weightfold": __version__,
         "torch": torch.__version__,
         "tensors": tensors,
         "parts": parts,
@@ -193,7 +195,9 @@ def levels(net: nn.Module) -> list[list[dict[str, Any]]]:
 
 
 def load(folder: str | Path, model: nn.Module) -> nn.Module:
-    """Load what `save` wrote, over a model of the same architecture.
+    """Load what `save` wrote, over a model of the same architecture; as `wf.load`.
+
+    Knows the charts that have been imported; `weightfold.methods.load` imports all of ours.
 
     Args:
         folder: A folder written by `save`.
@@ -223,16 +227,17 @@ def rebuild(
         ValueError: A chart is unknown.
         KeyError: The weights are of another architecture; the message lists the keys.
     """
-    from weightfold.methods import catalogue
-
-    kinds = catalogue()
+    kinds = registered_charts()
     net: nn.Module = model
     for level in levels:
         if unknown := [c["kind"] for c in level if c["kind"] not in kinds]:
-            raise ValueError(f"{folder} needs the chart {unknown[0]!r}; there are {list(kinds)}")
+            raise ValueError(
+                f"{folder} needs the chart {unknown[0]!r}; there are {list(kinds)}: import the "
+                "module that defines it first"
+            )
         try:
             charts = [kinds[c["kind"]].build(net, **c["config"]) for c in level]
-            net = (type(charts[0]) if charts else Chart).assemble(net, charts)
+            net = charted_class(charts)(net, charts)
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise KeyError(
                 f"{folder} was saved from another architecture than this "

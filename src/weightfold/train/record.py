@@ -136,7 +136,7 @@ def write_run(
     """
     path = folder / checkpoint.RUN
     sessions = json.loads(path.read_text(encoding="utf-8"))["sessions"] if path.exists() else []
-    deployed = net.deploy(net.somewhere()) if isinstance(net, Charted) else net
+    deployed = net.deploy(net.default_context()) if isinstance(net, Charted) else net
     write_json(
         path,
         {

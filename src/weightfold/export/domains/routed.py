@@ -79,7 +79,7 @@ def lowered(net: nn.Module) -> SharedNet:
     """
     below: Any = net
     while isinstance(below, Charted) and not isinstance(below, SharedNet):
-        below = below.lower(below.somewhere())
+        below = below.lower(below.default_context())
     if not isinstance(below, SharedNet):
         raise TypeError(
             f"net is {type(net).__name__}, not a SharedNet (wf.share) or charts on one; "

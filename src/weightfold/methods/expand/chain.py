@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from weightfold.core.slots import Slots, VacantCall, fill, vacate
+from weightfold.core.slots import PlaceholderGuard, Slots, fill, with_placeholders
 from weightfold.methods.expand.algebra import channels_last, cheapest_order, fold_layers
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -48,7 +48,9 @@ class Chain(nn.Sequential):
         self.nonlinear = nonlinear
         self._order = cheapest_order([factor.weight for factor in factors])
         self.exact = type(plain) in LAYERS and (plain.bias is None) == (factors[0].bias is None)
-        self._plain = (vacate(plain, [n for n, _ in plain.named_parameters(recurse=False)]),)
+        self._plain = (
+            with_placeholders(plain, [n for n, _ in plain.named_parameters(recurse=False)]),
+        )
         self.pad: tuple[int, ...] | None = None
         if not isinstance(plain, CONVOLUTIONS):
             return
@@ -228,7 +230,7 @@ def obstacle(net: nn.Module, path: str, layer: Any) -> str | None:
     slots = Slots.of(net)
     if type(layer) not in LAYERS:
         return f"{type(layer).__name__} may do more than its base class"
-    if any(isinstance(hook, VacantCall) for hook in hooks):
+    if any(isinstance(hook, PlaceholderGuard) for hook in hooks):
         return "its weight or bias is computed by another chart"
     if hooks:
         return "it has hooks, which a chain in its place would not call"

@@ -54,8 +54,8 @@ def input_shapes(model: nn.Module, example_input: Tensor) -> dict[str, tuple[int
         ValueError: The model does not run on that input.
     """
     shapes: dict[str, tuple[int, ...]] = {}
-    ghost = copy.deepcopy(model).to("meta").eval()
-    names = {module: name for name, module in ghost.named_modules()}
+    meta_copy = copy.deepcopy(model).to("meta").eval()
+    names = {module: name for name, module in meta_copy.named_modules()}
 
     def note(module: nn.Module, args: tuple, kwargs: dict[str, Tensor]) -> None:
         x = args[0] if args else kwargs["input"]
@@ -66,7 +66,7 @@ def input_shapes(model: nn.Module, example_input: Tensor) -> dict[str, tuple[int
             module.register_forward_pre_hook(note, with_kwargs=True)
     try:
         with torch.no_grad():
-            ghost(example_input.to("meta"))
+            meta_copy(example_input.to("meta"))
     except Exception as error:
         raise ValueError(
             f"example_input of shape {tuple(example_input.shape)} does not run through the model: "
@@ -82,12 +82,12 @@ def chain_cost(chain: Chain, shape: tuple[int, ...]) -> LayerCost:
         chain: The chain.
         shape: (N, C, *size) or (N, ..., features).
     """
-    ghost = copy.deepcopy(chain).to("meta")
+    meta_copy = copy.deepcopy(chain).to("meta")
     x = torch.empty(shape, device="meta", dtype=chain.factors[0].weight.dtype)
     factors = tuple(tuple(f.weight.shape) for f in chain.factors)
     return LayerCost(
-        plain=_macs(ghost.fuse(), x),
-        chain=_macs(ghost, x),
+        plain=_macs(meta_copy.fuse(), x),
+        chain=_macs(meta_copy, x),
         orders={order_name(order): cost for cost, order, _ in orders(factors)},
     )
 

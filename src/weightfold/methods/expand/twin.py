@@ -7,8 +7,8 @@ import copy
 
 from torch import nn
 
-from weightfold.core.charted import Charted, check_state
-from weightfold.core.slots import replace_module
+from weightfold.core.charted import Charted
+from weightfold.core.slots import check_state, replace_module
 from weightfold.methods.expand.chain import Chain, obstacle
 from weightfold.methods.expand.chart import Expansion
 

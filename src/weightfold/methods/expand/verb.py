@@ -221,7 +221,7 @@ def _factors(layer: Any, conv: str | None, linear_depth: int) -> tuple[str, int]
 
 def _shapes(net: nn.Module, example_input: Tensor) -> dict[str, tuple[int, ...]]:
     """Input shape of the layers, by path in `net`."""
-    plain = net.deploy(net.somewhere()) if isinstance(net, Charted) else net
+    plain = net.deploy(net.default_context()) if isinstance(net, Charted) else net
     found = {locate(net, f"{n}.weight"): s for n, s in input_shapes(plain, example_input).items()}
     return {split_name(place)[0]: shape for place, shape in found.items() if place}
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from weightfold.core.charted import NOWHERE
+from weightfold.core.charted import NO_CONTEXT
 from weightfold.methods.share.mixture import Mixture
 
 CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -29,7 +29,7 @@ class DomainLayer(nn.Module):
 
     def __init__(self, *slots: str) -> None:
         super().__init__()
-        self.at: Mapping[str, Any] = NOWHERE
+        self.at: Mapping[str, Any] = NO_CONTEXT
         self.kernel: Literal["grouped", "segments"] = "grouped"
         for slot in slots:
             self.register_parameter(slot, None)
@@ -40,16 +40,18 @@ class DomainLayer(nn.Module):
         if isinstance(domain, Mixture) and len(domain.domains) > 1:
             if self.apart or not domain.equal:
                 parts = enumerate(domain.part(x))
-                return domain.join([self.lanes(part, slice(k, k + 1), 1) for k, part in parts])
-            return self.lanes(x, slice(None), len(domain.domains))
-        return self.lanes(x, slice(1), 1)
+                return domain.join(
+                    [self.run_interleaved(part, slice(k, k + 1), 1) for k, part in parts]
+                )
+            return self.run_interleaved(x, slice(None), len(domain.domains))
+        return self.run_interleaved(x, slice(1), 1)
 
     @property
     def apart(self) -> bool:
         """Whether interleaved domains run one after another, too."""
         return self.kernel == "segments"
 
-    def lanes(self, x: Tensor, rows: slice, count: int) -> Tensor:
+    def run_interleaved(self, x: Tensor, rows: slice, count: int) -> Tensor:
         """Interleaved images, image i of domain i mod `count`, with the tensors of these rows."""
         raise NotImplementedError
 
@@ -90,7 +92,7 @@ class DomainConv(DomainLayer):
         self.padding_mode, self._pads = layer.padding_mode, layer._reversed_padding_repeated_twice
         self.runs = runs_of(own)
 
-    def lanes(self, x: Tensor, rows: slice, count: int) -> Tensor:
+    def run_interleaved(self, x: Tensor, rows: slice, count: int) -> Tensor:
         """Shared filters once for all images; own filters in one grouped convolution."""
         own, own_bias = self.own[rows], _at(self.own_bias, rows)
         x = self._padded(x)
@@ -137,7 +139,7 @@ class DomainLinear(DomainLayer):
     def __init__(self) -> None:
         super().__init__("weight", "bias")
 
-    def lanes(self, x: Tensor, rows: slice, count: int) -> Tensor:
+    def run_interleaved(self, x: Tensor, rows: slice, count: int) -> Tensor:
         """Features (B, ..., F) to logits (B, ..., classes)."""
         weight, bias = self.weight[rows], _at(self.bias, rows)
         if count == 1:
@@ -173,7 +175,7 @@ class DomainBatchNorm(DomainLayer):
         """Domains that have seen different numbers of batches differ in what None stands for."""
         return super().apart or (self.training and self.momentum is None)
 
-    def lanes(self, x: Tensor, rows: slice, count: int) -> Tensor:
+    def run_interleaved(self, x: Tensor, rows: slice, count: int) -> Tensor:
         """One batch norm over K * C channels; running statistics are updated in place.
 
         Batches are counted here where momentum is None, and so reads them; else by the chart.

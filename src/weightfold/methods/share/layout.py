@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from weightfold.core.slots import vacate
+from weightfold.core.slots import with_placeholders
 from weightfold.methods.share.executors import (
     DomainBatchNorm,
     DomainConv,
@@ -52,7 +52,7 @@ class Layout:
     ) -> "Layout":
         """The layout over plain `layers`, by path."""
         names = {path: list(layer.state_dict()) for path, layer in layers.items()}
-        outline = {path: vacate(layer, names[path]) for path, layer in layers.items()}
+        outline = {path: with_placeholders(layer, names[path]) for path, layer in layers.items()}
         masks = {path: list(map(bool, mask)) for path, mask in own.items()}
         return cls(masks, list(norms), head, shared_head, outline, names)
 
@@ -119,7 +119,7 @@ class Layout:
         layer: Any = self.outline[path]
         return name == "num_batches_tracked" and layer.momentum is not None
 
-    def absorb(self, operands: Mapping[str, Tensor], domains: "Sequence[list[Place]]") -> None:
+    def write_back(self, operands: Mapping[str, Tensor], domains: "Sequence[list[Place]]") -> None:
         """Count a batch, and write running statistics that were stacked back to their domains."""
         for places in zip(*domains, strict=True):
             if not places[0].buffer:

@@ -1,16 +1,14 @@
 """wf.plan_sharing: which filters, batch norms and classifier each domain owns."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from typing import Any, Literal, Self
 
 from torch import Tensor, nn
 
 from weightfold.core.select import Where, select
 from weightfold.methods.share.account import Account, BatchNormCount, account
+from weightfold.methods.share.ownership import Ownership
 from weightfold.methods.share.walk import (
     Masks,
     Strategy,
@@ -24,55 +22,14 @@ from weightfold.trace import Layer, TensorSize, tensor_sizes, trace
 
 
 @dataclass(frozen=True, repr=False)
-class Plan:
-    """What each domain owns of a network; all domains own the same filters. JSON values only.
+class Plan(Ownership):
+    """What each domain owns of a network, and why. JSON values only.
 
     Attributes:
-        layers: Every convolution that runs, the classifier apart, in execution order.
-        own: Path of a convolution -> True for each of its filters that a domain owns; only layers
-            with such a filter, in execution order.
-        norms: Paths of the batch norms each domain owns, affine and running statistics.
-        classifier: The layer that gives the classes.
-        shared_head: All domains use one classifier.
-        other_macs: Multiply-adds for one image outside convolutions and classifier.
-        tensors: Name -> size of every tensor the model keeps.
         choice: The arguments that made the plan.
     """
 
-    layers: tuple[Layer, ...]
-    own: Mapping[str, tuple[bool, ...]]
-    norms: tuple[str, ...]
-    classifier: Layer
-    shared_head: bool
-    other_macs: int
-    tensors: Mapping[str, TensorSize]
     choice: Mapping[str, Any]
-
-    @property
-    def head(self) -> str:
-        """Path of the classifier."""
-        return self.classifier.path
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """sha256 of the names and shapes of the model's tensors, the number of classes left out."""
-        sizes = sorted((name, self._shape(name, size)) for name, size in self.tensors.items())
-        return hashlib.sha256(json.dumps(sizes).encode()).hexdigest()
-
-    @property
-    def filters(self) -> int:
-        """Number of filters a domain owns."""
-        return sum(map(sum, self.own.values()))
-
-    @property
-    def weights_share(self) -> float:
-        """Own share of the convolutions' weights and biases (E / C), 0 to 1."""
-        return self._own_sum("weights_per_filter") / sum(layer.weights for layer in self.layers)
-
-    @property
-    def macs_share(self) -> float:
-        """Own share of the convolutions' multiply-adds, 0 to 1."""
-        return self._own_sum("macs_per_filter") / sum(layer.macs for layer in self.layers)
 
     def account(
         self,
@@ -107,8 +64,8 @@ class Plan:
             ValueError: A tensor is absent, unexpected or of another shape; the message names it.
         """
         theirs = tensor_sizes(model)
-        mine = {name: self._shape(name, size) for name, size in self.tensors.items()}
-        given = {name: self._shape(name, size) for name, size in theirs.items()}
+        mine = {name: self.shape_of(name, size) for name, size in self.tensors.items()}
+        given = {name: self.shape_of(name, size) for name, size in theirs.items()}
         wrong = [f"it lacks {name!r}" for name in mine.keys() - given.keys()]
         wrong += [f"it has {name!r} besides" for name in given.keys() - mine.keys()]
         wrong += [
@@ -181,15 +138,6 @@ class Plan:
         )
 
     __repr__ = __str__
-
-    def _own_sum(self, attribute: str) -> int:
-        return sum(
-            sum(self.own.get(layer.path, ())) * getattr(layer, attribute) for layer in self.layers
-        )
-
-    def _shape(self, name: str, size: TensorSize) -> tuple[int, ...]:
-        """Shape without the classes."""
-        return size.shape[1:] if name.rpartition(".")[0] == self.head else size.shape
 
 
 def plan_sharing(

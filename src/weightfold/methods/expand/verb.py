@@ -20,8 +20,9 @@ from weightfold.methods.expand.chain import (
     widths,
 )
 from weightfold.methods.expand.chart import Expansion
-from weightfold.methods.expand.cost import LayerCost, chain_cost, input_shapes
+from weightfold.methods.expand.cost import LayerCost, chain_cost
 from weightfold.methods.expand.initial import fit_chain, match_variance
+from weightfold.trace import trace
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
@@ -222,7 +223,8 @@ def _factors(layer: Any, conv: str | None, linear_depth: int) -> tuple[str, int]
 def _shapes(net: nn.Module, example_input: Tensor) -> dict[str, tuple[int, ...]]:
     """Input shape of the layers, by path in `net`."""
     plain = net.deploy(net.default_context()) if isinstance(net, Charted) else net
-    found = {locate(net, f"{n}.weight"): s for n, s in input_shapes(plain, example_input).items()}
+    shapes = trace(plain, example_input).inputs
+    found = {locate(net, f"{n}.weight"): shape for n, shape in shapes.items()}
     return {split_name(place)[0]: shape for place, shape in found.items() if place}
 
 

@@ -8,9 +8,10 @@ from typing import Any, Literal
 from rich.console import Console, Group
 from rich.table import Table
 
+from weightfold.methods.share.layers import Layer
 from weightfold.methods.share.names import check_classes, check_names
 from weightfold.methods.share.ownership import Ownership
-from weightfold.trace import Layer, TensorSize
+from weightfold.trace import TensorSize
 
 BatchNormCount = Literal["affine", "stats", "all"]
 _COUNTED: dict[str, tuple[str, ...]] = {

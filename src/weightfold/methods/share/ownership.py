@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from weightfold.trace import Layer, TensorSize
+from weightfold.methods.share.layers import Layer
+from weightfold.trace import TensorSize
 
 
 @dataclass(frozen=True, repr=False)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from weightfold.core.select import Where, select
 from weightfold.methods.share.account import Account, BatchNormCount, account
+from weightfold.methods.share.layers import Layer, find_layers
 from weightfold.methods.share.ownership import Ownership
 from weightfold.methods.share.walk import (
     Masks,
@@ -18,7 +19,7 @@ from weightfold.methods.share.walk import (
     take_filters,
     take_share,
 )
-from weightfold.trace import Layer, TensorSize, tensor_sizes, trace
+from weightfold.trace import TensorSize, tensor_sizes
 
 
 @dataclass(frozen=True, repr=False)
@@ -214,16 +215,16 @@ def plan_sharing(
     """
     _check_choices(strategy=strategy, budget=budget, bn=bn, head=head)
     _check_size(strategy, fraction, num_filters)
-    seen = trace(model, example_input, head_path)
+    seen = find_layers(model, example_input, head_path)
     if not isinstance(strategy, str):
-        own = given_masks(seen.layers, strategy)
+        own = given_masks(seen.convolutions, strategy)
     elif num_filters is not None:
-        own = take_filters(seen.layers, strategy, seed, num_filters)
+        own = take_filters(seen.convolutions, strategy, seed, num_filters)
     else:
-        own = take_share(seen.layers, strategy, seed, float(fraction or 0), budget)
+        own = take_share(seen.convolutions, strategy, seed, float(fraction or 0), budget)
     norms = _domain_norms(model, seen.norms, bn, shared_norms)
     return Plan(
-        layers=seen.layers,
+        layers=seen.convolutions,
         own=own,
         norms=norms,
         classifier=seen.classifier,

@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from weightfold.lab.inspect import inspect as inspect
     from weightfold.methods import load as load
     from weightfold.methods.expand.chain import Chain as Chain
+    from weightfold.methods.expand.options import ExpandOptions as ExpandOptions
     from weightfold.methods.expand.twin import linear_from_twin as linear_from_twin
     from weightfold.methods.expand.twin import nonlinear_twin as nonlinear_twin
     from weightfold.methods.expand.verb import expand as expand
     from weightfold.methods.mask.verb import mask as mask
     from weightfold.methods.share.net import SharedNet as SharedNet
     from weightfold.methods.share.plan import Plan as Plan
+    from weightfold.methods.share.plan import SharingOptions as SharingOptions
     from weightfold.methods.share.plan import plan_sharing as plan_sharing
     from weightfold.methods.share.verb import share as share
     from weightfold.methods.subspace.verb import subspace as subspace
@@ -39,8 +41,10 @@ _HOMES = {
     "Chain": "methods.expand.chain",
     "Chart": "core.chart",
     "Charted": "core.charted",
+    "ExpandOptions": "methods.expand.options",
     "Plan": "methods.share.plan",
     "SharedNet": "methods.share.net",
+    "SharingOptions": "methods.share.plan",
     "critical_sample_ratio": "probes.memory",
     "example_ledger": "probes.memory",
     "expand": "methods.expand.verb",

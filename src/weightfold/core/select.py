@@ -39,6 +39,8 @@ def select(
     short = {n: short_name(net, n) if net is not None else n for n in candidates}
     if where is None:
         return list(candidates)
+    if not isinstance(where, str | type | Iterable) and not callable(where):
+        raise TypeError(f"where={where!r}; give names, globs, types or predicates")
     items = [where] if isinstance(where, str | type) or callable(where) else list(where)
     if not items:
         raise ValueError(f"where=[] chooses no {what}; leave it out (None) for the default")

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
+from weightfold.core.arguments import check_net
 from weightfold.core.chart import Chart, registered_charts
 from weightfold.core.charted import Charted, charted_class
 from weightfold.core.mixins import FilePerPart
@@ -35,6 +36,14 @@ LABEL = "weightfold"
 def save(net: nn.Module, folder: str | Path) -> None:
     """Save a plain or Charted net: its tensors and how its charts are made.
 
+    >>> import tempfile, torch, weightfold as wf
+    >>> model = torch.nn.Linear(3, 2)
+    >>> folder = tempfile.mkdtemp()
+    >>> wf.save(wf.subspace(model, dim=4), folder)
+    >>> wf.load(folder, model).summary()
+    parameters: 4 while training (4 trainable), 8 deployed
+    subspace: 4 coordinates
+
     A net of several parts (domains) becomes one shared file and one small file a part; each names
     the shared file it belongs to. A file is named by its hash, is not written again while its
     content stays, and the manifest, renamed last, names all: a crash leaves the earlier save whole.
@@ -45,9 +54,11 @@ def save(net: nn.Module, folder: str | Path) -> None:
 
     Raises:
         FileExistsError: The folder holds files, and no earlier save.
-        TypeError: A chart's configuration (what is told about a domain) is not of JSON values.
+        TypeError: `net` is no module, or a chart's configuration (what is told about a domain) is
+            not of JSON values.
         ValueError: A part's name does not do for a file.
     """
+    check_net(net)
     folder = Path(folder)
     foreign = [f for f in folder.glob("*") if not f.name.lstrip(".").startswith(OWN_NAMES)]
     if foreign and not (folder / MANIFEST).exists():

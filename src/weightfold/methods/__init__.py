@@ -10,6 +10,7 @@ from pathlib import Path
 
 from torch import nn
 
+from weightfold.core.arguments import check_net
 from weightfold.core.chart import Chart, registered_charts
 from weightfold.core.store import load as load_registered
 
@@ -26,6 +27,13 @@ def catalogue() -> dict[str, type[Chart]]:
 def load(folder: str | Path, net: nn.Module) -> nn.Module:
     """Load what `wf.save` wrote, over a network of the same architecture.
 
+    >>> import tempfile, torch, weightfold as wf
+    >>> model, folder = torch.nn.Linear(3, 2), tempfile.mkdtemp()
+    >>> net = wf.mask(model, {"weight": torch.ones(2, 3)})
+    >>> wf.save(net, folder)
+    >>> type(wf.load(folder, torch.nn.Linear(3, 2))).__name__
+    'Charted'
+
     Args:
         folder: A folder written by `wf.save`.
         net: A plain module of the architecture that was charted; left unchanged.
@@ -37,7 +45,9 @@ def load(folder: str | Path, net: nn.Module) -> nn.Module:
         FileNotFoundError: There is no manifest, or a file it names is missing or renamed.
         ValueError: A file is truncated, changed, of a later format, or belongs to another save; or
             a chart is of no method: import the module that defines it first.
+        TypeError: `net` is no module.
         KeyError: The weights are of another architecture; the message lists the keys.
     """
+    check_net(net)
     catalogue()
     return load_registered(folder, net)

@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 
 from torch import Tensor, nn
 
+from weightfold.core.arguments import check_choices, check_net, checked_seed, real, whole
 from weightfold.core.select import Where, select
 from weightfold.methods.share.account import Account, BatchNormCount, account
 from weightfold.methods.share.layers import Layer, find_layers
@@ -141,29 +142,64 @@ class Plan(Ownership):
     __repr__ = __str__
 
 
+@dataclass(frozen=True)
+class SharingOptions:
+    """What domains own besides filters: options of `plan_sharing` that few calls need.
+
+    Attributes:
+        bn: "domain": each domain owns the batch norms, with their running statistics; "shared":
+            an ablation.
+        shared_norms: Batch norms to leave shared: paths, globs, a predicate, as `where` elsewhere.
+            The paper's parameter column needs "*.downsample.1" for ResNet50.
+        head: "domain": each domain owns its classifier; "shared": an ablation, for domains of the
+            same number of classes.
+        head_path: Path of the classifier, where it is not the last Linear or convolution to run
+            with as many outputs as the network.
+
+    Raises:
+        TypeError: `head_path` is of another type.
+        ValueError: An option is none of its choices.
+    """
+
+    bn: Literal["domain", "shared"] = "domain"
+    shared_norms: Where = None
+    head: Literal["domain", "shared"] = "domain"
+    head_path: str | None = None
+
+    def __post_init__(self) -> None:
+        both = ("domain", "shared")
+        check_choices({"bn": self.bn, "head": self.head}, {"bn": both, "head": both})
+        if not isinstance(self.head_path, str | None):
+            raise TypeError(f"head_path={self.head_path!r}; give the path of a layer")
+
+
+DEFAULTS = SharingOptions()
+
+
 def plan_sharing(
-    model: nn.Module,
+    net: nn.Module,
     strategy: Strategy | Masks = "bottom",
     fraction: float | None = None,
     *,
     num_filters: int | None = None,
     budget: Literal["weights", "macs"] = "weights",
     seed: int = 0,
-    bn: Literal["domain", "shared"] = "domain",
-    shared_norms: Where = None,
-    head: Literal["domain", "shared"] = "domain",
-    head_path: str | None = None,
     example_input: Tensor | None = None,
+    options: SharingOptions = DEFAULTS,
 ) -> Plan:
-    """Plan which filters of `model` each domain owns; the others are shared by all domains.
+    """Plan which filters of `net` each domain owns; the others are shared by all domains.
 
     Filter-level sharing of Zhang, Yang, Liu, Guan: Rethinking hard-parameter sharing in
     multi-domain learning (section 3). Every domain gets its own copy of the same filters, of the
     batch norms and of the classifier. Nothing is trained or copied here, so plan first:
 
-        plan = plan_sharing(torchvision.models.mobilenet_v2(), "bottom", 0.2)
-        print(plan)                                        # filters, share of weights and compute
-        print(plan.account({"aircraft": 100, "birds": 200}))  # parameters, bytes, multiply-adds
+    >>> import torchvision, weightfold as wf
+    >>> plan = wf.plan_sharing(torchvision.models.mobilenet_v2(), "bottom", 0.2)
+    >>> f"{plan.filters:,} filters, {plan.weights_share:.1%} of the weights"
+    '7,100 filters, 20.0% of the weights'
+    >>> costs = plan.account({"aircraft": 100, "birds": 200})  # parameters, bytes, multiply-adds
+    >>> f"{costs.total.parameters:,} parameters, {costs.independent.parameters:,} apart"
+    '3,080,172 parameters, 4,832,044 apart'
 
     Filters are walked in the order in which the layers *run* (seen in one run of a copy without
     memory), not in which they are registered, and taken as long as they fit the budget; so the
@@ -175,7 +211,7 @@ def plan_sharing(
     that is neither convolution, batch norm nor classifier.
 
     Args:
-        model: A plain network; left unchanged. Its weights do not matter, only their shapes.
+        net: A plain network; left unchanged. Its weights do not matter, only their shapes.
         strategy: "bottom" walks from the image on, and the last layer it reaches gives its first
             filters; "top" walks backwards from the classifier, and the last layer it reaches gives
             its last filters (the paper does not say which; so the top plan is the bottom one
@@ -191,16 +227,9 @@ def plan_sharing(
             the compute: 20% of MobileNetV2's weights are 64% of its multiply-adds at the bottom and
             7% at the top.
         seed: Of the "random" permutation.
-        bn: "domain": each domain owns the batch norms, with their running statistics; "shared":
-            an ablation.
-        shared_norms: Batch norms to leave shared: paths, globs, a predicate, as `where` elsewhere.
-            The paper's parameter column needs "*.downsample.1" for ResNet50.
-        head: "domain": each domain owns its classifier; "shared": an ablation, for domains of the
-            same number of classes.
-        head_path: Path of the classifier, where it is not the last Linear or convolution to run
-            with as many outputs as the model.
         example_input: A batch (N, C, ...) as the model takes it, of which the shape of one image
             counts; multiply-adds are for that image. None: (1, C, 224, 224).
+        options: Batch norms and classifier.
 
     Returns:
         The plan; `Plan.account` tells what it costs.
@@ -211,53 +240,48 @@ def plan_sharing(
             convolution or are of another length; an argument that is none of its choices; no
             classifier found; a model that does not run on the example, has no convolution, or
             computes a convolution's weight by a parametrization.
-        TypeError: `model` is a Charted net, or a mask or `example_input` is of no such type.
+        TypeError: `net` is a Charted net or no module, or an argument is of another type.
     """
-    _check_choices(strategy=strategy, budget=budget, bn=bn, head=head)
+    check_net(net)
+    _check_arguments(strategy, budget, options)
     _check_size(strategy, fraction, num_filters)
-    seen = find_layers(model, example_input, head_path)
+    seed = checked_seed(seed)
+    seen = find_layers(net, example_input, options.head_path)
     if not isinstance(strategy, str):
         own = given_masks(seen.convolutions, strategy)
     elif num_filters is not None:
         own = take_filters(seen.convolutions, strategy, seed, num_filters)
     else:
         own = take_share(seen.convolutions, strategy, seed, float(fraction or 0), budget)
-    norms = _domain_norms(model, seen.norms, bn, shared_norms)
+    norms = _domain_norms(net, seen.norms, options)
     return Plan(
         layers=seen.convolutions,
         own=own,
         norms=norms,
         classifier=seen.classifier,
-        shared_head=head == "shared",
+        shared_head=options.head == "shared",
         other_macs=seen.other_macs,
-        tensors=tensor_sizes(model),
+        tensors=tensor_sizes(net),
         choice={
             "strategy": strategy if isinstance(strategy, str) else "masks",
             "fraction": fraction,
             "num_filters": num_filters,
             "budget": budget,
             "seed": seed if strategy == "random" else None,
-            "bn": bn,
+            "bn": options.bn,
             "shared_norms": [path for path in seen.norms if path not in norms],
-            "head": head,
+            "head": options.head,
             "input_size": list(seen.input_size),
         },
     )
 
 
-def _check_choices(**given: Any) -> None:
-    choices = {
-        "strategy": ("bottom", "top", "random"),
-        "budget": ("weights", "macs"),
-        "bn": ("domain", "shared"),
-        "head": ("domain", "shared"),
-    }
-    for argument, value in given.items():
-        if argument == "strategy" and isinstance(value, Mapping):
-            continue
-        if value not in choices[argument]:
-            masks = ", or a mask per layer" if argument == "strategy" else ""
-            raise ValueError(f"{argument}={value!r}; choose one of {choices[argument]}{masks}")
+def _check_arguments(strategy: Any, budget: Any, options: Any) -> None:
+    check_choices({"budget": budget}, {"budget": ("weights", "macs")})
+    if not isinstance(strategy, Mapping) and strategy not in (known := ("bottom", "top", "random")):
+        raise ValueError(f"strategy={strategy!r}; choose one of {known}, or a mask per layer")
+    if not isinstance(options, SharingOptions):
+        raise TypeError(f"options={options!r}; give wf.SharingOptions(...)")
 
 
 def _check_size(
@@ -269,19 +293,21 @@ def _check_size(
             raise ValueError(f"masks say which filters are own; leave out {given}")
     elif (fraction is None) == (num_filters is None):
         raise ValueError(f"{given}; give one of them, e.g. fraction=0.2")
-    if fraction is not None and not 0 <= fraction <= 1:
+    if num_filters is not None:
+        whole(num_filters, "num_filters")
+    if fraction is not None and not 0 <= real(fraction, "fraction") <= 1:
         raise ValueError(f"fraction={fraction}; a share is between 0 and 1, e.g. 0.2 for 20%")
 
 
 def _domain_norms(
-    model: nn.Module, norms: tuple[str, ...], bn: str, shared_norms: Where
+    net: nn.Module, norms: tuple[str, ...], options: SharingOptions
 ) -> tuple[str, ...]:
-    if bn == "shared":
-        if shared_norms is not None:
+    if options.bn == "shared":
+        if options.shared_norms is not None:
             raise ValueError("bn='shared' shares every batch norm; leave out shared_norms")
         return ()
-    if shared_norms is None:
+    if options.shared_norms is None:
         return norms
-    candidates = {path: model.get_submodule(path) for path in norms}
-    shared = select(candidates, shared_norms, what="batch norm")
+    candidates = {path: net.get_submodule(path) for path in norms}
+    shared = select(candidates, options.shared_norms, what="batch norm")
     return tuple(path for path in norms if path not in shared)

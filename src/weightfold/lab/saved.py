@@ -8,9 +8,10 @@ from typing import Any, Literal
 from torch import nn
 
 from weightfold.core.charted import Charted
-from weightfold.core.store import MANIFEST, load
+from weightfold.core.store import MANIFEST
 from weightfold.data import Dataset
 from weightfold.lab.variants import make_net
+from weightfold.methods import load
 from weightfold.nets import AsymmetricConv2d, asymmetric_deploy, build
 from weightfold.train import checkpoint, load_teacher
 

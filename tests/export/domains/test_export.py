@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import weightfold as wf
-from weightfold.export import ExportError
-from weightfold.export.domains import RoutedNet, to_exported_program, to_onnx
+from weightfold.export import ExportError, to_exported_program, to_onnx
+from weightfold.export.domains import RoutedNet, to_onnx_per_domain
 from weightfold.methods.share.net import SharedNet
 
 
@@ -191,7 +191,7 @@ def test_a_subspace_of_one_domain_is_exported_too(tmp_path):
 def test_what_is_refused(tmp_path, monkeypatch):
     path, net = tmp_path / "net.onnx", shared_net()
     with pytest.raises(TypeError, match="net is Small, not a SharedNet"):
-        to_onnx(Small(), EXAMPLE, path)
+        to_onnx_per_domain(Small(), EXAMPLE, tmp_path)
     with pytest.raises(ValueError, match=r"example_input has shape \(1, 1, 8, 8\)"):
         to_onnx(net, torch.zeros(1, 1, 8, 8), path)
     with pytest.raises(ValueError, match=r"must end in \.pt2"):

@@ -8,7 +8,7 @@ from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from weightfold.core.slots import split_name
+from weightfold.core.slots import runs_as, split_name
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -21,8 +21,8 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
 
     Returns:
         A module of the same class; the folded convolutions have a bias. A batch norm elsewhere
-        stays, and so does one without running statistics, or where a hook or parametrization has
-        a part in what the two layers compute.
+        stays, and so does one without running statistics, or where a hook, a parametrization or a
+        forward of a subclass has a part in what the two layers compute.
 
     Raises:
         ValueError: torch.fx cannot trace the model.
@@ -72,8 +72,8 @@ def _fits(convolution: nn.Module, norm: Any) -> bool:
     # A parametrized convolution is of another class; weight_norm of old is a hook.
     if type(convolution) not in CONVOLUTIONS or not isinstance(norm, _BatchNorm):
         return False
-    hooked = any(m._forward_hooks or m._forward_pre_hooks for m in (convolution, norm))
-    return not hooked and norm.running_mean is not None
+    plain = runs_as(convolution, CONVOLUTIONS) and runs_as(norm, (nn.SyncBatchNorm, _BatchNorm))
+    return plain and norm.running_mean is not None
 
 
 def fuse(convolution: nn.Module, norm: nn.Module) -> nn.Module:

@@ -61,9 +61,7 @@ def nets() -> dict[str, nn.Module]:
     return {
         "plain": model(),
         "expanded-cl": wf.expand(model(), rate=2, conv="cl", linear="fc", where=None, seed=0),
-        "expanded-ck": wf.expand(
-            model(), rate=2, conv="ck", options=wf.ExpandOptions(execution="chain"), seed=0
-        ),
+        "expanded-ck": wf.expand(model(), rate=2, conv="ck", execution="chain", seed=0),
         "subspace": wf.subspace(model(), 5, seed=3),
         "subspace-dense": wf.subspace(model(), 5, kind="dense", seed=3),
         "mask": wf.mask(model(), masks),

@@ -27,7 +27,7 @@ class Layers(nn.Module):
 @pytest.mark.parametrize("execution", ["fold", "chain"])
 def test_submodules_named_layers_expand(execution):
     model, x = Layers().double(), torch.randn(2, 2, 8, 8).double()
-    net = wf.expand(model, init="preserve", options=wf.ExpandOptions(execution=execution))
+    net = wf.expand(model, init="preserve", execution=execution)
     torch.testing.assert_close(net(x), model(x), rtol=1e-10, atol=1e-10)
 
 

@@ -25,9 +25,7 @@ class Bigger(nn.Module):
 @pytest.mark.parametrize("execution", ["fold", "chain"])
 def test_timm_folds_a_net_inside_a_module(cases, execution, nested):
     manipulate = pytest.importorskip("timm.models")
-    net = wf.expand(
-        cases.Conv().double(), rate=2, seed=0, options=wf.ExpandOptions(execution=execution)
-    )
+    net = wf.expand(cases.Conv().double(), rate=2, seed=0, execution=execution)
     net = wf.subspace(net, dim=5) if nested else net
     cases.shake(net)
     bigger = Bigger(net).eval()

@@ -91,9 +91,7 @@ def test_a_module_registered_and_called_twice(cases, name):
 def test_a_module_registered_twice_runs_as_a_chain(cases):
     model, x = cases.Twice().double(), torch.randn(4, 5).double()
     kwargs = {"conv": None, "linear": "fc", "where": "first", "rate": 2, "seed": 0}
-    chain, fold = (
-        wf.expand(model, options=wf.ExpandOptions(execution=e), **kwargs) for e in ("chain", "fold")
-    )
+    chain, fold = (wf.expand(model, execution=e, **kwargs) for e in ("chain", "fold"))
     a, b = tensors_and_gradients(cases, chain, x), tensors_and_gradients(cases, fold, x)
     torch.testing.assert_close(a[0], b[0], rtol=1e-12, atol=1e-12)
     assert cases.gap(a[1], b[1]) <= 1e-12
@@ -275,14 +273,7 @@ class Inside(nn.Module):
 def test_checkpointing_inside_the_model_is_loud(cases, execution):
     model = Inside(nn.Sequential(nn.Linear(5, 5), nn.Tanh(), nn.Linear(5, 5)))
     x = torch.randn(3, 5)
-    net = wf.expand(
-        model,
-        conv=None,
-        linear="fc",
-        where="part.0",
-        rate=2,
-        options=wf.ExpandOptions(execution=execution),
-    )
+    net = wf.expand(model, conv=None, linear="fc", where="part.0", rate=2, execution=execution)
     out = net(x)
     with pytest.raises(RuntimeError, match=r"\.weight is computed.*Activation checkpointing"):
         out.sum().backward()

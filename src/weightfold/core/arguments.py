@@ -3,12 +3,14 @@
 import operator
 import os
 from collections.abc import Collection, Mapping
+from dataclasses import fields, replace
 from numbers import Real
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
 SEEDS = 2**63
+Options = TypeVar("Options")
 
 
 def check_net(net: Any, argument: str = "net") -> None:
@@ -76,6 +78,26 @@ def check_choices(given: Mapping[str, Any], choices: Mapping[str, Collection[Any
     for argument, value in given.items():
         if not any(type(value) is type(choice) and value == choice for choice in choices[argument]):
             raise ValueError(f"{argument}={value!r}; choose one of {tuple(choices[argument])}")
+
+
+def gathered(kind: type[Options], given: Mapping[str, Any]) -> Options:
+    """Options from keyword arguments: `options` is a whole `kind`, others are its fields.
+
+    Args:
+        kind: A frozen dataclass with a default for each field.
+        given: What a verb got.
+
+    Raises:
+        TypeError: `options` is of another type, or `kind` has no such field.
+    """
+    base = given.get("options", kind())
+    if not isinstance(base, kind):
+        raise TypeError(f"options={base!r}; give {kind.__name__}(...)")
+    values = {name: value for name, value in given.items() if name != "options"}
+    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    if unknown := [name for name in values if name not in known]:
+        raise TypeError(f"{unknown[0]!r} is no argument; further options are {', '.join(known)}")
+    return replace(base, **values)  # type: ignore[type-var]
 
 
 def check_memory(what: str, size: int) -> None:

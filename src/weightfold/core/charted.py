@@ -88,6 +88,7 @@ class Charted(nn.Module):
             executors = chart.executors() if isinstance(chart, LayerExecution) else {}
             for path, executor in executors.items():
                 self._layers[path] = replace_module(self.model, path, executor)
+                executor.train(self._layers[path].training)
                 if hasattr(executor, "at"):
                     self._context_layers.append(executor)
         self.charts = nn.ModuleList(charts)

@@ -49,16 +49,18 @@ def save(net: nn.Module, folder: str | Path) -> None:
     content stays, and the manifest, renamed last, names all: a crash leaves the earlier save whole.
 
     Args:
-        net: The net; tied tensors are stored once.
+        net: The net, or torch.compile's, DataParallel's or DistributedDataParallel's wrapper of
+            it; tied tensors are stored once.
         folder: Made if missing.
 
     Raises:
         FileExistsError: The folder holds files, and no earlier save.
-        TypeError: `net` is no module, or a chart's configuration (what is told about a domain) is
-            not of JSON values.
+        TypeError: `net` is no module or holds a Charted net inside; or a module's extra state, or a
+            chart's configuration (what is told about a domain), is not of JSON values.
         ValueError: A part's name does not do for a file.
     """
     check_net(net)
+    net = _unwrapped(net)
     folder = Path(folder)
     foreign = [f for f in folder.glob("*") if not f.name.lstrip(".").startswith(OWN_NAMES)]
     if foreign and not (folder / MANIFEST).exists():
@@ -67,6 +69,12 @@ def save(net: nn.Module, folder: str | Path) -> None:
             "give a new or empty folder"
         )
     tensors, groups, aliases = contents(net)
+    extra = {n: v for n, v in net.state_dict().items() if not isinstance(v, Tensor)}
+    for name, value in extra.items():
+        try:
+            json.dumps(value)
+        except TypeError as error:
+            raise TypeError(f"{name!r}, a {type(value).__name__}, is not of JSON values") from error
     try:
         json.dumps(charts := levels(net))
     except TypeError as error:
@@ -74,7 +82,27 @@ def save(net: nn.Module, folder: str | Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     shared = write_tensors(folder, SHARED if groups else WHOLE, tensors)
     parts = {p: write_part(folder, p, own, shared["sha256"]) for p, own in groups.items()}
-    write_manifest(folder, {**shared, "aliases": aliases}, parts, charts)
+    write_manifest(folder, {**shared, "aliases": aliases, "extra": extra}, parts, charts)
+
+
+def _unwrapped(net: nn.Module) -> nn.Module:
+    """The net inside what torch.compile, DataParallel and DistributedDataParallel made of it."""
+    while isinstance(inner := getattr(net, "_orig_mod", net), nn.Module):
+        wrapped = isinstance(inner, nn.DataParallel | nn.parallel.DistributedDataParallel)
+        inner = inner.module if wrapped else inner
+        if inner is net:
+            break
+        net = inner
+    plain = net
+    while isinstance(plain, Charted):
+        plain = plain.model
+    inside = [path for path, module in plain.named_modules() if isinstance(module, Charted)]
+    if inside:
+        raise TypeError(
+            f"net is a {type(net).__name__} that holds a Charted net at {inside[0]!r}; save that "
+            "one, or the whole with what its deploy() gives in its place"
+        )
+    return net
 
 
 def contents(
@@ -94,6 +122,8 @@ def contents(
     first: dict[int, str] = {}
     aliases: dict[str, str] = {}
     for name, tensor in net.state_dict(keep_vars=True).items():
+        if not isinstance(tensor, Tensor):  # extra state of a module
+            continue
         if (kept := first.setdefault(id(tensor), name)) != name:
             aliases[name] = kept
         elif (part := part_of(net, name)) is None:
@@ -175,7 +205,7 @@ def write_manifest(
 
     Args:
         folder: Of the save.
-        tensors: The shared file: "file", "sha256", "aliases".
+        tensors: The shared file: "file", "sha256", "aliases"; "extra" state that is no tensor.
         parts: Part -> "file", "sha256".
         levels: As `levels` gives them.
     """
@@ -215,7 +245,8 @@ def load(folder: str | Path, model: nn.Module) -> nn.Module:
         model: A plain module of the architecture that was charted; left unchanged.
 
     Returns:
-        A Charted net as it was saved (or a copy of the plain model, if that was saved).
+        A Charted net as it was saved (or a copy of the plain model, if that was saved), in the
+        dtypes it was saved in.
 
     Raises:
         FileNotFoundError: There is no manifest, or a file it names is missing or renamed.
@@ -257,8 +288,19 @@ def rebuild(
     if net is model:
         net = copy.deepcopy(model)
     check_state(net.state_dict(), state)
+    _take_dtypes(net, state)
     net.load_state_dict(state, strict=False)
     return net
+
+
+def _take_dtypes(net: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Give the tensors of `net` the dtypes of the saved ones."""
+    saved = {name: tensor.dtype for name, tensor in state.items() if isinstance(tensor, Tensor)}
+    if len(floating := {dtype for dtype in saved.values() if dtype.is_floating_point}) == 1:
+        net.to(floating.pop())  # constants that are not saved, too
+    for name, tensor in net.state_dict(keep_vars=True).items():
+        if name in saved:
+            tensor.data = tensor.data.to(saved[name])
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:
@@ -309,7 +351,8 @@ def read_state(
         check_file(folder, manifest, part)
         state |= load_file(file_of(folder, manifest, part))
     aliases = manifest["tensors"]["aliases"].items()
-    return state | {alias: state[name] for alias, name in aliases if name in state}
+    state |= {alias: state[name] for alias, name in aliases if name in state}
+    return state | manifest["tensors"].get("extra", {})
 
 
 class Stored(Mapping[str, Tensor]):

@@ -207,18 +207,14 @@ def plan_of(model: str, plan: str, size: int, seed: int) -> "Plan":
     """The plan of a cell, made from its network's shapes alone."""
     import torch
 
-    from weightfold.methods.share.plan import SharingOptions, plan_sharing
+    from weightfold.methods.share.plan import plan_sharing
     from weightfold.nets import build
 
     strategy, options = read_plan(plan)
-    own = SharingOptions(
-        **{k: options.pop(k) for k in ("bn", "shared_norms", "head") if k in options}
-    )
     example = torch.zeros(1, 3, size, size)
     with torch.random.fork_rng(devices=[]):
         net = build(model, num_classes=10)
-    how: dict[str, Any] = {**options, "options": own}
-    return plan_sharing(net, strategy, seed=seed, example_input=example, **how)  # type: ignore[arg-type]
+    return plan_sharing(net, strategy, seed=seed, example_input=example, **options)  # type: ignore[arg-type]
 
 
 def shared_net(

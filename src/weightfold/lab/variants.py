@@ -5,7 +5,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from weightfold.methods.expand.options import ExpandOptions
 from weightfold.methods.expand.verb import expand
 from weightfold.nets import asymmetric, build
 from weightfold.spec import parse_spec, read_options
@@ -59,7 +58,5 @@ def make_net(
     example = torch.zeros(2, *image_shape)
     if name == "acnet":
         return asymmetric(net, example_input=example, seed=seed)
-    made: dict[str, Any] = {k: options.pop(k) for k in ("first", "execution") if k in options}
-    how: dict[str, Any] = {**EXPANSIONS[name], **options, "options": ExpandOptions(**made)}
-    expanded = expand(net, **how, seed=seed)
+    expanded = expand(net, **EXPANSIONS[name], **options, seed=seed)  # type: ignore[arg-type]
     return expanded.deploy() if start else expanded

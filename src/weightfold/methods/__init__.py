@@ -39,7 +39,8 @@ def load(folder: str | Path, net: nn.Module) -> nn.Module:
         net: A plain module of the architecture that was charted; left unchanged.
 
     Returns:
-        A Charted net as it was saved (or a copy of the plain module, if that was saved).
+        A Charted net as it was saved (or a copy of the plain module, if that was saved), in the
+        dtypes it was saved in.
 
     Raises:
         FileNotFoundError: There is no manifest, or a file it names is missing or renamed.

@@ -62,7 +62,7 @@ class Engine:
         self.cache = DeltaCache(self.bundle, everything if max_bytes is None else max_bytes)
         net = self.bundle.load(model, domains=self.bundle.domains[:1])
         assert isinstance(net, SharedNet)
-        net.sharing.detach(self.bundle.domains[0])
+        net.sharing.uninstall_domain(self.bundle.domains[0])
         net.sharing.classes = self.bundle.classes
         self._net = net.requires_grad_(False).eval()
         self._shared_bytes = sizes.shared
@@ -174,14 +174,14 @@ class Engine:
         recent: dict[str, None] = local.recent
         for name in names:
             if name not in recent:
-                net.sharing.attach(name, _own(name, deltas[name]))
+                net.sharing.install_domain(name, _own(name, deltas[name]))
             recent[name] = recent.pop(name, None)
         kept = set(self.cache.held) | names
         idle = [name for name in recent if name not in names]
         surplus = set(idle[: max(0, len(recent) - READY)])
         for name in idle:
             if name in surplus or name not in kept:
-                net.sharing.detach(name)
+                net.sharing.uninstall_domain(name)
                 del recent[name]
         if names != local.names:
             # The stacked tensors of the last set of domains stay, for batches of the same set.

@@ -32,9 +32,7 @@ def shared_net(strategy="random", fraction=0.4, head="domain", cars=5) -> Shared
             nn.Flatten(),
             nn.Linear(16, 3),
         )
-    plan = wf.plan_sharing(
-        model, strategy, fraction, example_input=EXAMPLE, options=wf.SharingOptions(head=head)
-    )
+    plan = wf.plan_sharing(model, strategy, fraction, example_input=EXAMPLE, head=head)
     net = wf.share(model, {"birds": 3, "cars": cars, "dogs": 3}, plan)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():

@@ -1,7 +1,6 @@
 """wf.expand: which layers it takes, and what it refuses, with an error that names the remedy."""
 
 import copy
-from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -9,12 +8,6 @@ import torch
 from torch import nn
 
 import weightfold as wf
-
-
-def grouped(options, kind=wf.ExpandOptions):
-    """Arguments with those that `kind` holds in `options`."""
-    own = {f.name: options.pop(f.name) for f in fields(kind) if f.name in options}
-    return {**options, "options": kind(**own)}
 
 
 class Small(nn.Module):
@@ -87,7 +80,7 @@ def test_tied_weights_are_expanded_once():
     model = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1)).double()
     model[1].weight = model[0].weight
     x = torch.randn(2, 3, 6, 6, dtype=torch.float64)
-    net = wf.expand(model, init="preserve", options=wf.ExpandOptions(example_input=x))
+    net = wf.expand(model, init="preserve", example_input=x)
     assert layers(net) == ["0"]
     torch.testing.assert_close(net(x), model(x), rtol=1e-10, atol=1e-12)
     plain = net.deploy()
@@ -107,7 +100,7 @@ def test_a_layer_used_twice_and_registered_twice():
     model = Twice().double()
     x = torch.randn(1, 2, 5, 5, dtype=torch.float64)
     for execution in ("fold", "chain"):
-        net = wf.expand(model, init="preserve", options=wf.ExpandOptions(execution=execution))
+        net = wf.expand(model, init="preserve", execution=execution)
         assert layers(net) == ["a"]
         torch.testing.assert_close(net(x), model(x), rtol=1e-10, atol=1e-12)
         plain = net.deploy()
@@ -121,7 +114,7 @@ def test_the_model_given_stays_as_it_is(model, init, execution):
     before = copy.deepcopy(model.state_dict())
     parameters = {n: id(p) for n, p in model.named_parameters()}
     options = {"linear": "fc", "init": init, "execution": execution, "example_input": X}
-    net = wf.expand(model, **grouped(options))
+    net = wf.expand(model, **options)
     for p in net.parameters():
         p.data.add_(1)
     net(X).sum().backward()
@@ -174,14 +167,14 @@ def test_any_name_of_a_layer(name):
 )
 def test_bad_arguments(model, options, message):
     with pytest.raises(ValueError, match=message):
-        wf.expand(model, **grouped(options))
+        wf.expand(model, **options)
 
 
 def test_where_and_example_input_of_a_wrong_type(model):
     with pytest.raises(TypeError, match="where has the item 3"):
         wf.expand(model, where=[3])
     with pytest.raises(TypeError, match="example_input is a ndarray; give a tensor"):
-        wf.expand(model, options=wf.ExpandOptions(example_input=np.zeros((1, 3, 6, 10))))
+        wf.expand(model, example_input=np.zeros((1, 3, 6, 10)))
 
 
 def test_even_kernel_with_ck_names_layer_kernel_and_remedy():
@@ -232,9 +225,9 @@ class Standardized(nn.Conv2d):
 def test_a_subclass_with_its_own_forward_folds_but_does_not_run_as_a_chain():
     model = nn.Sequential(Standardized(3, 4, 3)).double()
     with pytest.raises(ValueError, match=r"'0' .*execution=\"chain\".*Standardized.*\"fold\""):
-        wf.expand(model, options=wf.ExpandOptions(execution="chain"))
+        wf.expand(model, execution="chain")
     x = torch.randn(1, 3, 3, 3, dtype=torch.float64)
-    net = wf.expand(model, 8, init="preserve", options=wf.ExpandOptions(example_input=x))
+    net = wf.expand(model, 8, init="preserve", example_input=x)
     assert net.charts[0].config()["layers"]["0"]["execution"] == "fold"
     torch.testing.assert_close(net(x), model(x), rtol=1e-10, atol=1e-12)
     assert type(net.deploy()[0]) is Standardized
@@ -244,26 +237,24 @@ def test_a_tied_layer_does_not_run_as_a_chain():
     model = nn.Sequential(nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 3))
     model[1].weight = model[0].weight
     with pytest.raises(ValueError, match=r"layer '0' cannot run.*tied"):
-        wf.expand(model, options=wf.ExpandOptions(execution="chain"))
+        wf.expand(model, execution="chain")
 
 
 def test_a_layer_of_another_chart_does_not_run_as_a_chain(model):
     masked = wf.mask(model, {"stem.weight": torch.ones(4, 3, 3, 3)})
     with pytest.raises(ValueError, match=r"stem' cannot run.*computed by another chart"):
-        wf.expand(masked, options=wf.ExpandOptions(execution="chain"))
-    assert layers(
-        wf.expand(masked, where="block.1", options=wf.ExpandOptions(execution="chain"))
-    ) == ["model.block.1"]
+        wf.expand(masked, execution="chain")
+    assert layers(wf.expand(masked, where="block.1", execution="chain")) == ["model.block.1"]
     masked = wf.mask(model, {"stem.bias": torch.ones(4)})
     with pytest.raises(ValueError, match=r"stem' cannot run.*computed by another chart"):
-        wf.expand(masked, options=wf.ExpandOptions(execution="chain"))
+        wf.expand(masked, execution="chain")
 
 
 def test_a_layer_with_hooks_does_not_run_as_a_chain(model):
     """The chain would run in its place, without the hooks."""
     model.stem.register_forward_hook(lambda module, inputs, output: 2 * output)
     with pytest.raises(ValueError, match=r"layer 'stem' cannot run.*hooks"):
-        wf.expand(model, options=wf.ExpandOptions(execution="chain"))
+        wf.expand(model, execution="chain")
     net = wf.expand(model, where="stem", init="preserve")
     x = torch.randn_like(X)
     torch.testing.assert_close(net(x), model(x), rtol=1e-4, atol=1e-5)
@@ -274,7 +265,7 @@ def test_auto_folds_a_layer_with_hooks_even_where_the_chain_is_cheaper(hooked):
     model = nn.Sequential(nn.Conv2d(3, 4, 3))
     if hooked:
         model[0].register_full_backward_hook(lambda module, inputs, outputs: None)
-    net = wf.expand(model, 8, options=wf.ExpandOptions(example_input=torch.empty(1, 3, 3, 3)))
+    net = wf.expand(model, 8, example_input=torch.empty(1, 3, 3, 3))
     assert net.charts[0].config()["layers"]["0"]["execution"] == ("fold" if hooked else "chain")
 
 
@@ -310,7 +301,7 @@ def test_expand_over_mask(names):
 def test_mask_over_expand():
     """Masks on a factor, and on a tensor that no chart computes."""
     model, x = plain_double()
-    net = wf.expand(model, 2, where="0", options=wf.ExpandOptions(execution="chain"), seed=0)
+    net = wf.expand(model, 2, where="0", execution="chain", seed=0)
     masks = {"0.1.weight": torch.rand(8, 4, 3, 3) < 0.5, "4.weight": torch.rand(3, 12) < 0.5}
     both = wf.mask(net, masks)
     factor = net.charts[0].get_parameter("0.1.weight").detach().clone()
@@ -324,7 +315,7 @@ def test_mask_over_expand():
 @pytest.mark.parametrize("execution", ["fold", "chain"])
 def test_subspace_over_expand(execution):
     model, x = plain_double()
-    net = wf.expand(model, 2, "ck", options=wf.ExpandOptions(execution=execution), seed=0)
+    net = wf.expand(model, 2, "ck", execution=execution, seed=0)
     both = wf.subspace(net, dim=40)
     assert sum(p.numel() for p in both.parameters()) == 40
     torch.testing.assert_close(both(x), net(x), rtol=1e-12, atol=1e-12)
@@ -344,8 +335,8 @@ def test_expand_over_a_subspace_of_the_weights_is_refused():
 def test_expanding_again():
     """Layers already expanded are left alone; naming one is an error."""
     model, x = plain_double()
-    once = wf.expand(model, 2, where="0", options=wf.ExpandOptions(execution="chain"), seed=0)
-    twice = wf.expand(once, 2, options=wf.ExpandOptions(execution="chain"), init="preserve", seed=0)
+    once = wf.expand(model, 2, where="0", execution="chain", seed=0)
+    twice = wf.expand(once, 2, execution="chain", init="preserve", seed=0)
     assert layers(twice) == ["model.2"]
     torch.testing.assert_close(twice(x), once(x), rtol=1e-10, atol=1e-12)
     assert twice.deploy().state_dict().keys() == model.state_dict().keys()

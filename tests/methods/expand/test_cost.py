@@ -183,9 +183,7 @@ def test_cheaper_counts_the_layer_and_the_fold():
 
 def test_auto_folds_the_small_net_at_batch_128():
     model = build("smallnet_b", num_classes=10)
-    net = wf.expand(
-        model, linear="fc", options=wf.ExpandOptions(example_input=torch.empty(128, 3, 32, 32))
-    )
+    net = wf.expand(model, linear="fc", example_input=torch.empty(128, 3, 32, 32))
     layers = net.charts[0].config()["layers"]
     assert [layers[f"conv{i}"]["execution"] for i in (1, 2, 3, 4)] == ["fold"] * 4
     macs = layers["conv2"]["macs"]
@@ -204,7 +202,7 @@ def test_auto_runs_the_chain_where_that_is_cheaper():
         nn.Linear(32, 3),
     )
     x = torch.randn(1, 3, 14, 14)
-    net = wf.expand(model, 6, linear="fc", options=wf.ExpandOptions(example_input=x))
+    net = wf.expand(model, 6, linear="fc", example_input=x)
     layers = net.charts[0].config()["layers"]
     assert {p: layer["execution"] for p, layer in layers.items()} == {
         "0": "fold",
@@ -232,17 +230,8 @@ def test_auto_over_another_chart_counts_the_same():
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 36, 4))
     x = torch.empty(2, 3, 8, 8)
     masked = wf.mask(model, {"2.weight": torch.ones(4, 288)})
-    macs = (
-        wf.expand(masked, options=wf.ExpandOptions(example_input=x))
-        .charts[0]
-        .config()["layers"]["model.0"]["macs"]
-    )
-    assert (
-        macs
-        == wf.expand(model, options=wf.ExpandOptions(example_input=x))
-        .charts[0]
-        .config()["layers"]["0"]["macs"]
-    )
+    macs = wf.expand(masked, example_input=x).charts[0].config()["layers"]["model.0"]["macs"]
+    assert macs == wf.expand(model, example_input=x).charts[0].config()["layers"]["0"]["macs"]
 
 
 def test_input_shapes_leave_the_model_alone():

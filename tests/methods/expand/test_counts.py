@@ -1,18 +1,9 @@
 """Parameters while training, as the paper's Tables 6 and 9 print them and its code has them."""
 
-from dataclasses import fields
-
 import pytest
 
 import weightfold as wf
 from weightfold.nets import build
-
-
-def grouped(options, kind=wf.ExpandOptions):
-    """Arguments with those that `kind` holds in `options`."""
-    own = {f.name: options.pop(f.name) for f in fields(kind) if f.name in options}
-    return {**options, "options": kind(**own)}
-
 
 CL, CK, FC = {"conv": "cl"}, {"conv": "ck"}, {"conv": None, "linear": "fc"}
 CL_FC, CK_FC = CL | {"linear": "fc"}, CK | {"linear": "fc"}
@@ -23,7 +14,7 @@ def parameters(net):
 
 
 def expanded(spec, classes, **options):
-    return parameters(wf.expand(build(spec, num_classes=classes), **grouped(options)))
+    return parameters(wf.expand(build(spec, num_classes=classes), **options))
 
 
 @pytest.mark.parametrize(

@@ -125,14 +125,8 @@ def outcome(run, x, tensors):
 def check(layer, x, by_hand, **options):
     """Net in fold and in chain execution against `by_hand(layer, x, factors)`."""
     x.requires_grad_()
-    made = {name: options.pop(name) for name in ("first", "linear_depth") if name in options}
-
-    def expanded(execution):
-        how = wf.ExpandOptions(execution=execution, **made)
-        return wf.expand(nn.Sequential(layer), where="0", seed=3, options=how, **options)
-
-    net = expanded(execution="fold")
-    same = expanded(execution="chain")
+    net = wf.expand(nn.Sequential(layer), where="0", execution="fold", seed=3, **options)
+    same = wf.expand(nn.Sequential(layer), where="0", execution="chain", seed=3, **options)
     psi = [list(n.charts[0].parameters()) for n in (net, same)]
     assert sum(map(len, psi)) == 2 * len(psi[0]) == 2 * len(list(net.parameters()))
     factors = [(f.weight, f.bias) for f in net.charts[0].chain("0")]
@@ -206,12 +200,7 @@ def test_same_padding_of_even_kernels_is_torchs(kernel, mode):
     layer = nn.Conv2d(2, 3, kernel, padding="same", dilation=(2, 1), padding_mode=mode).double()
     x = torch.randn(2, 2, 9, 8, dtype=torch.float64)
     for execution in ("fold", "chain"):
-        net = wf.expand(
-            nn.Sequential(layer),
-            rate=2,
-            init="preserve",
-            options=wf.ExpandOptions(execution=execution),
-        )
+        net = wf.expand(nn.Sequential(layer), rate=2, init="preserve", execution=execution)
         close(net(x), layer(x), 1e-10)
 
 
@@ -231,15 +220,7 @@ def test_hundred_steps_of_sgd_in_fold_and_chain_end_alike():
     x = torch.randn(12, 2, 6, 6, dtype=torch.float64)
     y = torch.randint(0, 3, (12,))
     nets = [
-        wf.expand(
-            model,
-            rate=2,
-            conv="ck",
-            linear="fc",
-            options=wf.ExpandOptions(execution=e),
-            init="variance",
-            seed=0,
-        )
+        wf.expand(model, rate=2, conv="ck", linear="fc", execution=e, init="variance", seed=0)
         for e in ("fold", "chain")
     ]
     losses = []

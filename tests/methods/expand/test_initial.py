@@ -1,7 +1,6 @@
 """Where psi starts: torch's default, the plain layer's variance, or the plain layer itself."""
 
 import math
-from dataclasses import fields
 
 import pytest
 import torch
@@ -10,12 +9,6 @@ from hypothesis import strategies as st
 from torch import nn
 
 import weightfold as wf
-
-
-def grouped(options, kind=wf.ExpandOptions):
-    """Arguments with those that `kind` holds in `options`."""
-    own = {f.name: options.pop(f.name) for f in fields(kind) if f.name in options}
-    return {**options, "options": kind(**own)}
 
 
 def small_net(bias=True):
@@ -114,13 +107,7 @@ def test_preserve_keeps_the_function(bias, rate, execution):
     model = small_net(bias)
     x = torch.randn(3, 4, 8, 8, dtype=torch.float64)
     net = wf.expand(
-        model,
-        rate,
-        linear="fc",
-        where="*",
-        init="preserve",
-        options=wf.ExpandOptions(execution=execution),
-        seed=0,
+        model, rate, linear="fc", where="*", init="preserve", execution=execution, seed=0
     )
     assert len(net.charts[0].config()["layers"]) == 5
     assert relative(net(x), model(x)) <= 1e-10
@@ -142,15 +129,7 @@ def test_preserve_is_exact_for_fc_where_no_width_is_below_the_rank(m, n, depth, 
     if min(inner) < min(m, n):
         return
     model = nn.Sequential(nn.Linear(m, n), nn.Linear(n, 2)).double()
-    net = wf.expand(
-        model,
-        rate,
-        None,
-        linear="fc",
-        options=wf.ExpandOptions(linear_depth=depth),
-        init="preserve",
-        seed=0,
-    )
+    net = wf.expand(model, rate, None, linear="fc", linear_depth=depth, init="preserve", seed=0)
     assert relative(net.deploy()[0].weight, model[0].weight) <= 1e-10
     assert relative(net.deploy()[0].bias, model[0].bias) <= 1e-10
 
@@ -189,7 +168,7 @@ def test_preserve_of_fc_cannot_beat_the_best_matrix_of_that_rank(m, n, rate, dep
     """No product through width w is nearer than the truncated SVD (Eckart and Young 1936)."""
     model = nn.Sequential(nn.Linear(m, n)).double()
     options = {"linear": "fc", "linear_depth": depth, "where": "0", "init": "preserve"}
-    net = wf.expand(model, rate, None, seed=0, **grouped(options))
+    net = wf.expand(model, rate, None, seed=0, **options)
     width = min(net.charts[0].config()["layers"]["0"]["channels"][1:-1])
     assert width < min(m, n)
     values = torch.linalg.svdvals(model[0].weight)

@@ -15,9 +15,7 @@ MODELS = ["mobilenet_v2", "shufflenet_v2_x0_5", "resnet18"]
 def test_expand_and_deploy(name, execution):
     model = build(f"{name},small_image=true", num_classes=10)
     rate = 1 if name == "resnet18" else 4
-    net = wf.expand(
-        model, rate, init="variance", options=wf.ExpandOptions(execution=execution), seed=0
-    )
+    net = wf.expand(model, rate, init="variance", execution=execution, seed=0)
     kernels = [
         n for n, m in model.named_modules() if isinstance(m, nn.Conv2d) and m.kernel_size != (1, 1)
     ]

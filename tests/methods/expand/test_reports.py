@@ -31,7 +31,7 @@ def number(cell):
 def test_summary_prints_parameters_kinds_widths_and_costs(model, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
     x = torch.randn(2, 3, 8, 8)
-    net = wf.expand(model, 2, "ck", linear="fc", options=wf.ExpandOptions(example_input=x), seed=0)
+    net = wf.expand(model, 2, "ck", linear="fc", example_input=x, seed=0)
     net.summary()
     text = capsys.readouterr().out
     training = sum(p.numel() for p in net.parameters())
@@ -61,9 +61,7 @@ def test_summary_without_costs(model, capsys):
 
 @pytest.mark.parametrize("execution", ["fold", "chain"])
 def test_verify_has_a_row_per_layer_and_one_for_the_net(model, execution):
-    net = wf.expand(
-        model, 3, "ck", linear="fc", options=wf.ExpandOptions(execution=execution), seed=0
-    )
+    net = wf.expand(model, 3, "ck", linear="fc", execution=execution, seed=0)
     before = {n: t.clone() for n, t in net.state_dict().items()}
     found = net.verify(torch.randn(2, 3, 8, 8))
     assert [row.layer for row in found.rows] == ["0", "3", "5", "whole net"]

@@ -1,7 +1,6 @@
 """Factors of a layer as section 3 of ExpandNets has them, and the chain as a module."""
 
 import math
-from dataclasses import fields
 
 import pytest
 import torch
@@ -10,14 +9,8 @@ from torch import nn
 import weightfold as wf
 
 
-def grouped(options, kind=wf.ExpandOptions):
-    """Arguments with those that `kind` holds in `options`."""
-    own = {f.name: options.pop(f.name) for f in fields(kind) if f.name in options}
-    return {**options, "options": kind(**own)}
-
-
 def chain_of(layer, **options):
-    net = wf.expand(nn.Sequential(layer), where="0", **grouped(options))
+    net = wf.expand(nn.Sequential(layer), where="0", **options)
     return net.charts[0].chain("0")
 
 
@@ -99,10 +92,10 @@ def test_factors_have_a_bias_exactly_when_the_layer_has_one(bias):
 
 def test_first_m_keeps_the_channels_of_the_networks_first_convolution_only():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3))
-    both = wf.expand(model, options=wf.ExpandOptions(first="m")).charts[0]
+    both = wf.expand(model, first="m").charts[0]
     assert widths_of(both.chain("0")) == [3, 3, 16, 4]
     assert widths_of(both.chain("1")) == [4, 16, 20, 5]
-    second = wf.expand(model, options=wf.ExpandOptions(first="m"), where="1").charts[0]
+    second = wf.expand(model, first="m", where="1").charts[0]
     assert widths_of(second.chain("1")) == [4, 16, 20, 5]
 
 

@@ -29,9 +29,7 @@ def images(n=3):
 
 @pytest.mark.parametrize("execution", ["fold", "chain"])
 def test_forward_has_a_relu_after_every_factor_but_the_last(model, execution):
-    net = wf.expand(
-        model, 2, "ck", linear="fc", options=wf.ExpandOptions(execution=execution), seed=0
-    ).eval()
+    net = wf.expand(model, 2, "ck", linear="fc", execution=execution, seed=0).eval()
     twin = wf.nonlinear_twin(net)
     w = twin.state_dict()
     x = images()
@@ -65,9 +63,7 @@ def test_the_twin_starts_as_a_copy_and_shares_nothing(model):
 
 @pytest.mark.parametrize("execution", ["fold", "chain"])
 def test_trained_weights_and_statistics_load_into_the_linear_net(model, execution):
-    net = wf.expand(
-        model, 2, "ck", linear="fc", options=wf.ExpandOptions(execution=execution), seed=0
-    )
+    net = wf.expand(model, 2, "ck", linear="fc", execution=execution, seed=0)
     twin = wf.nonlinear_twin(net)
     optimizer = torch.optim.SGD(twin.parameters(), lr=0.05)
     for _ in range(3):

@@ -1,22 +1,13 @@
 """What a plan costs, against hand counts and against the net that is built."""
 
 import json
-from dataclasses import fields
 
 import pytest
 import torch
 from torch import nn
 
-import weightfold as wf
 from weightfold.methods.share.plan import plan_sharing
 from weightfold.methods.share.verb import share
-
-
-def grouped(options, kind=wf.SharingOptions):
-    """Arguments with those that `kind` holds in `options`."""
-    own = {f.name: options.pop(f.name) for f in fields(kind) if f.name in options}
-    return {**options, "options": kind(**own)}
-
 
 IMAGE = torch.zeros(1, 3, 8, 8)
 HEADS = {"birds": 5, "cars": 2}
@@ -38,7 +29,7 @@ class Small(nn.Sequential):
 
 
 def small(**options):
-    return plan_sharing(Small(), num_filters=5, example_input=IMAGE, **grouped(options))
+    return plan_sharing(Small(), num_filters=5, example_input=IMAGE, **options)
 
 
 OTHERS = 7 * 7  # the hidden Linear

@@ -4,7 +4,6 @@ import copy
 import json
 import os
 import shutil
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -17,13 +16,6 @@ from weightfold.methods.share.bundle import Bundle
 from weightfold.methods.share.net import SharedNet
 from weightfold.methods.share.plan import plan_sharing
 from weightfold.methods.share.verb import share
-
-
-def grouped(options, kind=wf.SharingOptions):
-    """Arguments with those that `kind` holds in `options`."""
-    own = {f.name: options.pop(f.name) for f in fields(kind) if f.name in options}
-    return {**options, "options": kind(**own)}
-
 
 DOMAINS = {"birds": 5, "cars": 3, "dogs": 4}
 ABOUT = {
@@ -42,7 +34,7 @@ def model(width=4):
 
 def make_plan(**choice):
     choice = {"strategy": "bottom", "fraction": 0.4, **choice}
-    return plan_sharing(model(), example_input=torch.zeros(1, 1, 8, 8), **grouped(choice))
+    return plan_sharing(model(), example_input=torch.zeros(1, 1, 8, 8), **choice)
 
 
 def shake(module):

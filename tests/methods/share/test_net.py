@@ -1,7 +1,6 @@
 """SharedNet: mixtures equal single domains, which equal the deployed network and Figure 1."""
 
 import copy
-from dataclasses import fields
 
 import pytest
 import torch
@@ -14,13 +13,6 @@ import weightfold as wf
 from weightfold.methods.share.chart import Sharing
 from weightfold.methods.share.executors import DomainLayer
 from weightfold.methods.share.mixture import Mixture
-
-
-def grouped(options, kind=wf.SharingOptions):
-    """Arguments with those that `kind` holds in `options`."""
-    own = {f.name: options.pop(f.name) for f in fields(kind) if f.name in options}
-    return {**options, "options": kind(**own)}
-
 
 NAMES = ("birds", "cars", "dogs")
 
@@ -60,7 +52,7 @@ def shared(model, strategy="bottom", fraction=0.4, **options):
     """Three domains of different class counts, everything moved apart, float64."""
     torch.manual_seed(0)
     example = torch.zeros(1, 2, 12, 12)
-    plan = wf.plan_sharing(model, strategy, fraction, example_input=example, **grouped(options))
+    plan = wf.plan_sharing(model, strategy, fraction, example_input=example, **options)
     net = wf.share(model, {"birds": 4, "cars": 7, "dogs": 3}, plan).double()
     with torch.no_grad():
         for p in net.parameters():

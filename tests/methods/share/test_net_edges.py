@@ -1,19 +1,12 @@
 """SharedNet beyond the common case: odd batch norms, frozen domains, hold, charts above, ties."""
 
 import copy
-from dataclasses import fields
 
 import pytest
 import torch
 from torch import nn
 
 import weightfold as wf
-
-
-def grouped(options, kind=wf.SharingOptions):
-    """Arguments with those that `kind` holds in `options`."""
-    own = {f.name: options.pop(f.name) for f in fields(kind) if f.name in options}
-    return {**options, "options": kind(**own)}
 
 
 class Twice(nn.Module):
@@ -34,9 +27,7 @@ def make(norm=None, twice=False, classes=None, **options):
         nn.Conv2d(2, 4, 3), norm, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)
     )
     model = Twice(norm) if twice else plain
-    plan = wf.plan_sharing(
-        model, num_filters=2, example_input=torch.zeros(1, 2, 6, 6), **grouped(options)
-    )
+    plan = wf.plan_sharing(model, num_filters=2, example_input=torch.zeros(1, 2, 6, 6), **options)
     return wf.share(model, classes or {"a": 3, "b": 2}, plan).double()
 
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torchvision import models
 
+from weightfold.methods.share.filters import mask_of, ranges_of, take_filters, take_share
 from weightfold.methods.share.layers import Layer
 from weightfold.methods.share.plan import Plan, SharingOptions, plan_sharing
-from weightfold.methods.share.walk import mask_of, ranges_of, take_filters, take_share
 
 IMAGE = torch.zeros(2, 3, 16, 16)
 FRACTIONS = st.integers(0, 1000).map(lambda n: n / 1000)

@@ -1,21 +1,12 @@
 """What a plan refuses, and that it says why."""
 
-from dataclasses import fields
-
 import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
 import weightfold as wf
-from weightfold.methods.share.plan import Plan, SharingOptions, plan_sharing
-
-
-def grouped(options, kind=wf.SharingOptions):
-    """Arguments with those that `kind` holds in `options`."""
-    own = {f.name: options.pop(f.name) for f in fields(kind) if f.name in options}
-    return {**options, "options": kind(**own)}
-
+from weightfold.methods.share.plan import Plan, plan_sharing
 
 IMAGE = torch.zeros(2, 3, 8, 8)
 
@@ -56,7 +47,7 @@ def network(width=4, classes=5):
 )
 def test_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
-        plan_sharing(network(), **grouped(dict(arguments)), example_input=IMAGE)
+        plan_sharing(network(), **arguments, example_input=IMAGE)
 
 
 def test_types():
@@ -94,12 +85,7 @@ def test_a_model_of_many_outputs_needs_head_path():
     model = Two(*network())
     with pytest.raises(ValueError, match="no tensor of shape"):
         plan_sharing(model, fraction=0.5, example_input=IMAGE)
-    assert (
-        plan_sharing(
-            model, fraction=0.5, example_input=IMAGE, options=SharingOptions(head_path="4")
-        ).head
-        == "4"
-    )
+    assert plan_sharing(model, fraction=0.5, example_input=IMAGE, head_path="4").head == "4"
 
 
 def test_parametrized_convolutions():

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torchvision import models
 
+from weightfold.methods.share.filters import take_filters
 from weightfold.methods.share.plan import SharingOptions, plan_sharing
 from weightfold.methods.share.presets import PAPER_FILTERS, PAPER_PARAMETERS, PAPER_SHARED_NORMS
-from weightfold.methods.share.walk import take_filters
 
 HEADS = dict.fromkeys(("aircraft", "birds", "cars", "dogs", "indoor"), 1000)
 

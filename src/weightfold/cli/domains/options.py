@@ -60,7 +60,7 @@ class Sharing:
         Raises:
             ValueError: As `plan_sharing`.
         """
-        from weightfold.methods.share.plan import SharingOptions, plan_sharing
+        from weightfold.methods.share.plan import plan_sharing
 
         return plan_sharing(
             model,
@@ -69,11 +69,9 @@ class Sharing:
             num_filters=self.num_filters,
             budget=self.budget,
             seed=seed,
-            options=SharingOptions(
-                bn=self.bn,
-                shared_norms=list(self.shared_norms) or None,
-                head=self.head,
-                head_path=self.head_path,
-            ),
+            bn=self.bn,
+            shared_norms=list(self.shared_norms) or None,
+            head=self.head,
+            head_path=self.head_path,
             example_input=example_input,
         )

@@ -190,18 +190,20 @@ def _routed(sharing: Sharing, path: str, layers: list[Any], route: Route) -> nn.
     layout = sharing.layout
     if len(layers) == 1 and isinstance(layers[0], nn.Identity):
         return layers[0]
+    if layout.runs_itself(path) and path in layout.executed and path != layout.head:
+        return Segments(layers, route)
     if path in layout.norms:
         return RoutedNorm(layers, route)
     if path == layout.head:
         most = max(sharing.classes.values())
         if layout.shared_head:
             return filled(
-                layout.outline[path], parts(sharing, path, next(iter(sharing.classes)))[0]
+                layout.skeletons[path], parts(sharing, path, next(iter(sharing.classes)))[0]
             )
         missing = [most - count for count in sharing.classes.values()]
         heads = zip(layers, missing, strict=True)
         return Segments([PaddedHead(*head) for head in heads], route)
-    outline: Any = layout.outline[path]
+    outline: Any = layout.skeletons[path]
     shared = parts(sharing, path, next(iter(sharing.classes)))[0]
     if not shared or outline.groups > 1:
         return Segments(layers, route)

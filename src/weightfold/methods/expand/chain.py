@@ -15,6 +15,19 @@ from weightfold.methods.expand.algebra import channels_last, cheapest_order, fol
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 LAYERS = (*CONVOLUTIONS, nn.Linear)
+GEOMETRY = (
+    "in_channels",
+    "out_channels",
+    "kernel_size",
+    "stride",
+    "padding",
+    "dilation",
+    "groups",
+    "padding_mode",
+    "in_features",
+    "out_features",
+)
+"""Attributes that a chain has of its plain layer, for code around that reads them."""
 
 
 def geometry(layer: Any) -> tuple[int, int, int, tuple[int, ...]]:
@@ -51,6 +64,9 @@ class Chain(nn.Sequential):
         self._plain = (
             with_placeholders(plain, [n for n, _ in plain.named_parameters(recurse=False)]),
         )
+        for name in GEOMETRY:
+            if hasattr(plain, name):
+                setattr(self, name, getattr(plain, name))
         self.pad: tuple[int, ...] | None = None
         if not isinstance(plain, CONVOLUTIONS):
             return
@@ -74,6 +90,11 @@ class Chain(nn.Sequential):
     def plain(self) -> Any:
         """The layer this folds to; without weights of its own."""
         return self._plain[0]
+
+    @property
+    def weight(self) -> Tensor | None:
+        """The folded weight, for code around that reads its dtype; None if there is none."""
+        return None if self.nonlinear or self.factors[0].weight is None else self.fold()[0]
 
     @property
     def factors(self) -> list[Any]:

@@ -1,7 +1,7 @@
 """Options of `wf.expand` that few calls need."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypedDict
 
 from torch import Tensor
 
@@ -40,3 +40,13 @@ class ExpandOptions:
             raise TypeError(
                 f"example_input is a {type(self.example_input).__name__}; give a tensor"
             )
+
+
+class ExpandKeywords(TypedDict, total=False):
+    """`ExpandOptions` as keyword arguments of `wf.expand`."""
+
+    options: ExpandOptions
+    linear_depth: int
+    first: Literal["rm", "m"]
+    execution: Literal["auto", "fold", "chain"]
+    example_input: Tensor | None

@@ -4,12 +4,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
 from math import prod
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import torch
 from torch import Tensor, nn
 
-from weightfold.core.arguments import check_choices, check_memory, check_net, checked_seed, real
+from weightfold.core.arguments import (
+    check_choices,
+    check_memory,
+    check_net,
+    checked_seed,
+    gathered,
+    real,
+)
 from weightfold.core.charted import Charted
 from weightfold.core.select import Where, coordinate_layers, locate, plain_model, select
 from weightfold.core.slots import Slots, check_chartable, split_name
@@ -25,10 +32,9 @@ from weightfold.methods.expand.chain import (
 from weightfold.methods.expand.chart import Expansion
 from weightfold.methods.expand.cost import LayerCost, chain_cost
 from weightfold.methods.expand.initial import fit_chain, match_variance
-from weightfold.methods.expand.options import ExpandOptions
+from weightfold.methods.expand.options import ExpandKeywords, ExpandOptions
 from weightfold.trace import trace
 
-DEFAULTS = ExpandOptions()
 CHOICES = {
     "conv": ("cl", "ck", None),
     "linear": ("fc", None),
@@ -46,7 +52,7 @@ def expand(
     where: Where = None,
     init: Literal["paper", "variance", "preserve"] = "paper",
     seed: int | None = None,
-    options: ExpandOptions = DEFAULTS,
+    **options: Unpack[ExpandKeywords],
 ) -> Charted:
     """Expand layers of `net` into products of linear layers (ExpandNets, Guo et al. 2020).
 
@@ -66,14 +72,14 @@ def expand(
         rate: Expansion rate r: inner widths are int(r m), int(r n) (section 3.1), below 1 too.
         conv: "cl" (1x1, kxk, 1x1), "ck" ((k - 1) / 2 kernels of 3; falls to "cl" where that is
             one), or None. Grouped convolutions expand inside each group.
-        linear: "fc" expands every Linear but the last into `options.linear_depth` layers.
+        linear: "fc" expands every Linear but the last into `linear_depth` layers.
         where: None: every convolution with a kernel larger than 1 (and, with "fc", every Linear
             but the last) that trains; or names, globs, layer types, a predicate `(name, layer)`.
         init: "paper": torch's default for each factor; "variance": the folded std is the plain
             layer's; "preserve": the same function as `net` (exact for CL and FC at rate >= 1,
             else least squares; `net.charts[0].residuals` tells how near).
         seed: Seeds the factors; None draws from torch's global generator.
-        options: How chains are made and run.
+        **options: How chains are made and run: fields of `ExpandOptions`, or one as `options`.
 
     Returns:
         The net in expanded coordinates.
@@ -86,16 +92,15 @@ def expand(
     """
     check_net(net)
     check_choices({"conv": conv, "linear": linear, "init": init}, CHOICES)
-    if not isinstance(options, ExpandOptions):
-        raise TypeError(f"options={options!r}; give wf.ExpandOptions(...)")
+    made = gathered(ExpandOptions, options)
     if not 0 < (rate := real(rate, "rate")) < float("inf"):
         raise ValueError(f"rate={rate}; the expansion rate is a positive number")
     seed = seed if seed is None else checked_seed(seed)
     chosen = _choose(net, conv, linear, where)
-    plans = _plans(net, chosen, rate, conv, options)
+    plans = _plans(net, chosen, rate, conv, made)
     _check_size(net, plans, rate)
     tensors = dict(net.named_parameters(remove_duplicate=False))
-    example = options.example_input
+    example = made.example_input
     shapes = _shapes(net, example) if example is not None else {}
     chains: dict[str, Chain] = {}
     layers: dict[str, dict[str, Any]] = {}
@@ -115,7 +120,7 @@ def expand(
             layers[path] = {
                 "kind": kind,
                 "channels": list(channels),
-                "execution": _execution(net, path, chosen[path], options.execution, cost),
+                "execution": _execution(net, path, chosen[path], made.execution, cost),
                 "macs": cost and {"plain": cost.plain, "chain": cost.chain, **cost.orders},
             }
     return Charted(net, [Expansion(chains, layers)])

@@ -37,8 +37,8 @@ class Mask(Chart):
         return {n: (tensor_at(self, n), tensor_at(self, f"{n}_mask")) for n in self.names}
 
     def forward(self, **at: Any) -> dict[str, Tensor]:
-        """Masked tensors."""
-        return {name: psi * mask for name, (psi, mask) in self._pairs().items()}
+        """Masked tensors; an infinite weight that is masked is 0, too."""
+        return {name: torch.where(mask, psi, 0) for name, (psi, mask) in self._pairs().items()}
 
     @torch.no_grad()
     def fit(self, theta: Mapping[str, Tensor], **at: Any) -> dict[str, float]:

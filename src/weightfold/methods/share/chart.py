@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from weightfold.core.chart import Chart, Example
 from weightfold.core.mixins import CallContext, FilePerPart, LayerCoordinates, LayerExecution
 from weightfold.core.slots import register_at, tensor_at
-from weightfold.methods.share.layout import Layout, Place, operands_of
+from weightfold.methods.share.filters import mask_of, ranges_of
+from weightfold.methods.share.layout import Layout, Split, operands_of
 from weightfold.methods.share.mixture import Mixture
-from weightfold.methods.share.walk import mask_of, ranges_of
 
 Domain = str | Mixture | None
 
@@ -55,7 +55,7 @@ class Sharing(LayerExecution, CallContext, FilePerPart, LayerCoordinates, Chart)
         self.layout = Layout.of(layers, own, norms, head, shared_head)
         self.classes, self.about, self.plan = dict(classes), dict(about or {}), plan
         self.shared, self.domains = nn.Module(), nn.ModuleDict()
-        self.places: dict[str, list[Place]] = {}
+        self.splits: dict[str, list[Split]] = {}
         start = {f"{p}.{n}": tensor_at(layers[p], n) for p, n in self.layout.tensors}
         for path, name in self.layout.tensors:
             rows = shared_head if path == head else None
@@ -73,14 +73,14 @@ class Sharing(LayerExecution, CallContext, FilePerPart, LayerCoordinates, Chart)
             part = self.layout.cut(path, start[f"{path}.{name}"], rows, shared=False)
             if part is not None:
                 parts[f"{path}.{name}"] = part
-        self.attach(domain, parts)
+        self.install_domain(domain, parts)
 
-    def attach(self, domain: str, parts: Mapping[str, Tensor]) -> None:
+    def install_domain(self, domain: str, parts: Mapping[str, Tensor]) -> None:
         """Put the own tensors of a domain in place, as they are."""
         self.domains[domain] = nn.Module()
         for name, part in parts.items():
             register_at(self.domains[domain], name, part)
-        self.places[domain] = self.layout.places(self.shared, self.domains[domain])
+        self.splits[domain] = self.layout.splits_of(self.shared, self.domains[domain])
 
     def add(self, domain: str, classes: int, start: Mapping[str, Tensor]) -> None:
         """Add a domain that starts from a plain network's tensors."""
@@ -88,13 +88,13 @@ class Sharing(LayerExecution, CallContext, FilePerPart, LayerCoordinates, Chart)
         self.init_domain(domain, start)
         self.domains[domain].train(self.training)
 
-    def detach(self, domain: str) -> None:
+    def uninstall_domain(self, domain: str) -> None:
         """Let go of a domain's own tensors."""
-        del self.domains[domain], self.places[domain]
+        del self.domains[domain], self.splits[domain]
 
     def remove(self, domain: str) -> None:
         """Remove a domain."""
-        self.detach(domain)
+        self.uninstall_domain(domain)
         del self.classes[domain]
         self.about.pop(domain, None)
 
@@ -109,18 +109,18 @@ class Sharing(LayerExecution, CallContext, FilePerPart, LayerCoordinates, Chart)
     def forward(self, *, domain: Domain = None, **at: Any) -> dict[str, Tensor]:
         """The weights of one domain."""
         (name,) = self._names(domain)
-        return {p.name: self.layout.join(p, self.classes[name]) for p in self.places[name]}
+        return {p.name: self.layout.join(p, self.classes[name]) for p in self.splits[name]}
 
     def operands(self, *, domain: Domain = None, **at: Any) -> dict[str, Tensor]:
         """Shared tensors as they are; own ones of all domains of the call, stacked (K, ...)."""
         names = self._names(domain)
         most = max(self.classes[name] for name in names)
-        return self.layout.operands([self.places[name] for name in names], most)
+        return self.layout.operands([self.splits[name] for name in names], most)
 
     def uncached_operands(self, *, domain: Domain = None, **at: Any) -> dict[str, Tensor]:
         """Stacked batch norm statistics, which other forwards of the domains may have moved."""
-        places = [[p for p in self.places[n] if p.buffer] for n in self._names(domain)]
-        return self.layout.operands(places, 0) if self.training and len(places) > 1 else {}
+        buffers = [[p for p in self.splits[n] if p.buffer] for n in self._names(domain)]
+        return self.layout.operands(buffers, 0) if self.training and len(buffers) > 1 else {}
 
     def executors(self) -> dict[str, nn.Module]:
         """Layers that run several domains at once."""
@@ -142,7 +142,7 @@ class Sharing(LayerExecution, CallContext, FilePerPart, LayerCoordinates, Chart)
     ) -> None:
         """Batch norm statistics of several domains, from the stacked copies; batches counted."""
         if self.training:
-            self.layout.write_back(operands, [self.places[name] for name in self._names(domain)])
+            self.layout.write_back(operands, [self.splits[name] for name in self._names(domain)])
 
     def default_context(self) -> dict[str, Any]:
         """The first domain."""
@@ -155,7 +155,7 @@ class Sharing(LayerExecution, CallContext, FilePerPart, LayerCoordinates, Chart)
         """One domain, or every one, takes theta over, but for heads of other classes; exact."""
         names = list(self.domains) if domain is None else self._names(domain)
         for name in names:
-            for part in self.places[name]:
+            for part in self.splits[name]:
                 self.layout.assign(part, theta[part.name])
         return self.residuals(theta, domain=names[0])
 

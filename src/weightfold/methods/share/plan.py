@@ -2,16 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypedDict, Unpack
 
 from torch import Tensor, nn
 
-from weightfold.core.arguments import check_choices, check_net, checked_seed, real, whole
+from weightfold.core.arguments import check_choices, check_net, checked_seed, gathered, real, whole
 from weightfold.core.select import Where, select
 from weightfold.methods.share.account import Account, BatchNormCount, account
-from weightfold.methods.share.layers import Layer, find_layers
-from weightfold.methods.share.ownership import Ownership
-from weightfold.methods.share.walk import (
+from weightfold.methods.share.filters import (
     Masks,
     Strategy,
     given_masks,
@@ -20,6 +18,8 @@ from weightfold.methods.share.walk import (
     take_filters,
     take_share,
 )
+from weightfold.methods.share.layers import Layer, find_layers
+from weightfold.methods.share.ownership import Ownership
 from weightfold.trace import TensorSize, tensor_sizes
 
 
@@ -173,7 +173,14 @@ class SharingOptions:
             raise TypeError(f"head_path={self.head_path!r}; give the path of a layer")
 
 
-DEFAULTS = SharingOptions()
+class SharingKeywords(TypedDict, total=False):
+    """`SharingOptions` as keyword arguments of `plan_sharing`."""
+
+    options: SharingOptions
+    bn: Literal["domain", "shared"]
+    shared_norms: Where
+    head: Literal["domain", "shared"]
+    head_path: str | None
 
 
 def plan_sharing(
@@ -185,7 +192,7 @@ def plan_sharing(
     budget: Literal["weights", "macs"] = "weights",
     seed: int = 0,
     example_input: Tensor | None = None,
-    options: SharingOptions = DEFAULTS,
+    **options: Unpack[SharingKeywords],
 ) -> Plan:
     """Plan which filters of `net` each domain owns; the others are shared by all domains.
 
@@ -229,7 +236,7 @@ def plan_sharing(
         seed: Of the "random" permutation.
         example_input: A batch (N, C, ...) as the model takes it, of which the shape of one image
             counts; multiply-adds are for that image. None: (1, C, 224, 224).
-        options: Batch norms and classifier.
+        **options: Batch norms and classifier: fields of `SharingOptions`, or one as `options`.
 
     Returns:
         The plan; `Plan.account` tells what it costs.
@@ -243,23 +250,24 @@ def plan_sharing(
         TypeError: `net` is a Charted net or no module, or an argument is of another type.
     """
     check_net(net)
-    _check_arguments(strategy, budget, options)
+    made = gathered(SharingOptions, options)
+    _check_arguments(strategy, budget)
     _check_size(strategy, fraction, num_filters)
     seed = checked_seed(seed)
-    seen = find_layers(net, example_input, options.head_path)
+    seen = find_layers(net, example_input, made.head_path)
     if not isinstance(strategy, str):
         own = given_masks(seen.convolutions, strategy)
     elif num_filters is not None:
         own = take_filters(seen.convolutions, strategy, seed, num_filters)
     else:
         own = take_share(seen.convolutions, strategy, seed, float(fraction or 0), budget)
-    norms = _domain_norms(net, seen.norms, options)
+    norms = _domain_norms(net, seen.norms, made)
     return Plan(
         layers=seen.convolutions,
         own=own,
         norms=norms,
         classifier=seen.classifier,
-        shared_head=options.head == "shared",
+        shared_head=made.head == "shared",
         other_macs=seen.other_macs,
         tensors=tensor_sizes(net),
         choice={
@@ -268,20 +276,18 @@ def plan_sharing(
             "num_filters": num_filters,
             "budget": budget,
             "seed": seed if strategy == "random" else None,
-            "bn": options.bn,
+            "bn": made.bn,
             "shared_norms": [path for path in seen.norms if path not in norms],
-            "head": options.head,
+            "head": made.head,
             "input_size": list(seen.input_size),
         },
     )
 
 
-def _check_arguments(strategy: Any, budget: Any, options: Any) -> None:
+def _check_arguments(strategy: Any, budget: Any) -> None:
     check_choices({"budget": budget}, {"budget": ("weights", "macs")})
     if not isinstance(strategy, Mapping) and strategy not in (known := ("bottom", "top", "random")):
         raise ValueError(f"strategy={strategy!r}; choose one of {known}, or a mask per layer")
-    if not isinstance(options, SharingOptions):
-        raise TypeError(f"options={options!r}; give wf.SharingOptions(...)")
 
 
 def _check_size(

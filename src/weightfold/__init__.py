@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from weightfold.core.store import save as save
     from weightfold.lab.inspect import inspect as inspect
     from weightfold.methods import load as load
+    from weightfold.methods.embed.verb import embed as embed
     from weightfold.methods.expand.chain import Chain as Chain
     from weightfold.methods.expand.options import ExpandOptions as ExpandOptions
     from weightfold.methods.expand.twin import linear_from_twin as linear_from_twin
@@ -47,6 +48,7 @@ _HOMES = {
     "SharingOptions": "methods.share.plan",
     "critical_sample_ratio": "probes.memory",
     "example_ledger": "probes.memory",
+    "embed": "methods.embed.verb",
     "expand": "methods.expand.verb",
     "inspect": "lab.inspect",
     "intrinsic_dimension": "probes.intrinsic",

@@ -46,7 +46,7 @@ def foldable(model: nn.Module) -> list[tuple[str, str]]:
     """
     model = copy.deepcopy(model).eval()
     try:
-        graph = fx.Tracer().trace(model)
+        graph = _Tracer().trace(model)
     except Exception as error:
         raise ValueError(
             f"folding batch norm needs a network that torch.fx can trace, and "
@@ -66,6 +66,14 @@ def foldable(model: nn.Module) -> list[tuple[str, str]]:
         if before.op == "call_module" and alone and _fits(layers[path], layers[norm]):
             found.append((path, norm))
     return found
+
+
+class _Tracer(fx.Tracer):
+    """Keeps subclasses of convolutions and batch norms whole."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        layer = isinstance(m, (*CONVOLUTIONS, _BatchNorm))
+        return layer or super().is_leaf_module(m, module_qualified_name)
 
 
 def _fits(convolution: nn.Module, norm: Any) -> bool:

@@ -117,14 +117,13 @@ class ConvolutionMatrix(LayerExecution, Chart):
     def build(  # type: ignore[override]
         cls, net: nn.Module, *, layers: dict[str, dict[str, Any]], execution: str
     ) -> Self:
-        """Convolutions in torch's default initialisation."""
-        tensors = dict(net.named_parameters())
-        convolutions = {
-            path: nn.Conv2d(**{k: v for k, v in layer.items() if k != "in_shape"}).to(
-                tensors[f"{path}.weight"]
-            )
-            for path, layer in layers.items()
-        }
+        """Convolutions in torch's default initialisation, on the CPU for matrices on meta."""
+        convolutions = {}
+        for path, layer in layers.items():
+            matrix = net.get_parameter(f"{path}.weight")
+            options = {key: value for key, value in layer.items() if key != "in_shape"}
+            device = "cpu" if matrix.is_meta else matrix.device
+            convolutions[path] = nn.Conv2d(**options, device=device, dtype=matrix.dtype)
         return cls(convolutions, {p: layer["in_shape"] for p, layer in layers.items()}, execution)
 
     @classmethod

@@ -1,6 +1,8 @@
 """Nets that earlier versions saved load and give what they gave."""
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,18 @@ def test_saved_again_it_loads(writer, folder, tmp_path):
         torch.equal(a, b)
         for a, b in zip(again.state_dict().values(), net.state_dict().values(), strict=True)
     )
+
+
+def test_a_fresh_process_knows_the_charts(tmp_path):
+    """Nothing but the class that reads it has been imported."""
+    code = (
+        "import importlib.util, sys; from weightfold.methods.share.bundle import Bundle;"
+        f"spec = importlib.util.spec_from_file_location('w', {str(HERE / 'write.py')!r});"
+        "w = importlib.util.module_from_spec(spec); spec.loader.exec_module(w);"
+        f"net = Bundle({str(HERE / '0.1.0' / 'shared')!r}).load(w.model(), ['cars']);"
+        "assert type(net).__name__ == 'SharedNet', type(net)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_bundle_is_read_domain_by_domain(writer):

@@ -262,8 +262,8 @@ def test_killed_at_every_step_of_a_save(parts, cases):
     wf.save(old, folder)
     assert len(list(folder.iterdir())) == 4, "a killed save leaves nothing behind for good"
     # Three files and the manifest, each written, renamed and its temporary name unlinked; then
-    # three stale files. The save is in force from the manifest's renaming on.
-    assert outcomes == [0] * 11 + [1] * 5
+    # three stale files and the lock. The save is in force from the manifest's renaming on.
+    assert outcomes == [0] * 11 + [1] * 6
 
 
 def save_for_ever(nets, folder):

@@ -8,7 +8,7 @@ import copy
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from weightfold.core.chart import Chart, registered_charts
 from weightfold.core.charted import Charted, charted_class
 from weightfold.core.mixins import FilePerPart
 from weightfold.core.slots import check_state
-from weightfold.files import replacing, write_json
+from weightfold.files import BRIEFLY, foreign, locked, replacing, settled, write_json
 from weightfold.version import __version__
 
 FORMAT = 2
@@ -54,7 +54,9 @@ def save(net: nn.Module, folder: str | Path) -> None:
         folder: Made if missing.
 
     Raises:
-        FileExistsError: The folder holds files, and no earlier save.
+        FileExistsError: The folder holds files, and no earlier save; or another process writes
+            into it for more than ten seconds.
+        OSError: The disk is full or read-only, ...; the message names the file.
         TypeError: `net` is no module or holds a Charted net inside; or a module's extra state, or a
             chart's configuration (what is told about a domain), is not of JSON values.
         ValueError: A part's name does not do for a file.
@@ -62,10 +64,10 @@ def save(net: nn.Module, folder: str | Path) -> None:
     check_net(net)
     net = _unwrapped(net)
     folder = Path(folder)
-    foreign = [f for f in folder.glob("*") if not f.name.lstrip(".").startswith(OWN_NAMES)]
-    if foreign and not (folder / MANIFEST).exists():
+    others = [file for file in foreign(folder) if not file.name.startswith(OWN_NAMES)]
+    if others and not (folder / MANIFEST).exists():
         raise FileExistsError(
-            f"folder={str(folder)!r} holds files that are no saved net, e.g. {foreign[0].name!r}; "
+            f"folder={str(folder)!r} holds files that are no saved net, e.g. {others[0].name!r}; "
             "give a new or empty folder"
         )
     tensors, groups, aliases = contents(net)
@@ -79,10 +81,10 @@ def save(net: nn.Module, folder: str | Path) -> None:
         json.dumps(charts := levels(net))
     except TypeError as error:
         raise TypeError(f"a chart's configuration is not of JSON values: {error}") from error
-    folder.mkdir(parents=True, exist_ok=True)
-    shared = write_tensors(folder, SHARED if groups else WHOLE, tensors)
-    parts = {p: write_part(folder, p, own, shared["sha256"]) for p, own in groups.items()}
-    write_manifest(folder, {**shared, "aliases": aliases, "extra": extra}, parts, charts)
+    with locked(folder, BRIEFLY):
+        shared = write_tensors(folder, SHARED if groups else WHOLE, tensors)
+        parts = {p: write_part(folder, p, own, shared["sha256"]) for p, own in groups.items()}
+        write_manifest(folder, {**shared, "aliases": aliases, "extra": extra}, parts, charts)
 
 
 def _unwrapped(net: nn.Module) -> nn.Module:
@@ -204,7 +206,7 @@ def write_manifest(
     """Put a save in force: rename the manifest, then remove the files that it does not name.
 
     Args:
-        folder: Of the save.
+        folder: Of the save, locked.
         tensors: The shared file: "file", "sha256", "aliases"; "extra" state that is no tensor.
         parts: Part -> "file", "sha256".
         levels: As `levels` gives them.
@@ -220,8 +222,8 @@ def write_manifest(
     write_json(folder / MANIFEST, manifest)
     named = {tensors["file"], *(part["file"] for part in parts.values())}
     for file in folder.iterdir():
-        own = file.name.lstrip(".").startswith(OWN_NAMES)
-        if own and file.suffix in (".safetensors", ".tmp") and file.name not in named:
+        own = file.name.startswith(OWN_NAMES)
+        if own and file.suffix == ".safetensors" and file.name not in named:
             file.unlink(missing_ok=True)
 
 
@@ -240,6 +242,8 @@ def load(folder: str | Path, model: nn.Module) -> nn.Module:
 
     Knows the charts that have been imported; `weightfold.methods.load` imports all of ours.
 
+    A folder that another process is saving into gives the earlier net or the later one, whole.
+
     Args:
         folder: A folder written by `save`.
         model: A plain module of the architecture that was charted; left unchanged.
@@ -253,8 +257,13 @@ def load(folder: str | Path, model: nn.Module) -> nn.Module:
         ValueError: A file is truncated, changed, of a later format, or belongs to another save.
         KeyError: The weights are of another architecture; the message lists the keys.
     """
-    manifest = read_manifest(folder)
-    return rebuild(folder, model, manifest["levels"], read_state(folder, manifest))
+
+    def read() -> tuple[dict[str, Any], dict[str, Tensor]]:
+        manifest = read_manifest(folder)
+        return manifest, read_state(folder, manifest)
+
+    manifest, state = settled(Path(folder) / MANIFEST, read)
+    return rebuild(folder, model, manifest["levels"], state)
 
 
 def rebuild(
@@ -355,32 +364,9 @@ def read_state(
     return state | manifest["tensors"].get("extra", {})
 
 
-class Stored(Mapping[str, Tensor]):
-    """Tensors of a file by name, memory-mapped; each is made when it is taken.
-
-    Held ready, the objects alone would add a tenth to hundreds of tensors of a few kilobytes.
-    """
-
-    def __init__(self, file: Path) -> None:
-        self._file = safe_open(file, "pt")
-
-    def __getitem__(self, name: str) -> Tensor:
-        try:
-            return self._file.get_tensor(name)
-        except SafetensorError as error:
-            raise KeyError(name) from error
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._file.keys())
-
-    def __len__(self) -> int:
-        return len(self._file.keys())
-
-
 def file_of(folder: Path, manifest: Mapping[str, Any], part: str | None) -> Path:
     """Path of a part's file, in the folder whatever the manifest says; None: the shared one."""
-    entry = manifest["tensors"] if part is None else manifest["parts"][part]
-    return folder / Path(entry["file"]).name
+    return folder / Path(entry_of(manifest, part)["file"]).name
 
 
 def check_file(folder: Path, manifest: Mapping[str, Any], part: str | None) -> None:
@@ -391,17 +377,42 @@ def check_file(folder: Path, manifest: Mapping[str, Any], part: str | None) -> N
         ValueError: It is damaged or changed, another part's, or was saved with other shared
             tensors than the folder's.
     """
-    file = file_of(folder, manifest, part)
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing; the manifest beside it names it")
-    entry = manifest["tensors"] if part is None else manifest["parts"][part]
-    if _digest(file) != entry["sha256"]:
+    file = existing_file(folder, manifest, part)
+    if _digest(file) != entry_of(manifest, part)["sha256"]:
         raise ValueError(f"{file} is truncated or was changed: its hash is not the manifest's")
     try:
         with safe_open(file, "pt") as opened:
             label = json.loads((opened.metadata() or {}).get(LABEL, "{}"))
     except (SafetensorError, json.JSONDecodeError) as error:
         raise ValueError(f"{file} is no safetensors file of a saved net: {error}") from error
+    check_label(file, label, manifest, part)
+
+
+def entry_of(manifest: Mapping[str, Any], part: str | None) -> Mapping[str, Any]:
+    """What a manifest says of a part's file; None: of the shared one."""
+    return manifest["tensors"] if part is None else manifest["parts"][part]
+
+
+def existing_file(folder: Path, manifest: Mapping[str, Any], part: str | None) -> Path:
+    """Path of a part's file, which is there.
+
+    Raises:
+        FileNotFoundError: It is not.
+    """
+    file = file_of(folder, manifest, part)
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing; the manifest beside it names it")
+    return file
+
+
+def check_label(
+    file: Path, label: Mapping[str, Any], manifest: Mapping[str, Any], part: str | None
+) -> None:
+    """Hold what a file says of itself against the manifest.
+
+    Raises:
+        ValueError: It is another part's, or was saved with other shared tensors.
+    """
     if label.get("part") != part:
         raise ValueError(f"{file} holds {label.get('part')!r}, where the manifest says {part!r}")
     base = manifest["tensors"]["sha256"]

@@ -116,6 +116,8 @@ class DomainCell:
         from weightfold.train import checkpoint
         from weightfold.train.domains import DomainsHistory
 
+        if len(self.domains) == 1 and not (root / self.folder / PLAIN).exists():
+            return None  # it was stopped before its last file
         return checkpoint.finished(root / self.folder, DomainsHistory)
 
     def train(

@@ -74,21 +74,21 @@ class PruningCell:
             data_root: Data folder; None: $WEIGHTFOLD_DATA.
             progress: Not used: nothing is trained.
         """
-        from weightfold.files import write_json
+        from weightfold.files import locked, write_json
         from weightfold.train import checkpoint
 
         done = self.finished(root)
         if done is not None:
             return done
-        net = shared_net(self.net, None)
-        checkpoint.load_weights(net, root / self.net.folder / checkpoint.LAST_WEIGHTS)
-        records = []
-        for domain in self.net.domains:
-            dataset = load_domain(domain, self.net, data_root)
-            plain = net.deploy(domain=domain.name).eval()
-            records += [{"domain": domain.name, **r} for r in self._records(plain, dataset)]
-        (root / self.folder).mkdir(parents=True, exist_ok=True)
-        write_json(root / self.folder / RECORD, {"records": records})
+        with locked(root / self.folder):
+            net = shared_net(self.net, None)
+            checkpoint.load_weights(net, root / self.net.folder / checkpoint.LAST_WEIGHTS)
+            records = []
+            for domain in self.net.domains:
+                dataset = load_domain(domain, self.net, data_root)
+                plain = net.deploy(domain=domain.name).eval()
+                records += [{"domain": domain.name, **r} for r in self._records(plain, dataset)]
+            write_json(root / self.folder / RECORD, {"records": records})
         return records
 
     def _records(self, plain: "nn.Module", dataset: "Dataset") -> list[dict[str, Any]]:

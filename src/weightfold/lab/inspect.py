@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from weightfold.data.samples import Data, Samples, as_samples
-from weightfold.files import write_json
+from weightfold.files import locked, write_json
 from weightfold.lab.inspect_page import TITLES, write_inspection
 from weightfold.lab.inspect_plan import DEMANDS, Demand, Pace, Sizes, fit
 from weightfold.lab.probe_cell import measure_in, read_finding
@@ -21,7 +21,7 @@ from weightfold.probes.finding import Finding
 from weightfold.probes.layers.batch_norm import running_statistics
 from weightfold.probes.layers.units import layer_units
 from weightfold.probes.models import Model, net_of
-from weightfold.probes.registry import PROBES
+from weightfold.probes.registry import probes
 from weightfold.report.page import Section
 from weightfold.train.checkpoint import RUN
 from weightfold.train.progress import Progress, Tell, telling
@@ -87,7 +87,8 @@ def inspect(
         progress: Show a bar for the probe that is running.
 
     Raises:
-        FileExistsError: The folder holds the inspection of another network or other data.
+        FileExistsError: The folder holds the inspection of another network or other data, or
+            another process inspects in it.
         TypeError: `model` or `data` is no such thing.
         ValueError: `minutes` is not above 0, or the data has one class.
     """
@@ -106,7 +107,7 @@ def inspect(
         device = str(torch.accelerator.current_accelerator(check_available=True) or "cpu")
     folder = Path(folder)
     configuration = {"inspected": about}
-    there = check_same(configuration, folder)
+    check_same(configuration, folder)
     end = monotonic() + 60 * minutes
     run = _Run(
         model=model,
@@ -118,12 +119,13 @@ def inspect(
         end=end,
         deadline=end + 60 * minutes * (GRACE - 1),
     )
-    path = folder / PLAN
-    plan = json.loads(path.read_text(encoding="utf-8")) if there and path.exists() else {}
-    run.begin(plan, 60 * minutes)
-    write_json(folder / RUN, {"configuration": configuration})
-    run.all()
-    return Inspection(run.findings, run.left_out, run.write_page())
+    with locked(folder):
+        there, path = check_same(configuration, folder), folder / PLAN
+        plan = json.loads(path.read_text(encoding="utf-8")) if there and path.exists() else {}
+        run.begin(plan, 60 * minutes)
+        write_json(folder / RUN, {"configuration": configuration})
+        run.all()
+        return Inspection(run.findings, run.left_out, run.write_page())
 
 
 @dataclass
@@ -157,7 +159,6 @@ class _Run:
             tell(Progress(1, 2, "learning rate"))
             self.lr = plan["lr"] if plan else self._learning_rate(0.05 * seconds)
             tell(Progress(2, 2))
-        self.folder.mkdir(parents=True, exist_ok=True)
         self.write_plan()
 
     def _learning_rate(self, seconds: float) -> float | None:
@@ -246,7 +247,7 @@ class _Run:
             del self.left_out[name]
 
     def _measure(self, name: str, sizes: Sizes) -> Finding:
-        probe = PROBES[name]
+        probe = probes()[name]
         recipe = probe.recipe or Recipe()
         lr = self.lr if self.lr and recipe.optimizer == "sgd" else recipe.lr
         recipe = replace(recipe, epochs=sizes.epochs, batch_size=sizes.batch_size, lr=lr)

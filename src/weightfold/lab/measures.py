@@ -1,7 +1,7 @@
 """Figures of a run, for experiments to declare. Imports no torch."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,22 @@ def _of(
 ) -> "Callable[[Outcome], float | None]":
     """A figure of the history, once there is one."""
     return lambda outcome: None if outcome.history is None else figure(outcome.history)
+
+
+def learning_panels(
+    histories: "Mapping[str, Sequence[History]]",
+) -> dict[str, dict[str, list[list[float]]]]:
+    """Label of an axis -> name -> values by epoch of each run, as `learning_curves` draws them."""
+    return {
+        "test accuracy (%)": {
+            name: [[100 * row.test_accuracy for row in run.rows] for run in runs]
+            for name, runs in histories.items()
+        },
+        "training error, augmented images (%)": {
+            name: [[100 * row.train_error for row in run.rows] for run in runs]
+            for name, runs in histories.items()
+        },
+    }
 
 
 def _final_train_error(history: "History") -> float | None:

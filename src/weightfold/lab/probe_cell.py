@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from weightfold.files import write_json
+from weightfold.files import foreign, locked, write_json
 from weightfold.probes.registry import Probe, probe
 from weightfold.spec import parse_spec, read_options
 from weightfold.train.progress import Tell
@@ -185,7 +185,7 @@ def measure_in(
         progress: As for `measure`.
 
     Raises:
-        FileExistsError: The folder holds something else.
+        FileExistsError: The folder holds something else, or another process measures in it.
     """
     import torch
 
@@ -199,23 +199,25 @@ def measure_in(
         return found
     if device == "auto":
         device = str(torch.accelerator.current_accelerator(check_available=True) or "cpu")
-    run = folder / RUN
-    before = json.loads(run.read_text(encoding="utf-8"))["sessions"] if run.exists() else []
-    sessions = (*before, session(device))
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(run, {"sessions": sessions, "configuration": configuration})
-    given = {"device": device, "folder": folder, "progress": progress}
-    taken = {name: value for name, value in given.items() if chosen.takes(name)}
-    try:
-        found = chosen.measure(**arguments, **taken)
-    except Exception:
-        if [*folder.iterdir()] == [run]:  # refused before work began: the folder is free again
-            run.unlink()
-            folder.rmdir()
-        raise
-    found = replace(found, sessions=sessions)
-    write_finding(found, folder, title=title)
-    return found
+    with locked(folder):
+        check_same(configuration, folder)
+        if (found := read_finding(folder)) is not None:
+            return found  # of another process, just now
+        run = folder / RUN
+        before = json.loads(run.read_text(encoding="utf-8"))["sessions"] if run.exists() else []
+        sessions = (*before, session(device))
+        write_json(run, {"sessions": sessions, "configuration": configuration})
+        given = {"device": device, "folder": folder, "progress": progress}
+        taken = {name: value for name, value in given.items() if chosen.takes(name)}
+        try:
+            found = chosen.measure(**arguments, **taken)
+        except Exception:
+            if foreign(folder) == [run]:  # refused before work began: the folder is free again
+                run.unlink()
+            raise
+        found = replace(found, sessions=sessions)
+        write_finding(found, folder, title=title)
+        return found
 
 
 def samples_of(cell: ProbeCell, data_root: Path | None = None) -> "Samples":

@@ -1,5 +1,6 @@
 """Files of a run's folder: each is written under a temporary name and renamed."""
 
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,8 +46,10 @@ def load_weights(net: nn.Module, path: Path) -> None:
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
     """Write tensors and plain Python values with torch.save."""
+    content = io.BytesIO()  # on a full disk torch's writer says "unexpected pos", or aborts
+    torch.save(dict(state), content)
     with replacing(path) as temporary:
-        torch.save(dict(state), temporary)
+        temporary.write_bytes(content.getbuffer())
 
 
 def load_state(path: Path, device: torch.device) -> dict[str, Any]:

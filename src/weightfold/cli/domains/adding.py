@@ -16,6 +16,7 @@ from weightfold.cli.domains.inputs import (
     read_weights,
 )
 from weightfold.core.store import MANIFEST
+from weightfold.files import foreign
 from weightfold.methods.share.bundle import Bundle
 from weightfold.methods.share.net import SharedNet
 from weightfold.train.domains import Joint, fit_domains
@@ -122,7 +123,7 @@ def _stay(module: nn.Module, mode: bool = True) -> nn.Module:
 
 def _files(folder: Path) -> dict[str, str]:
     """Name -> hash, of all files but the manifest."""
-    return {p.name: _digest(p) for p in sorted(folder.iterdir()) if p.name != MANIFEST}
+    return {path.name: _digest(path) for path in foreign(folder) if path.name != MANIFEST}
 
 
 def _report(bundle: Bundle, name: str, before: dict[str, str]) -> None:

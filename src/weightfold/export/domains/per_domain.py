@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ from weightfold.export.extras import need
 from weightfold.export.onnx_file import traced_onnx
 from weightfold.export.runners import onnx_runner
 from weightfold.export.subject import Subject, frozen, plain_subject
-from weightfold.files import write_json
+from weightfold.files import BRIEFLY, locked, temporary_folder, write_json
 from weightfold.methods.share.net import SharedNet
 
 INDEX = "domains.json"
@@ -80,15 +79,16 @@ def to_onnx_per_domain(
     examples = _examples(shared, example_input)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder, prefix=".export.") as temporary:
-        writer = _Writer(shared, Path(temporary))
+    with temporary_folder(folder / INDEX) as temporary:
+        writer = _Writer(shared, temporary)
         differences = {}
         for name, example in examples.items():
             path = writer.write(name, example)
             found = writer.subjects[name].check(path.name, onnx_runner(path), tolerance)
             differences[name] = max(found.values())
         index = writer.index()
-        _publish(Path(temporary), folder, index)
+        with locked(folder, BRIEFLY):
+            _publish(temporary, folder, index)
     files = index["domains"]
     return PerDomainReport(
         folder=str(folder),

@@ -1,15 +1,15 @@
 """A saved SharedNet as a folder of domains: read one by one, added, removed and copied."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
 from weightfold.core.store import (
-    Stored,
+    MANIFEST,
     check_file,
     contents,
     file_of,
@@ -21,11 +21,14 @@ from weightfold.core.store import (
     write_manifest,
     write_part,
 )
-from weightfold.files import replacing
+from weightfold.core.tensor_file import read_part
+from weightfold.files import BRIEFLY, foreign, locked, replacing, settled, stamp
+from weightfold.methods import catalogue
 from weightfold.methods.share.names import check_names
 from weightfold.methods.share.plan import Plan
 
 KIND = "sharing"
+T = TypeVar("T")
 PREPROCESSING = ("image_shape", "mean", "std")
 
 
@@ -51,15 +54,16 @@ class Bundle:
     """What `wf.save` wrote of a SharedNet; only the manifest is read at first.
 
     A delta is what one domain owns: its filters, batch norm and classifier, in a file that names
-    the shared file it was trained with. Files are checked against their hashes when first read, and
-    again only if they were replaced. Several threads may read; one process at a time may write.
+    the shared file it was trained with. Files are checked against their hashes as they are read.
+    Any number of threads and processes may read while one writes: each sees what was there before
+    or what is there after. A second writer waits ten seconds for the first.
 
     Args:
         folder: Written by `wf.save`.
 
     Attributes:
         folder: Of the bundle.
-        manifest: As read at first, and before each change.
+        manifest: As read at first, by `load` and `sizes`, and before each change.
 
     Raises:
         FileNotFoundError: There is no manifest.
@@ -68,13 +72,45 @@ class Bundle:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self._checked: dict[str | None, tuple[int, int, int]] = {}
+        self._has_read = False
         self._read()
 
     def _read(self) -> None:
         """The manifest as it now is, so that a change keeps what was written meanwhile."""
-        self.manifest = read_manifest(self.folder)
-        self._config = _config(self.manifest["levels"], self.folder)
+        now = stamp(self.folder / MANIFEST)
+        manifest = read_manifest(self.folder)
+        self._config = _config(manifest["levels"], self.folder)
+        self.manifest = manifest
+        self._now = now, manifest
+
+    def _current(self) -> dict[str, Any]:
+        """The manifest as it now is.
+
+        Raises:
+            ValueError: It names other shared tensors than those that were read before.
+        """
+        now = stamp(self.folder / MANIFEST)
+        if now == self._now[0]:
+            return self._now[1]
+        manifest = read_manifest(self.folder)
+        base, before = (m["tensors"]["sha256"] for m in (manifest, self.manifest))
+        if self._has_read and base != before:
+            raise ValueError(
+                f"{self.folder} was saved again with other shared tensors, {base[:12]} instead of "
+                f"{before[:12]}; open the bundle again"
+            )
+        self._now = now, manifest
+        return manifest
+
+    def _settled(self, read: Callable[[], T]) -> T:
+        """What `read()` gives, of the manifest as it now is."""
+
+        def current() -> T:
+            if self._current() is not self.manifest:
+                self._read()
+            return read()
+
+        return settled(self.folder / MANIFEST, current)
 
     @property
     def plan(self) -> Plan | None:
@@ -110,13 +146,19 @@ class Bundle:
             for name, about in self.about.items()
         }
 
-    def sizes(self) -> Sizes:
+    def sizes(self, domains: Sequence[str] | None = None) -> Sizes:
         """Bytes of the tensors in each file, from the files' headers; `Plan.account` foretells it.
+
+        Args:
+            domains: Those asked for; None: all.
 
         Raises:
             FileNotFoundError: A file is missing.
         """
-        return Sizes(self._payload(None), {name: self._payload(name) for name in self.domains})
+        names = self.domains if domains is None else self._known(domains)
+        return self._settled(
+            lambda: Sizes(self._payload(None), {n: self._payload(n) for n in names})
+        )
 
     def shared(self) -> Mapping[str, Tensor]:
         """The tensors that exist once, by their names in the net's state_dict; as `delta`.
@@ -128,10 +170,10 @@ class Bundle:
         return self._tensors(None)
 
     def delta(self, name: str) -> Mapping[str, Tensor]:
-        """What a domain owns, by the names in the net's state_dict; memory-mapped.
+        """What a domain owns, by the names in the net's state_dict; read into memory at each call.
 
-        A tensor is made when it is taken, its pages are read when touched and are shared by all
-        processes. Tensors are to be read, not written. Tied ones are under their first name.
+        Whatever then happens to the file, it stays as it is. A tensor is made when it is taken, a
+        view of one buffer. Tied ones are under their first name.
 
         Raises:
             KeyError: There is no such domain; the message lists those there are.
@@ -154,6 +196,9 @@ class Bundle:
             ValueError: A file is damaged; `domains` is empty or names one twice; or charts lie
                 above the sharing, which need all domains.
         """
+        return self._settled(lambda: self._load(model, domains))
+
+    def _load(self, model: nn.Module, domains: Sequence[str] | None) -> nn.Module:
         names = self.domains if domains is None else self._known(domains)
         if not names or len(set(names)) < len(names):
             raise ValueError(f"domains={names}; name at least one, each once")
@@ -163,6 +208,7 @@ class Bundle:
             chosen = _with_domains(chosen, {name: self.classes[name] for name in names}, self.about)
         parts = [name for name in names if name in self.manifest["parts"]]
         state = read_state(self.folder, self.manifest, parts)
+        catalogue()  # of the sharing, and of charts above it
         return rebuild(self.folder, model, chosen, state)
 
     def add(self, net: nn.Module, name: str) -> None:
@@ -176,7 +222,12 @@ class Bundle:
         Raises:
             KeyError: `net` has no such domain.
             ValueError: The bundle has it; or `net` has other shared tensors, or owns other layers.
+            FileExistsError: Another process writes into the bundle for more than ten seconds.
         """
+        with locked(self.folder, BRIEFLY):
+            self._add(net, name)
+
+    def _add(self, net: nn.Module, name: str) -> None:
         self._read()
         config = _config(theirs := levels(net), "net")
         if name not in config["classes"]:
@@ -202,7 +253,12 @@ class Bundle:
         Raises:
             KeyError: There is no such domain.
             ValueError: It is the only one, or charts lie above the sharing.
+            FileExistsError: As for `add`.
         """
+        with locked(self.folder, BRIEFLY):
+            self._remove(name)
+
+    def _remove(self, name: str) -> None:
         self._read()
         self._known([name])
         self._check_top("remove the domain of the loaded net and save that")
@@ -226,12 +282,14 @@ class Bundle:
         self._known([name])
         self._check_top("send the whole bundle")
         folder = Path(folder)
-        if folder.exists() and any(folder.iterdir()):
-            raise FileExistsError(f"folder={str(folder)!r} holds files; give a new or empty one")
-        folder.mkdir(parents=True, exist_ok=True)
-        parts = self._copy_delta(name, folder)
-        alone = _with_domains(self.manifest["levels"], {name: self.classes[name]}, self.about)
-        write_manifest(folder, self.manifest["tensors"], parts, alone)
+        with locked(folder, BRIEFLY):
+            if foreign(folder):
+                raise FileExistsError(
+                    f"folder={str(folder)!r} holds files; give a new or empty one"
+                )
+            parts = self._settled(lambda: self._copy_delta(name, folder))
+            alone = _with_domains(self.manifest["levels"], {name: self.classes[name]}, self.about)
+            write_manifest(folder, self.manifest["tensors"], parts, alone)
 
     def import_delta(self, source: str | Path, name: str) -> None:
         """Take over a domain from another bundle with the same shared tensors.
@@ -245,9 +303,14 @@ class Bundle:
             KeyError: `source` has no such domain.
             ValueError: The bundle has it; the delta is damaged, or belongs to other shared tensors
                 or another plan.
+            FileExistsError: As for `add`.
         """
+        with locked(self.folder, BRIEFLY):
+            other = Bundle(source)
+            other._settled(lambda: self._import(other, name))
+
+    def _import(self, other: "Bundle", name: str) -> None:
         self._read()
-        other = Bundle(source)
         other._known([name])
         self._check_new(name, other.manifest["levels"])
         base, theirs = (m["tensors"]["sha256"] for m in (self.manifest, other.manifest))
@@ -266,7 +329,7 @@ class Bundle:
         """Copy a delta, checked; its entry for a manifest (none, if the domain owns nothing)."""
         if name not in self.manifest["parts"]:
             return {}
-        self._check(name)
+        check_file(self.folder, self.manifest, name)
         file = file_of(self.folder, self.manifest, name)
         with replacing(folder / file.name) as temporary:
             temporary.write_bytes(file.read_bytes())
@@ -288,19 +351,22 @@ class Bundle:
         self._read()
 
     def _tensors(self, name: str | None) -> Mapping[str, Tensor]:
-        if name is not None and name not in self.manifest["parts"]:
-            return {}
-        self._check(name)
-        return Stored(file_of(self.folder, self.manifest, name))
+        def read() -> Mapping[str, Tensor]:
+            manifest = self._current()
+            if name is not None and manifest is not self.manifest:
+                classes = _config(manifest["levels"], self.folder)["classes"]
+                if classes.get(name) != self.classes[name]:
+                    raise ValueError(
+                        f"domain {name!r} of {self.folder} was removed or has other classes now; "
+                        "open the bundle again"
+                    )
+            if name is not None and name not in manifest["parts"]:
+                return {}
+            part = read_part(self.folder, manifest, name)
+            self._has_read = True
+            return part
 
-    def _check(self, name: str | None) -> None:
-        """Check a file, unless it is the one checked before."""
-        file = file_of(self.folder, self.manifest, name)
-        now = file.stat() if file.exists() else None
-        if now is None or self._checked.get(name) != (now.st_ino, now.st_mtime_ns, now.st_size):
-            check_file(self.folder, self.manifest, name)
-        if now is not None:
-            self._checked[name] = (now.st_ino, now.st_mtime_ns, now.st_size)
+        return settled(self.folder / MANIFEST, read)
 
     def _payload(self, name: str | None) -> int:
         if name is not None and name not in self.manifest["parts"]:

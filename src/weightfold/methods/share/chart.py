@@ -13,7 +13,7 @@ from weightfold.core.chart import Chart, Example
 from weightfold.core.mixins import CallContext, FilePerPart, LayerCoordinates, LayerExecution
 from weightfold.core.slots import register_at, tensor_at
 from weightfold.methods.share.filters import mask_of, ranges_of
-from weightfold.methods.share.layout import Layout, Split, operands_of
+from weightfold.methods.share.layout import Layout, Split, holders, operands_of
 from weightfold.methods.share.mixture import Mixture
 
 Domain = str | Mixture | None
@@ -80,7 +80,20 @@ class Sharing(LayerExecution, CallContext, FilePerPart, LayerCoordinates, Chart)
         self.domains[domain] = nn.Module()
         for name, part in parts.items():
             register_at(self.domains[domain], name, part)
-        self.splits[domain] = self.layout.splits_of(self.shared, self.domains[domain])
+        self.splits[domain] = self.layout.splits_of(
+            holders(self.shared), holders(self.domains[domain])
+        )
+
+    def lend(self, domain: str, parts: Mapping[str, Tensor]) -> None:
+        """Let a domain run on tensors that stay outside: no parameters, not in the state_dict.
+
+        For a server, whose domains come and go: no module is made.
+
+        Args:
+            domain: Of `classes`.
+            parts: What the domain owns, by the names of the plain network; not copied.
+        """
+        self.splits[domain] = self.layout.splits_of(holders(self.shared), self.layout.lent(parts))
 
     def add(self, domain: str, classes: int, start: Mapping[str, Tensor]) -> None:
         """Add a domain that starts from a plain network's tensors."""
@@ -89,8 +102,10 @@ class Sharing(LayerExecution, CallContext, FilePerPart, LayerCoordinates, Chart)
         self.domains[domain].train(self.training)
 
     def uninstall_domain(self, domain: str) -> None:
-        """Let go of a domain's own tensors."""
-        del self.domains[domain], self.splits[domain]
+        """Let go of a domain's own tensors, its own or lent."""
+        del self.splits[domain]
+        if domain in self.domains:
+            del self.domains[domain]
 
     def remove(self, domain: str) -> None:
         """Remove a domain."""
@@ -102,8 +117,8 @@ class Sharing(LayerExecution, CallContext, FilePerPart, LayerCoordinates, Chart)
         """The domains of a call, one a row of the stacked tensors."""
         names = domain.domains if isinstance(domain, Mixture) else (domain,)
         for name in names:
-            if name is None or name not in self.domains:
-                raise KeyError(f"domain={name!r}; the domains are {', '.join(self.domains)}")
+            if name is None or name not in self.splits:
+                raise KeyError(f"domain={name!r}; the domains are {', '.join(self.splits)}")
         return names  # type: ignore[return-value]
 
     def forward(self, *, domain: Domain = None, **at: Any) -> dict[str, Tensor]:

@@ -2,9 +2,10 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -122,16 +123,39 @@ class Layout:
                 new = self.cut(part.path, value, None, shared=shared)
                 (tensor[: len(value)] if at_head else tensor).copy_(new)  # type: ignore[arg-type]
 
-    def splits_of(self, shared: nn.Module, own: nn.Module) -> "list[Split]":
+    def splits_of(self, shared: "Holders", own: "Holders") -> "list[Split]":
         """Where the two parts of every tensor are kept."""
+        return [
+            Split(
+                path, tensor, shared.get(name), own.get(name), slots[0], slots[1], buffer, attribute
+            )
+            for name, path, tensor, slots, buffer, attribute in self._spots
+        ]
+
+    @cached_property
+    def _spots(self) -> list[tuple[str, str, str, tuple[str, str | None], bool, str]]:
+        """What is the same in the places of all domains: name in the plain network, ..."""
         found = []
-        for path, name in self.tensors:
-            shared_slot, own_slot = (f"{path}.{slot}" for slot in self.slots(path, name))
-            holders = _holder(shared, f"{path}.{name}"), _holder(own, f"{path}.{name}")
-            slot = None if self._counts(path, name) else own_slot
-            inner, attribute = split_name(name)
+        for path, tensor in self.tensors:
+            shared_slot, own_slot = (f"{path}.{slot}" for slot in self.slots(path, tensor))
+            slots = shared_slot, None if self._counts(path, tensor) else own_slot
+            inner, attribute = split_name(tensor)
             buffer = attribute in self.skeletons[path].get_submodule(inner)._buffers
-            found.append(Split(path, name, *holders, shared_slot, slot, buffer))
+            found.append((f"{path}.{tensor}", path, tensor, slots, buffer, attribute))
+        return found
+
+    def lent(self, parts: Mapping[str, Tensor]) -> "Holders":
+        """Holders of a domain's tensors that no module has.
+
+        Args:
+            parts: By the names of the plain network.
+        """
+        by_module: dict[str, dict[str, Tensor]] = {}
+        found = {}
+        for name, *_, attribute in self._spots:
+            if name in parts:
+                found[name] = holder = by_module.setdefault(split_name(name)[0], {})
+                holder[attribute] = parts[name]
         return found
 
     def runs_itself(self, path: str) -> bool:
@@ -223,8 +247,11 @@ class Layout:
         return layer
 
 
-@dataclass(frozen=True)
-class Split:
+Holders = Mapping[str, dict[str, Any]]
+"""Name in the plain network -> the dictionary that holds that tensor, by its name in the module."""
+
+
+class Split(NamedTuple):
     """A tensor of the plain network and where its two parts are.
 
     Attributes:
@@ -245,10 +272,7 @@ class Split:
     shared_slot: str
     own_slot: str | None
     buffer: bool
-    attribute: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "attribute", split_name(self.tensor)[1])
+    attribute: str
 
     @property
     def name(self) -> str:
@@ -266,18 +290,15 @@ class Split:
         return None if self.own_in is None else self.own_in[self.attribute]
 
 
-def _holder(root: nn.Module, name: str) -> dict[str, Any] | None:
-    """The dictionary of a module of `root` that holds a tensor, if there is one.
-
-    Read hundreds of times a call, so not through the module's attributes.
-    """
-    path, attribute = split_name(name)
-    try:
-        module = root.get_submodule(path)
-    except AttributeError:
-        return None
-    found = (d for d in (module._parameters, module._buffers) if d.get(attribute) is not None)
-    return next(found, None)
+def holders(root: nn.Module) -> Holders:
+    """The modules' own dictionaries, read hundreds of times a call, so not through attributes."""
+    return {
+        f"{path}.{name}": held
+        for path, module in root.named_modules()
+        for held in (module._parameters, module._buffers)
+        for name, tensor in held.items()
+        if tensor is not None
+    }
 
 
 def resized(value: Tensor, rows: int) -> Tensor:

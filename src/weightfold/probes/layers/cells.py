@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from weightfold.core.slots import split_name
 from weightfold.data.samples import Samples
-from weightfold.files import write_json
+from weightfold.files import locked, write_json
 from weightfold.probes.layers.batch_norm import BATCH, Policy, recalibrate, running_statistics
 from weightfold.probes.layers.finding import DRAWN, Cell, finite
 from weightfold.probes.layers.networks import Network
@@ -86,8 +87,16 @@ def measure_cells(
         hear: Called with the number of cells measured and what is measured now.
 
     Raises:
-        FileExistsError: The folder holds the cells of something else.
+        FileExistsError: The folder holds the cells of something else, or another process measures
+            in it.
     """
+    with nullcontext() if folder is None else locked(folder):
+        return _measured(network, bench, folder, hear)
+
+
+def _measured(
+    network: Network, bench: Bench, folder: Path | None, hear: Callable[[int, str], None]
+) -> list[Cell]:
     drawn = _drawn(network, bench)
     cells = [] if folder is None else _saved(network, bench, drawn, folder)
     done = {cell.unit for cell in cells}
@@ -200,7 +209,6 @@ def _saved(network: Network, bench: Bench, drawn: Sequence[Draw], folder: Path) 
         "drawn anew": [digest_of(draw.tensors) for draw in drawn],
     }
     if not check_same(configuration, folder):
-        folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / RUN, {"configuration": configuration})
     path = folder / CELLS
     if not path.exists():

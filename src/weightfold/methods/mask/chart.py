@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from weightfold.core.chart import Chart, Example
-from weightfold.core.slots import plant, split_name, tensor_at
+from weightfold.core.slots import register_at, split_name, tensor_at
 
 
 class Mask(Chart):
@@ -29,16 +29,16 @@ class Mask(Chart):
         self.names = list(masks)
         for name, mask in masks.items():
             value = values[name]
-            plant(self, name, nn.Parameter(value.detach().clone(), value.requires_grad))
-            plant(self, f"{name}_mask", mask.to(value.device, torch.bool, copy=True))
+            register_at(self, name, nn.Parameter(value.detach().clone(), value.requires_grad))
+            register_at(self, f"{name}_mask", mask.to(value.device, torch.bool, copy=True))
         self.constants = tuple(f"{split_name(n)[1]}_mask" for n in masks)  # type: ignore[misc]
 
     def _pairs(self) -> dict[str, tuple[Tensor, Tensor]]:
         return {n: (tensor_at(self, n), tensor_at(self, f"{n}_mask")) for n in self.names}
 
     def forward(self, **at: Any) -> dict[str, Tensor]:
-        """Masked tensors."""
-        return {name: psi * mask for name, (psi, mask) in self._pairs().items()}
+        """Masked tensors; an infinite weight that is masked is 0, too."""
+        return {name: torch.where(mask, psi, 0) for name, (psi, mask) in self._pairs().items()}
 
     @torch.no_grad()
     def fit(self, theta: Mapping[str, Tensor], **at: Any) -> dict[str, float]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ from weightfold.lab.executors.base import RunExecutor
 from weightfold.lab.executors.registry import opened
 from weightfold.lab.runner import run_cells
 from weightfold.lab.saved import deployed, load_run
+from weightfold.records import read_record, write_record
 from weightfold.report.statistics import paired, summarize
 from weightfold.timing import alternate
 from weightfold.train import History, Recipe, accuracy, checkpoint, session
@@ -30,6 +31,14 @@ from weightfold.train.record import check_same
 from weightfold.train.steps import make_optimizer
 
 WARMUP_STEPS, TIMED_STEPS = 5, 30
+
+
+class ComparisonRecord(TypedDict):
+    """What a comparison's run.json holds."""
+
+    configuration: dict[str, Any]
+    sessions: list[dict[str, Any]]
+    step_seconds: dict[str, float]
 
 
 def compare(
@@ -190,11 +199,11 @@ def _begin(
     path = folder / checkpoint.RUN
     record: dict[str, Any] = {"configuration": configuration, "sessions": []}
     if check_same(configuration, folder):
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_record(path, ComparisonRecord)
     else:
         record["step_seconds"] = step_seconds(nets, dataset, recipe)
     record["sessions"].append(session(_device()))
-    write_json(path, record)
+    write_record(path, record)
     return record["sessions"][-1], record["step_seconds"]
 
 
@@ -227,7 +236,7 @@ def _result(
 
 def _deploy(cell: Cell, folder: Path, dataset: Dataset) -> Deployed:
     """Write the cell's deployed network as safetensors and ONNX, with how to feed it."""
-    net = deployed(load_run(folder / "runs" / cell.folder, dataset))
+    net = deployed(load_run(folder / "runs" / cell.folder, dataset, model=cell.model))
     target = folder / "deployed"
     target.mkdir(exist_ok=True)
     checkpoint.save_weights(net, target / "model.safetensors")

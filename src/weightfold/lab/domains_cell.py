@@ -165,13 +165,13 @@ class DomainCell:
 
     def _state(self, root: Path, data_root: Path | None) -> dict[str, Any] | None:
         """The state_dict it starts from."""
-        from safetensors.torch import load_file
+        from weightfold.core.tensor_file import read_tensors
 
         if self.start is None:
             return None
         if isinstance(self.start, str):
-            return load_file(_below(data_root, self.start))
-        return load_file(root / self.start.folder / PLAIN)
+            return read_tensors(_below(data_root, self.start))
+        return read_tensors(root / self.start.folder / PLAIN)
 
     def _check_files(self, data_root: Path | None) -> None:
         """Raise with the names of all that is missing."""

@@ -1,17 +1,18 @@
 """The experiments: found in `lab/papers/`, listed, run, and reported."""
 
 import importlib
-import json
 import pkgutil
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import TypedDict
 
 from weightfold.files import locked
 from weightfold.lab.declare import PRESETS, Experiment
 from weightfold.lab.domains_declare import DomainsExperiment
 from weightfold.lab.domains_pruning import PruningExperiment
 from weightfold.lab.probe_declare import ProbeExperiment
+from weightfold.records import read_record
 
 AnyExperiment = Experiment | DomainsExperiment | PruningExperiment | ProbeExperiment
 
@@ -19,6 +20,21 @@ RUNS = "runs"
 PAGE_SECONDS = 300.0
 """That a page waits for another process that writes it; drawing it takes seconds."""
 RESULTS = "results.json"
+
+
+class Asked(TypedDict):
+    """What an experiment's page was made of."""
+
+    name: str
+    preset: str
+    seeds: int | None
+    data: str | None
+
+
+class Page(TypedDict):
+    """What is read of an experiment's results.json."""
+
+    asked: Asked
 
 
 @cache
@@ -168,7 +184,7 @@ def report(folder: Path, *, runs: Path | None = None) -> list[Path]:
             f"folder={str(folder)!r} holds no <experiment>/<preset>/{RESULTS}; give the folder "
             "that experiments were run in"
         )
-    asked = [json.loads(path.read_text(encoding="utf-8"))["asked"] for path in found]
+    asked = [read_record(path, Page)["asked"] for path in found]
     pages = [report_experiment(folder=folder, runs=runs, **one) for one in asked]
     for page in pages:
         print(page)

@@ -1,18 +1,17 @@
 """`wf.inspect`: the probes that fit a time budget, and one page of what they found."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
 from time import monotonic, perf_counter
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
 from weightfold.data.samples import Data, Samples, as_samples
-from weightfold.files import locked, write_json
+from weightfold.files import locked
 from weightfold.lab.inspect_page import TITLES, write_inspection
 from weightfold.lab.inspect_plan import DEMANDS, Demand, Pace, Sizes, fit
 from weightfold.lab.probe_cell import measure_in, read_finding
@@ -22,6 +21,7 @@ from weightfold.probes.layers.batch_norm import running_statistics
 from weightfold.probes.layers.units import layer_units
 from weightfold.probes.models import Model, net_of
 from weightfold.probes.registry import probes
+from weightfold.records import read_record, write_record
 from weightfold.report.page import Section
 from weightfold.train.checkpoint import RUN
 from weightfold.train.progress import Progress, Tell, telling
@@ -121,11 +121,19 @@ def inspect(
     )
     with locked(folder):
         there, path = check_same(configuration, folder), folder / PLAN
-        plan = json.loads(path.read_text(encoding="utf-8")) if there and path.exists() else {}
+        plan = read_record(path, PlanRecord) if there and path.exists() else {}
         run.begin(plan, 60 * minutes)
-        write_json(folder / RUN, {"configuration": configuration})
+        write_record(folder / RUN, {"configuration": configuration})
         run.all()
         return Inspection(run.findings, run.left_out, run.write_page())
+
+
+class PlanRecord(TypedDict):
+    """What was planned before."""
+
+    pace: Pace
+    lr: float | None
+    sizes: dict[str, Sizes]
 
 
 @dataclass
@@ -193,7 +201,7 @@ class _Run:
     def write_plan(self) -> None:
         sizes = {name: asdict(one) for name, one in self.sizes.items()}
         pace = asdict(self.pace)
-        write_json(self.folder / PLAN, {"pace": pace, "lr": self.lr, "sizes": sizes})
+        write_record(self.folder / PLAN, {"pace": pace, "lr": self.lr, "sizes": sizes})
 
     def write_page(self) -> Path:
         return write_inspection(

@@ -271,7 +271,8 @@ def _resume(steps: Steps, folder: Path, row_type: type[Row]) -> tuple[Row, ...]:
     if not path.exists():
         return ()
     state = checkpoint.load_state(path, steps.fabric.device)
-    steps.trained.load_state_dict(state["net"])
-    steps.optimizer.load_state_dict(state["optimizer"])
-    steps.fabric.strategy.precision.load_state_dict(state["precision"])
-    return tuple(row_type(**row) for row in state["rows"])
+    with checkpoint.restoring(path):
+        steps.trained.load_state_dict(state["net"])
+        steps.optimizer.load_state_dict(state["optimizer"])
+        steps.fabric.strategy.precision.load_state_dict(state["precision"])
+        return tuple(row_type(**row) for row in state["rows"])

@@ -59,7 +59,8 @@ class Serve:
     """Before serving, measure layer by layer how this machine best runs several domains at once."""
 
     model: str | None = None
-    """Network, for a bundle that does not tell its own."""
+    """Network, for a bundle that does not tell its own, or names code of yours (module:function),
+    which no file may run by itself."""
 
     def run(self) -> None:
         """Serve."""

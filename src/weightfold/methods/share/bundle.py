@@ -3,15 +3,18 @@
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, NotRequired, TypedDict, TypeVar
 
 from torch import Tensor, nn
 
+from weightfold.core.manifest import MANIFEST
+from weightfold.core.part_file import read_part
 from weightfold.core.store import (
-    MANIFEST,
     check_file,
     contents,
+    copy_part,
     file_of,
     levels,
     read_manifest,
@@ -21,15 +24,40 @@ from weightfold.core.store import (
     write_manifest,
     write_part,
 )
-from weightfold.core.tensor_file import read_part
-from weightfold.files import BRIEFLY, foreign, locked, replacing, settled, stamp
+from weightfold.files import BRIEFLY, foreign, locked, settled, stamp
 from weightfold.methods import catalogue
 from weightfold.methods.share.names import check_names
 from weightfold.methods.share.plan import Plan
+from weightfold.records import conform, within
 
 KIND = "sharing"
 T = TypeVar("T")
 PREPROCESSING = ("image_shape", "mean", "std")
+MOST_VALUES = 2**27
+
+Size = Annotated[int, within(1, 2**20)]
+
+
+class Told(TypedDict):
+    """What is told about a domain, as far as it is used; more may be there."""
+
+    model: NotRequired[str]
+    class_names: NotRequired[list[Any]]
+    image_shape: NotRequired[tuple[Size, Size, Size]]
+    mean: NotRequired[float | list[float]]
+    std: NotRequired[float | list[float]]
+
+
+class SharingConfig(TypedDict):
+    """The configuration of the chart that shares filters between domains."""
+
+    own: dict[str, list[tuple[int, int]]]
+    norms: list[str]
+    head: str
+    classes: dict[str, Annotated[int, within(1, 2**40)]]
+    shared_head: NotRequired[int]
+    about: dict[str, Told]
+    plan: NotRequired[dict[str, Any] | None]
 
 
 @dataclass(frozen=True)
@@ -116,7 +144,10 @@ class Bundle:
     def plan(self) -> Plan | None:
         """What the domains own and why; None if the net was made without a plan."""
         made = self._config.get("plan")
-        return None if made is None else Plan.from_json(made)
+        try:
+            return None if made is None else Plan.from_json(made)
+        except ValueError as error:
+            raise ValueError(f"{self.folder / MANIFEST}: {error}") from error
 
     @property
     def domains(self) -> list[str]:
@@ -154,6 +185,7 @@ class Bundle:
 
         Raises:
             FileNotFoundError: A file is missing.
+            ValueError: A file is no safetensors file.
         """
         names = self.domains if domains is None else self._known(domains)
         return self._settled(
@@ -232,7 +264,7 @@ class Bundle:
         config = _config(theirs := levels(net), "net")
         if name not in config["classes"]:
             raise KeyError(f"name={name!r}; the net's domains are {', '.join(config['classes'])}")
-        self._check_new(name, theirs)
+        self._check_new(name, theirs, "the net")
         shared, groups, aliases = contents(net)
         base = self.manifest["tensors"]["sha256"]
         if (given := shared_hash(shared)) != base:
@@ -303,7 +335,7 @@ class Bundle:
             KeyError: `source` has no such domain.
             ValueError: The bundle has it; the delta is damaged, or belongs to other shared tensors
                 or another plan.
-            FileExistsError: As for `add`.
+            FileExistsError: Another file has the name that the delta would get.
         """
         with locked(self.folder, BRIEFLY):
             other = Bundle(source)
@@ -312,7 +344,7 @@ class Bundle:
     def _import(self, other: "Bundle", name: str) -> None:
         self._read()
         other._known([name])
-        self._check_new(name, other.manifest["levels"])
+        self._check_new(name, other.manifest["levels"], other.folder)
         base, theirs = (m["tensors"]["sha256"] for m in (self.manifest, other.manifest))
         if base != theirs:
             raise ValueError(
@@ -320,6 +352,7 @@ class Bundle:
                 f"those of {self.folder} are {base[:12]}; only bundles that share them exchange "
                 "domains"
             )
+        self._check_names(name, other)
         parts = {**self.manifest["parts"], **other._copy_delta(name, self.folder)}
         classes = {**self.classes, name: other.classes[name]}
         aliases = other.manifest["tensors"]["aliases"]
@@ -330,10 +363,19 @@ class Bundle:
         if name not in self.manifest["parts"]:
             return {}
         check_file(self.folder, self.manifest, name)
-        file = file_of(self.folder, self.manifest, name)
-        with replacing(folder / file.name) as temporary:
-            temporary.write_bytes(file.read_bytes())
-        return {name: self.manifest["parts"][name]}
+        return {name: copy_part(self.folder, self.manifest, name, folder)}
+
+    def _check_names(self, name: str, other: "Bundle") -> None:
+        """Raise unless a delta of another bundle holds what those here hold."""
+        mine = self.domains[0]
+        ours = {key.replace(f".domains.{mine}.", "..", 1) for key in self._tensors(mine)}
+        theirs = {key.replace(f".domains.{name}.", "..", 1) for key in other._tensors(name)}
+        if ours != theirs:
+            differ = sorted(ours ^ theirs)
+            raise ValueError(
+                f"{other.folder / MANIFEST}: the delta of {name!r} and that of {mine!r} in "
+                f"{self.folder} differ in {len(differ)} tensors, e.g. {differ[0]!r}"
+            )
 
     def _write(
         self,
@@ -371,9 +413,13 @@ class Bundle:
     def _payload(self, name: str | None) -> int:
         if name is not None and name not in self.manifest["parts"]:
             return 0
-        with file_of(self.folder, self.manifest, name).open("rb") as file:
+        path = file_of(self.folder, self.manifest, name)
+        with path.open("rb") as file:
             header = int.from_bytes(file.read(8), "little")
-            return file.seek(0, 2) - 8 - header
+            payload = file.seek(0, 2) - 8 - header
+        if payload < 0:
+            raise ValueError(f"{path} is truncated or no safetensors file")
+        return payload
 
     def _known(self, names: Sequence[str]) -> list[str]:
         for name in names:
@@ -387,7 +433,7 @@ class Bundle:
         if not any(chart["kind"] == KIND for chart in self.manifest["levels"][-1]):
             raise ValueError(f"{self.folder} has charts above the sharing of domains; {advice}")
 
-    def _check_new(self, name: str, theirs: list[list[dict[str, Any]]]) -> None:
+    def _check_new(self, name: str, theirs: list[list[dict[str, Any]]], source: object) -> None:
         """Raise if the domain is there, or comes from a net that shares other things."""
         self._check_top("add the domain to the loaded net and save that")
         if name in self.classes:
@@ -395,8 +441,8 @@ class Bundle:
         check_names([name])
         if _with_domains(theirs, {}, {}) != _with_domains(self.manifest["levels"], {}, {}):
             raise ValueError(
-                f"domain {name!r} comes from a net of another plan than {self.folder}: its domains "
-                "own other filters, batch norms or another classifier"
+                f"domain {name!r} of {source} comes from a net of another plan than {self.folder}: "
+                "its domains own other filters, batch norms or another classifier"
             )
 
 
@@ -405,12 +451,11 @@ def _config(levels: list[list[dict[str, Any]]], where: object) -> dict[str, Any]
     found = [c["config"] for level in levels for c in level if c["kind"] == KIND]
     if len(found) != 1:
         raise ValueError(f"{where} is no saved net of several domains; see wf.share")
-    classes, about = found[0].get("classes"), found[0].get("about")
-    if not (isinstance(classes, dict) and isinstance(about, dict)) or not (
-        all(isinstance(count, int) for count in classes.values())
-        and all(isinstance(told, dict) for told in about.values())
-    ):
-        raise ValueError(f"{where} does not say its domains' classes and what is told about them")
+    conform(found[0], SharingConfig, f"{where} does not say its domains, as it should")
+    check_names(list(found[0]["classes"]))
+    for name, told in found[0]["about"].items():
+        if prod(shape := told.get("image_shape", ())) > MOST_VALUES:
+            raise ValueError(f"{where}: image_shape={shape} of {name!r} is beyond any image")
     return found[0]
 
 

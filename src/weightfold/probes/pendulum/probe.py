@@ -1,15 +1,16 @@
 """The probe: policies of rising dimension, each kept in a file."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
+from typing import TypedDict
 
-from weightfold.files import locked, write_json
+from weightfold.files import locked
 from weightfold.probes.pendulum.finding import PendulumDimension, Trial
 from weightfold.probes.pendulum.search import PARAMETERS, TASK, count_name, gymnasium, train
 from weightfold.probes.registry import register_probe
+from weightfold.records import read_record, write_record
 from weightfold.train.progress import Progress, Tell, telling
 from weightfold.train.record import session
 
@@ -100,6 +101,13 @@ def pendulum_dimension(
     )
 
 
+class Kept(TypedDict):
+    """What the file of a policy holds."""
+
+    budget: dict[str, int]
+    trial: Trial
+
+
 def _check(
     dims: Sequence[int], seeds: Sequence[int], threshold: float, budget: Mapping[str, int]
 ) -> None:
@@ -131,7 +139,7 @@ def _trial(
     if runs is not None:
         path = runs / f"{count_name(dim)}-seed-{seed}.json"
         if path.exists():
-            kept = json.loads(path.read_text(encoding="utf-8"))
+            kept = read_record(path, Kept)
             if kept["budget"] != budget:
                 raise FileExistsError(
                     f"folder={str(runs.parent)!r} holds results of another budget: {path.name} has "
@@ -142,5 +150,5 @@ def _trial(
     score, generations = train(dim, seed, tell=tell, **budget)
     trial = Trial(dim, seed, score, generations)
     if path is not None:
-        write_json(path, {"budget": dict(budget), "trial": asdict(trial)})
+        write_record(path, {"budget": dict(budget), "trial": asdict(trial)})
     return trial

@@ -4,24 +4,29 @@ The index, written last, names the files by their content: a reader finds the ma
 before or those that are there after, whole.
 """
 
-import hashlib
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypedDict
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from weightfold.core.store import write_tensors
-from weightfold.files import BRIEFLY, locked, settled, write_json
+from weightfold.core.tensor_file import read_tensors
+from weightfold.files import BRIEFLY, locked, settled
 from weightfold.probes.tickets.prune import Masks
+from weightfold.records import file_hash, read_record, write_record
 
 INDEX = "masks.json"
 _MASK = re.compile(r"mask-level-(\d+)-seed-(\d+)(-[0-9a-f]+)?\.safetensors")
 _START = re.compile(r"start-seed-(\d+)(-[0-9a-f]+)?\.safetensors")
+
+
+class Index(TypedDict):
+    """What masks.json holds: name of a file -> its sha256."""
+
+    files: dict[str, str]
 
 
 def write_masks(
@@ -35,7 +40,7 @@ def write_masks(
     with locked(folder, BRIEFLY):
         written = [write_tensors(folder, prefix, tensors) for prefix, tensors in prefixes.items()]
         files = {entry["file"]: entry["sha256"] for entry in written}
-        write_json(folder / INDEX, {"files": files})
+        write_record(folder / INDEX, {"files": files})
         for file in folder.glob("*.safetensors"):
             own = _MASK.fullmatch(file.name) or _START.fullmatch(file.name)
             if own and file.name not in files:
@@ -95,25 +100,14 @@ def _read(folder: Path, kind: re.Pattern[str]) -> list[tuple[re.Match[str], dict
 def _read_now(folder: Path, kind: re.Pattern[str]) -> list[tuple[re.Match[str], dict[str, Tensor]]]:
     path = folder / INDEX
     if path.exists():
-        try:
-            files = dict(json.loads(path.read_text(encoding="utf-8"))["files"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is damaged ({error}); save the masks again") from error
+        files = read_record(path, Index)["files"]
     else:  # of a version that wrote none
         files = {file.name: None for file in folder.glob("*.safetensors")}
     found = []
     for name, digest in sorted(files.items()):
         if (match := kind.fullmatch(name)) is None:
             continue
-        if digest is not None and _digest(folder / name) != digest:
+        if digest is not None and file_hash(folder / name) != digest:
             raise ValueError(f"{folder / name} was changed: its hash is not that of {INDEX}")
-        try:
-            found.append((match, load_file(folder / name)))
-        except SafetensorError as error:
-            raise ValueError(f"{folder / name} is no safetensors file: {error}") from error
+        found.append((match, read_tensors(folder / name)))
     return found
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,6 +1,5 @@
 """Many runs at once: networks trained side by side on samples in memory, measured as they go."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
@@ -18,8 +17,9 @@ from weightfold.core.charted import Charted
 from weightfold.data import Augment
 from weightfold.data.batches import generator_of
 from weightfold.data.samples import Samples
-from weightfold.files import locked, write_json
-from weightfold.train.checkpoint import RUN, load_state, save_state
+from weightfold.files import locked
+from weightfold.records import write_record
+from weightfold.train.checkpoint import RUN, load_state, save_state, sessions_of
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import check_same, describe, digest, session, structure
 from weightfold.train.runs import Observer, Point, Run, Start, View, logits_of
@@ -359,9 +359,8 @@ def _moved(data: list[Samples], device: torch.device) -> tuple[Samples, ...]:
 
 
 def _write_run(folder: Path, configuration: Mapping[str, Any], device: torch.device) -> None:
-    path = folder / RUN
-    sessions = json.loads(path.read_text(encoding="utf-8"))["sessions"] if path.exists() else []
-    write_json(path, {"sessions": [*sessions, session(device)], "configuration": configuration})
+    sessions = [*sessions_of(folder), session(device)]
+    write_record(folder / RUN, {"sessions": sessions, "configuration": configuration})
 
 
 def _scores(stack: Stack, data: tuple[Samples, ...], part: str) -> list[tuple[float, float]]:

@@ -80,9 +80,8 @@ class Sharing(LayerExecution, CallContext, FilePerPart, LayerCoordinates, Chart)
         self.domains[domain] = nn.Module()
         for name, part in parts.items():
             register_at(self.domains[domain], name, part)
-        self.splits[domain] = self.layout.splits_of(
-            holders(self.shared), holders(self.domains[domain])
-        )
+        own = holders(self.domains[domain])
+        self.splits[domain] = self.layout.splits_of(holders(self.shared), own)
 
     def lend(self, domain: str, parts: Mapping[str, Tensor]) -> None:
         """Let a domain run on tensors that stay outside: no parameters, not in the state_dict.

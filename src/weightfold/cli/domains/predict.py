@@ -33,7 +33,6 @@ class Predict:
         from weightfold.cli.domains.inputs import open_bundle
         from weightfold.serve.engine import Engine
         from weightfold.serve.images import UndecodableImage, check_servable, prepare
-        from weightfold.serve.limits import DEFAULT
 
         if self.top < 1 or not self.images:
             raise ValueError(f"top={self.top} and {len(self.images)} images; give at least 1 each")
@@ -46,7 +45,7 @@ class Predict:
         prepared = []
         for path in self.images:
             try:
-                prepared.append(prepare(path.read_bytes(), wanted, max_pixels=DEFAULT.max_pixels))
+                prepared.append(prepare(path, wanted))
             except UndecodableImage as error:
                 raise ValueError(f"{path}: {error}") from error
         for path, image in zip(self.images, prepared, strict=True):

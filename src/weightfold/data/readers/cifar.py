@@ -8,12 +8,14 @@ import torch
 from torchvision import datasets
 from torchvision.datasets.utils import check_integrity
 
+from weightfold.data.budget import check_regular
 from weightfold.data.dataset import Dataset, ImageSet
 from weightfold.data.registry import reader
 from weightfold.data.torchvision_files import fetch
 
 _PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
 _IMAGE_BYTES = 3 * 32 * 32
+_NAME_BYTES = 100
 _CIFAR10_NAMES = (
     *("airplane", "automobile", "bird", "cat", "deer"),
     *("dog", "frog", "horse", "ship", "truck"),
@@ -91,7 +93,7 @@ def _read(cifar: _Cifar, root: Path, download: bool) -> Dataset:
         names, source = cifar.class_names, folder.name
         listed = folder / "fine_label_names.txt"
         if listed.exists():
-            names = tuple(listed.read_text(encoding="utf-8").split())
+            names = _read_names(listed, len(names))
     else:
         train_part, test_part = _read_pickles(cifar, root, download)
         train, test = _from_torchvision(train_part), _from_torchvision(test_part)
@@ -100,6 +102,20 @@ def _read(cifar: _Cifar, root: Path, download: bool) -> Dataset:
     return Dataset(
         cifar.name, train, test, len(cifar.class_names), cifar.mean, cifar.std, names, record
     )
+
+
+def _read_names(path: Path, classes: int) -> tuple[str, ...]:
+    """The names of so many classes, one a line; no more of a file is read than names take."""
+    check_regular(path)
+    with path.open("rb") as file:
+        content = file.read(classes * _NAME_BYTES + 1)
+    try:
+        names = tuple(content.decode("utf-8").split())
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no UTF-8 text ({error}); get it again") from error
+    if len(names) != classes or len(content) > classes * _NAME_BYTES:
+        raise ValueError(f"{path} does not hold {classes} names and nothing else; get it again")
+    return names
 
 
 def _read_file(cifar: _Cifar, path: Path) -> tuple[torch.Tensor, torch.Tensor]:

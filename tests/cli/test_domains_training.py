@@ -242,7 +242,7 @@ def test_add_refuses_before_work(domain, options, said, bundle, specs, tmp_path,
 def test_predict_names_the_class_of_files(bundle, domain_files, tmp_path, capsys):
     data = load(str(domain_files["birds"]))
     files = [tmp_path / f"{i}.png" for i in range(3)]
-    for file, image in zip(files, data.test.images[:3], strict=True):
+    for file, image in zip(files, data.test.inputs[:3], strict=True):
         write_png(image, str(file))
     _, model, _ = open_bundle(bundle, None)
     capsys.readouterr()
@@ -250,7 +250,7 @@ def test_predict_names_the_class_of_files(bundle, domain_files, tmp_path, capsys
     lines = capsys.readouterr().out.splitlines()
     net = Bundle(bundle).load(model, ["birds"]).eval()
     mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (data.mean, data.std))
-    x = (data.test.images[:3] / 255 - mean) / std
+    x = (data.test.inputs[:3] / 255 - mean) / std
     values, classes = net(x, domain="birds").softmax(1).topk(2)
     for line, file, value, found in zip(lines, files, values, classes, strict=True):
         wanted = ", ".join(f"{c} {v:.2%}" for c, v in zip(found.tolist(), value.tolist()))  # noqa: B905

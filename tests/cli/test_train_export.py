@@ -11,7 +11,7 @@ from weightfold.data import load
 from weightfold.lab.saved import deployed, load_run
 from weightfold.lab.variants import make_net
 from weightfold.nets import build
-from weightfold.train import accuracy
+from weightfold.train import evaluate
 
 SHAPE = (1, 8, 8)
 
@@ -58,7 +58,7 @@ def test_load_run_gives_the_weights_of_the_last_epoch(run, stripes):
     dataset = load(str(stripes))
     net = load_run(run, dataset)
     history = json.loads((run / "history.json").read_text())
-    assert accuracy(net, dataset.test, dataset) == pytest.approx(history["last_accuracy"])
+    assert evaluate(net, dataset)["accuracy"] == pytest.approx(history["last_accuracy"])
     state = load_file(run / "last.safetensors")
     assert all(torch.equal(tensor, state[name]) for name, tensor in net.state_dict().items())
 

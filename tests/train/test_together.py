@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import weightfold as wf
-from weightfold.data import Examples, Samples
+from weightfold.data import Dataset, Examples
 from weightfold.train import Observer, Recipe, Start, train_together
 from weightfold.train.strategies.together import group_size
 
@@ -23,7 +23,7 @@ def samples(seed=0, train=40, channels=None):
         y = (x[:, 0] + x[:, 1] > 0).long() + (x[:, 2] > 0).long()
         return Examples(x, y)
 
-    return Samples(part(train), part(30), 3)
+    return Dataset("data", part(train), part(30), 3)
 
 
 def net(seed, dropout=0.0, norm=False):
@@ -33,16 +33,16 @@ def net(seed, dropout=0.0, norm=False):
         return nn.Sequential(*layers, nn.ReLU(), nn.Dropout(dropout), nn.Linear(8, 3)).double()
 
 
-class Double(Samples):
+class Double(Dataset):
     """Inputs in float64, so that vmapped and single runs agree to the last digits."""
 
-    def inputs(self, x):
-        return super().inputs(x).double()
+    def normalize(self, inputs):
+        return super().normalize(inputs).double()
 
 
 def doubled(**options):
     data = samples(**options)
-    return Double(data.train, data.test, 3)
+    return Double("data", data.train, data.test, 3)
 
 
 def starts(data, seeds=(0, 1, 2), **options):
@@ -73,10 +73,10 @@ def test_runs_together_are_runs_alone(changes, charted):
         both.append((runs, weights(begin)))
     (alone, one), (stacked, other) = both
     for name in alone:
-        assert len(alone[name].points) == 4
-        for a, b in zip(alone[name].points, stacked[name].points, strict=True):
-            assert (a.step, a.accuracies, a.train_error) == (b.step, b.accuracies, b.train_error)
-            assert a.losses == pytest.approx(b.losses, rel=1e-10)
+        assert len(alone[name].rows) == 4
+        for a, b in zip(alone[name].rows, stacked[name].rows, strict=True):
+            assert a.step == b.step
+            assert known(a) == pytest.approx(known(b), rel=1e-10)
         for key, tensor in one[name].items():
             torch.testing.assert_close(other[name][key], tensor, rtol=0, atol=1e-12)
 
@@ -89,7 +89,7 @@ def test_it_is_the_optimizers_own_arithmetic():
     from weightfold.data.batches import generator_of
 
     order = torch.randperm(40, generator=generator_of(3, 0))[:16]
-    x, y = data.train.x[order].double(), data.train.y[order]
+    x, y = data.train.inputs[order].double(), data.train.targets[order]
     nn.functional.cross_entropy(alone(x), y).backward()
     optimizer.step()
     for ours, theirs in zip(begin["seed3"].net.parameters(), alone.parameters(), strict=True):
@@ -129,6 +129,14 @@ def test_what_no_batch_can_run_is_trained_one_by_one(momentum, replaces, size):
             torch.testing.assert_close(both[name].net.state_dict()[key], tensor)
 
 
+def known(row):
+    return {column: value for column, value in row.values.items() if value is not None}
+
+
+def untimed(runs):
+    return {n: [replace(row, seconds=0.0) for row in run.rows] for n, run in runs.items()}
+
+
 class Stop(Exception):
     pass
 
@@ -144,8 +152,8 @@ def test_a_stopped_call_goes_on_bit_for_bit(tmp_path, monkeypatch, together, sto
 
     heard = []
 
-    def listen(name, point):
-        heard.append((name, point.step))
+    def progress(name, row):
+        heard.append((name, row.step))
         if len(heard) == stop:
             raise Stop
 
@@ -156,19 +164,19 @@ def test_a_stopped_call_goes_on_bit_for_bit(tmp_path, monkeypatch, together, sto
         }
 
     with pytest.raises(Stop):
-        train_together(begin(), RECIPE, folder=tmp_path, listen=listen, **options)
+        train_together(begin(), RECIPE, folder=tmp_path, progress=progress, **options)
     again = begin()
     runs = train_together(again, RECIPE, folder=tmp_path, **options)
-    assert {n: r.points for n, r in runs.items()} == {n: r.points for n, r in expected.items()}
+    assert untimed(runs) == untimed(expected)
     for a, b in zip(weights(again).values(), weights(whole).values(), strict=True):
         assert all(torch.equal(a[key], b[key]) for key in a)
     third = begin()
     unheard = []
     finished = train_together(
-        third, RECIPE, folder=tmp_path, listen=lambda *a: unheard.append(a), **options
+        third, RECIPE, folder=tmp_path, progress=lambda *a: unheard.append(a), **options
     )
     assert not unheard
-    assert {n: r.points for n, r in finished.items()} == {n: r.points for n, r in runs.items()}
+    assert untimed(finished) == untimed(runs)
     for a, b in zip(weights(third).values(), weights(again).values(), strict=True):
         assert all(torch.equal(a[key], b[key]) for key in a)
 
@@ -187,7 +195,7 @@ def test_other_runs_are_not_taken_for_these(tmp_path):
     for name in bent:
         bent[name].net[1] = nn.Tanh()
         frozen[name].net[0].requires_grad_(False)
-        scaled[name] = replace(scaled[name], data=replace(doubled(), scale=torch.tensor(0.5)))
+        scaled[name] = replace(scaled[name], data=replace(doubled(), mean=(0.0,), std=(2.0,)))
     for changed, words in ((bent, "structure"), (frozen, "structure"), (scaled, "data")):
         with pytest.raises(FileExistsError, match=words):
             train_together(changed, RECIPE, folder=tmp_path, together=3)
@@ -213,7 +221,7 @@ def test_a_run_that_diverges_is_named_and_spoils_no_other(together):
     assert "epoch 1, step 2" in runs["seed1"].failed
     for name in ("seed0", "seed2"):
         assert not runs[name].failed
-        assert runs[name].last.accuracies == fine[name].last.accuracies
+        assert runs[name].last() == fine[name].last()
 
 
 def test_a_run_whose_last_step_diverges_has_failed_too():
@@ -231,16 +239,16 @@ def test_until_ends_each_run_at_its_own_point():
         RECIPE,
         together=3,
         every=1,
-        until=lambda run: run.last.step >= (2 if run.name == "seed0" else 4),
+        until=lambda run: run.rows[-1].step >= (2 if run.name == "seed0" else 4),
     )
-    assert [run.last.step for run in runs.values()] == [2, 4, 4]
+    assert [run.rows[-1].step for run in runs.values()] == [2, 4, 4]
 
 
 class Counting(Observer):
     """Sums the logits of the training set over all points."""
 
     def see(self, view):
-        total = sum(logits.sum().item() for logits, _ in view.logits("train"))
+        total = sum(logits.sum().item() for logits, _ in view.outputs("train"))
         self.state["total"] = self.state.get("total", 0.0) + total
         self.state["points"] = self.state.get("points", 0) + 1
         assert view.tensors("seed1").keys() == net(0).state_dict().keys()
@@ -267,7 +275,7 @@ def test_runs_may_have_data_of_their_own():
         alone = train_together(
             {"one": Start(net(seed), data[seed], seed)}, RECIPE, measure=("train", "test")
         )["one"]
-        assert alone.last.accuracies == both[f"seed{seed}"].last.accuracies
+        assert alone.last() == both[f"seed{seed}"].last()
 
 
 def test_an_epoch_shows_each_example_once_but_for_a_small_rest():
@@ -317,5 +325,4 @@ def test_large_inputs_are_measured_a_few_at_a_time(monkeypatch):
     with nn.modules.module.register_module_forward_pre_hook(note):
         run = train_together(begin, replace(RECIPE, batch_size=4), steps=1)["seed0"]
     assert max(sizes) == 7
-    assert run.points[0].accuracies == expected.points[0].accuracies
-    assert run.points[0].losses == pytest.approx(expected.points[0].losses, rel=1e-12)
+    assert known(run.rows[0]) == pytest.approx(known(expected.rows[0]), rel=1e-12)

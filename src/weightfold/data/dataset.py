@@ -1,6 +1,5 @@
 """What a data set is: inputs with their targets, in parts, and how to normalise the inputs."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -10,8 +9,10 @@ import torch
 from torch import Tensor
 
 from weightfold.data.budget import MAX_CLASSES
+from weightfold.data.contents import digest_of, moved
 
-Targets = Tensor | Sequence[Any]
+Targets = Any
+"""A tensor (N, ...), or a sequence of N tensors or dicts of tensors."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -85,38 +86,10 @@ class Examples:
         for order in orders:
             yield self.inputs.index_select(0, order)
 
-    def update(self, sha: Any) -> None:
-        """Feed all contents to a hash."""
-        feed(sha, self.inputs)
-        feed(sha, self.targets)
-
-
-def moved(targets: Any, device: torch.device | str) -> Any:
-    """Tensors, or nested sequences and dicts of tensors, on `device`."""
-    if isinstance(targets, Tensor):
-        return targets.to(device)
-    if isinstance(targets, dict):
-        return {name: moved(inner, device) for name, inner in targets.items()}
-    if isinstance(targets, list | tuple):
-        return [moved(inner, device) for inner in targets]
-    return targets
-
-
-def feed(sha: Any, value: Any) -> None:
-    """Feed tensors, nested sequences and dicts of them, or plain values to a hash."""
-    if isinstance(value, Tensor):
-        sha.update(f"{value.dtype} {tuple(value.shape)}".encode())
-        sha.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    elif isinstance(value, dict):
-        for name, inner in value.items():
-            sha.update(f"{name}:".encode())
-            feed(sha, inner)
-    elif isinstance(value, list | tuple):
-        sha.update(f"[{len(value)}]".encode())
-        for inner in value:
-            feed(sha, inner)
-    else:
-        sha.update(repr(value).encode())
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over inputs and targets, in 16 hex digits."""
+        return digest_of([self.inputs, self.targets])
 
 
 def check_targets(targets: Targets, inputs: int) -> None:
@@ -133,9 +106,10 @@ def check_targets(targets: Targets, inputs: int) -> None:
     shape = tuple(targets.shape) if isinstance(targets, Tensor) else (len(targets),)
     if not shape or shape[0] != inputs:
         raise ValueError(f"targets has shape {shape} for {inputs} inputs; give ({inputs}, ...)")
-    labels = isinstance(targets, Tensor) and targets.dtype == torch.int64 and targets.dim() == 1
+    if not isinstance(targets, Tensor) or targets.dtype != torch.int64 or targets.dim() > 1:
+        return
     # Before anything is made that has one entry a class: counts, names, a layer.
-    if labels and int(targets.max()) >= MAX_CLASSES:
+    if int(targets.max()) >= MAX_CLASSES:
         raise ValueError(
             f"targets has {int(targets.max())}; labels count classes from 0, and at most "
             f"{MAX_CLASSES:,} classes are taken"
@@ -150,11 +124,11 @@ class Dataset:
         name: What it is called.
         train: To train on.
         test: Held out; inputs of the same shape and dtype.
-        num_classes: Targets are class labels, from 0 to num_classes - 1; None: they are not.
+        num_classes: Targets are class labels, from 0 to num_classes - 1; 0: they are not.
         mean: Of the training inputs (uint8: / 255), one per channel (or one for all values of
-            inputs that are vectors); None: the inputs are taken as they are.
+            inputs that are vectors); empty: the inputs are taken as they are.
         std: Standard deviation of the same; given with `mean`.
-        class_names: One per class; none given: the numbers.
+        class_names: One per class, or none.
         record: Where it came from and what was done to it, as JSON values: "source", numbers of
             examples ("train", "test"), "image_shape" (C, H, W), and the options of `load` that were
             given, with "labels_changed" beside "corrupt".
@@ -170,9 +144,9 @@ class Dataset:
     name: str
     train: Examples
     test: Examples
-    num_classes: int | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
+    num_classes: int = 0
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
     class_names: tuple[str, ...] = ()
     record: dict[str, Any] = field(default_factory=dict)
     groups: Tensor | None = None
@@ -185,14 +159,14 @@ class Dataset:
                     f"{self.name}: {part} inputs are {examples.dtype} {examples.shape}, training "
                     f"inputs {self.train.dtype} {self.shape}; make them one"
                 )
-        if self.num_classes is not None:
+        if self.num_classes:
             self._check_classes(self.num_classes)
         if self.groups is not None and self.groups.shape != (len(self.train),):
             raise ValueError(
                 f"{self.name}: groups has shape {tuple(self.groups.shape)} for {len(self.train)} "
                 "training examples; give one number per example"
             )
-        if self.mean is not None or self.std is not None:
+        if self.mean or self.std:
             try:
                 scale_and_shift(self.mean, self.std, self.shape, self.train.dtype)
             except ValueError as error:
@@ -205,7 +179,7 @@ class Dataset:
                 given = targets.dtype if isinstance(targets, Tensor) else "a sequence"
                 raise ValueError(
                     f"{self.name}: num_classes={classes}, but {part} targets are {given}; give "
-                    "int64 class labels, or num_classes=None"
+                    "int64 class labels, or num_classes=0"
                 )
             low, high = int(targets.min()), int(targets.max())
             if low < 0 or high >= classes:
@@ -213,9 +187,7 @@ class Dataset:
                     f"{self.name}: {part} labels run from {low} to {high}; with num_classes="
                     f"{classes} they must lie in 0..{classes - 1}"
                 )
-        if not self.class_names:
-            object.__setattr__(self, "class_names", tuple(map(str, range(classes))))
-        if len(self.class_names) != classes:
+        if self.class_names and len(self.class_names) != classes:
             raise ValueError(
                 f"{self.name}: class_names has {len(self.class_names)} entries; give {classes}"
             )
@@ -230,6 +202,18 @@ class Dataset:
     def shape(self) -> tuple[int, ...]:
         """Shape of one input: (C, H, W) of an image."""
         return self.train.shape
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W).
+
+        Raises:
+            ValueError: The inputs are no images.
+        """
+        if len(self.shape) != 3:
+            raise ValueError(f"{self.name} has inputs of shape {self.shape}; images are (C, H, W)")
+        channels, height, width = self.shape
+        return channels, height, width
 
     @cached_property
     def _normalization(self) -> tuple[Tensor, Tensor]:
@@ -278,17 +262,13 @@ class Dataset:
     @cached_property
     def digest(self) -> str:
         """SHA-256 over contents and normalisation: of equal digest, the data is the same."""
-        sha = hashlib.sha256(" ".join([str(self.num_classes), *self.parts]).encode())
-        for part in self.parts.values():
-            part.update(sha)
-        for tensor in (self.scale, self.shift, self.groups):
-            feed(sha, tensor)
-        return sha.hexdigest()[:16]
+        parts = {name: part.digest for name, part in self.parts.items()}
+        return digest_of([self.num_classes, parts, self.scale, self.shift, self.groups])
 
 
 def scale_and_shift(
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
+    mean: Sequence[float],
+    std: Sequence[float],
     shape: Sequence[int],
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
@@ -304,15 +284,15 @@ def scale_and_shift(
         ValueError: Only one of `mean` and `std`, another number of entries than 1 or that of the
             channels, or an std that is not positive.
     """
-    if mean is None and std is None:
+    if not mean and not std:
         return torch.ones(()), torch.zeros(())
     channels = shape[0] if shape else 1
     allowed = (channels,) if len(shape) > 2 else (1, channels)
     for name, given in (("mean", mean), ("std", std)):
-        entries = 0 if given is None else len(given)
-        if entries not in allowed:
-            raise ValueError(f"{name} has {entries} entries; the inputs have {channels} channels")
-    assert mean is not None and std is not None
+        if len(given) not in allowed:
+            raise ValueError(
+                f"{name} has {len(given)} entries; the inputs have {channels} channels"
+            )
     if min(std) <= 0:
         raise ValueError(
             f"std={tuple(std)} has an entry that is not positive (are all training inputs the same "

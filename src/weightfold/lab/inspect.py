@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from weightfold.data.samples import Data, Samples, as_samples
+from weightfold.data import Dataset
+from weightfold.data.pairs import Data, as_dataset
 from weightfold.files import write_json
 from weightfold.lab.inspect_page import TITLES, write_inspection
 from weightfold.lab.inspect_plan import DEMANDS, Demand, Pace, Sizes, fit
@@ -23,6 +24,7 @@ from weightfold.probes.layers.units import layer_units
 from weightfold.probes.models import Model, net_of
 from weightfold.probes.registry import PROBES
 from weightfold.report.page import Section
+from weightfold.tasks.registry import as_task
 from weightfold.train.checkpoint import RUN
 from weightfold.train.progress import Progress, Tell, telling
 from weightfold.train.recipe import Recipe
@@ -78,7 +80,7 @@ def inspect(
     Args:
         model: A module, whose present weights all networks start from, or a function that makes the
             network of a seed; left unchanged. It is trained anew for each probe.
-        data: Samples, a Dataset, or a pair (training set, held-out set).
+        data: Dataset, a Dataset, or a pair (training set, held-out set).
         minutes: To be used by this call, above 0; a probe that takes longer than expected is
             stopped after `GRACE` times as much.
         folder: Gets the page index.html, plan.json, and a folder for each probe.
@@ -93,7 +95,7 @@ def inspect(
     """
     if not minutes > 0:
         raise ValueError(f"minutes={minutes}: give how long it may take, above 0")
-    samples = as_samples(data)
+    samples = as_dataset(data)
     net = net_of(model, 0)
     name = type(net).__name__
     about = {
@@ -131,7 +133,7 @@ class _Run:
     """An inspection under way."""
 
     model: Model
-    samples: Samples
+    samples: Dataset
     folder: Path
     title: str
     device: str
@@ -184,8 +186,8 @@ class _Run:
                 steps=steps,
                 device=self.device,
             )["net"]
-            if not run.failed and run.last.train_loss is not None:
-                losses[lr] = run.last.train_loss
+            if not run.failed:
+                losses[lr] = run.last("loss", "train")
         good = 1.1 * min(losses.values(), default=0.0)  # near enough to the lowest training loss
         return max((lr for lr in losses if losses[lr] <= good), default=LEARNING_RATES[-1])
 
@@ -284,17 +286,17 @@ def _minutes(seconds: float) -> str:
     return f"{minutes} minute{'' if minutes == 1 else 's'} by itself"
 
 
-def _pace(model: Model, samples: Samples, device: str) -> Pace:
+def _pace(model: Model, samples: Dataset, device: str) -> Pace:
     net = net_of(model, 0)
-    units = layer_units(net, samples.inputs(samples.train.x[:1]))
+    units = layer_units(net, samples.normalize(samples.train.inputs[:1]))
     net.to(device)
     count = sum(p.numel() for p in net.parameters() if p.requires_grad)
     few, many = min(16, len(samples.train)), min(64, len(samples.train))
-    x = samples.inputs(samples.train.x[:many]).to(device)
-    y = samples.train.y[:many].to(device)
-    recipe = Recipe(lr=1e-4)
+    x = samples.normalize(samples.train.inputs[:many]).to(device)
+    y = samples.train.targets[:many].to(device)
+    recipe, task = Recipe(lr=1e-4), as_task(samples)
     plain, projected = (
-        Stack([one], recipe) for one in (net, subspace(net, max(1, min(count, count // 100))))
+        Stack([one], task, recipe) for one in (net, subspace(net, max(1, min(count, count // 100))))
     )
 
     def step(stack: Stack, batch: int) -> float:
@@ -305,7 +307,7 @@ def _pace(model: Model, samples: Samples, device: str) -> Pace:
     return Pace(
         step=max(0.0, short - few * example),
         example=example,
-        look=_seconds(lambda: plain.logits(x, shared=True).cpu()) / many,
+        look=_seconds(lambda: plain.outputs(x, shared=True).cpu()) / many,
         projection=max(0.0, step(projected, few) - short),
         parameters=count,
         layers=len(units),

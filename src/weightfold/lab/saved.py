@@ -60,7 +60,7 @@ def load_run(
         found["about"]["variant"],
         seed=found["seed"],
         num_classes=dataset.num_classes,
-        image_shape=dataset.train.image_shape,
+        image_shape=dataset.image_shape,
     )
     return load_teacher(net, folder / WEIGHTS[weights])
 
@@ -73,7 +73,7 @@ def load_saved(folder: Path, model: str, dataset: Dataset) -> nn.Module:
         model: Spec of the plain network.
         dataset: Gives the number of classes and of channels.
     """
-    channels = dataset.train.image_shape[0]
+    channels = dataset.image_shape[0]
     return load(folder, build(model, num_classes=dataset.num_classes, in_channels=channels)).eval()
 
 

@@ -56,8 +56,8 @@ def learning_curves(
     if not any(histories.values()):
         raise ValueError("histories is empty; learning curves need at least one run")
     curves: dict[str, Callable[[Row], float]] = {
-        "test accuracy (%)": lambda row: 100 * row.test_accuracy,
-        "training error, augmented images (%)": lambda row: 100 * row.train_error,
+        "test accuracy (%)": lambda row: 100 * row["test_accuracy"],
+        "training error, augmented images (%)": lambda row: 100 * (1 - row["train_accuracy"]),
     }
     with drawing(path, figsize=(10, 4.4), ncols=2) as (figure, axes):
         for (label, of), axis in zip(curves.items(), axes, strict=True):

@@ -6,20 +6,19 @@ Names that need torch are imported on first use, so that the command line can re
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from weightfold.tasks.distillation import Distillation as Distillation
+from weightfold.train.options import Options as Options
 from weightfold.train.recipe import RECIPES as RECIPES
-from weightfold.train.recipe import Distillation as Distillation
 from weightfold.train.recipe import Recipe as Recipe
 
 if TYPE_CHECKING:
     from weightfold.train.distill import load_teacher as load_teacher
-    from weightfold.train.evaluate import accuracy as accuracy
+    from weightfold.train.evaluation import evaluate as evaluate
     from weightfold.train.history import History as History
     from weightfold.train.history import Row as Row
     from weightfold.train.loop import fit as fit
     from weightfold.train.record import session as session
     from weightfold.train.runs import Observer as Observer
-    from weightfold.train.runs import Point as Point
-    from weightfold.train.runs import Run as Run
     from weightfold.train.runs import Start as Start
     from weightfold.train.runs import View as View
     from weightfold.train.steps import NonFiniteLoss as NonFiniteLoss
@@ -28,14 +27,12 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "load_teacher": "distill",
-    "accuracy": "evaluate",
+    "evaluate": "evaluation",
     "History": "history",
     "Row": "history",
     "fit": "loop",
     "session": "record",
     "Observer": "runs",
-    "Point": "runs",
-    "Run": "runs",
     "Start": "runs",
     "View": "runs",
     "fit_seeds": "strategies.seeds",
@@ -43,7 +40,7 @@ _HOMES = {
     "train_together": "strategies.together",
 }
 
-__all__ = ["RECIPES", "Distillation", "Recipe", *_HOMES]
+__all__ = ["RECIPES", "Distillation", "Options", "Recipe", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save
@@ -11,8 +11,6 @@ from torch import nn
 
 from weightfold.files import replacing, write_csv, write_json
 from weightfold.train.history import History
-
-H = TypeVar("H", bound=History)
 
 LAST, LAST_WEIGHTS, BEST_WEIGHTS = "last.pt", "last.safetensors", "best.safetensors"
 RUN, HISTORY, METRICS = "run.json", "history.json", "metrics.csv"
@@ -64,13 +62,13 @@ def load_state(path: Path, device: torch.device) -> dict[str, Any]:
         ) from error
 
 
-def load_history(path: Path, kind: type[H]) -> H:
+def load_history(path: Path) -> History:
     """Read history.json."""
-    return kind.from_json(json.loads(path.read_text(encoding="utf-8")))
+    return History.from_json(json.loads(path.read_text(encoding="utf-8")))
 
 
-def finished(folder: Path, kind: type[H] = History) -> H | None:
+def finished(folder: Path) -> History | None:
     """The history of a run that came to its end; None if it has not yet."""
     path = folder / HISTORY
-    history = load_history(path, kind) if path.exists() else None
-    return history if history and history.final_train_error is not None else None
+    history = load_history(path) if path.exists() else None
+    return history if history and history.finished else None

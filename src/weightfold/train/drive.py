@@ -3,20 +3,19 @@
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from weightfold.data import Batches, Dataset, ImageSet
+from weightfold.tasks.measure import Measure
 from weightfold.train import checkpoint
-from weightfold.train.evaluate import count_correct
-from weightfold.train.feed import evaluation_batches
-from weightfold.train.history import SELECTIONS, History, Row
+from weightfold.train.history import SELECTIONS, History, Row, Values
 from weightfold.train.logs import watching
+from weightfold.train.options import Options
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import check_same, write_run
 from weightfold.train.steps import Fabric, Feed, Steps, Trained
@@ -24,12 +23,9 @@ from weightfold.train.steps import Fabric, Feed, Steps, Trained
 if TYPE_CHECKING:
     from lightning_fabric.strategies import DDPStrategy
 
-Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
-H = TypeVar("H", bound=History)
-
 
 @dataclass(frozen=True)
-class Job(ABC, Generic[H]):
+class Job(ABC):
     """A run, as it goes to every process; the fields are as for `fit`."""
 
     recipe: Recipe
@@ -37,20 +33,18 @@ class Job(ABC, Generic[H]):
     configuration: dict[str, Any]
     """From `describe`."""
     seed: int
-    validation: int | float
     progress: bool | Callable[[Any], None]
     tensorboard: bool
 
-    def __post_init__(self) -> None:
-        if self.validation < 0:
-            raise ValueError(
-                f"validation={self.validation}: a number of images or a share, at least 0"
-            )
+    @property
+    @abstractmethod
+    def measures(self) -> tuple[Measure, ...]:
+        """Of the task."""
 
     @property
     @abstractmethod
-    def history_type(self) -> type[H]:
-        """What the run leaves."""
+    def selects_on_validation(self) -> bool:
+        """Whether there is a validation part."""
 
     @property
     def partial_steps(self) -> bool:
@@ -61,6 +55,10 @@ class Job(ABC, Generic[H]):
     def epochs(self) -> int:
         """Epochs in all."""
         return self.recipe.epochs
+
+    @abstractmethod
+    def check(self, net: nn.Module) -> None:
+        """Refuse a net whose outputs do not fit, before any work."""
 
     @abstractmethod
     def start(self, fabric: Fabric, net: nn.Module) -> "Course":
@@ -79,98 +77,49 @@ class Course(ABC):
         self.steps, self.batches = steps, batches
 
     @abstractmethod
-    def measure(self, trained: Trained) -> dict[str, Any]:
-        """The figures of a `Row` after an epoch, from what its steps reported and the test set."""
+    def measure(self, trained: Trained) -> Values:
+        """The values of a `Row` after an epoch, from what its steps reported and an evaluation."""
 
     @abstractmethod
-    def final(self) -> dict[str, Any]:
-        """The fields of the history that are filled in at the end of the run."""
-
-
-class Accuracies:
-    """Accuracies on one data set, over all processes.
-
-    Args:
-        steps: Whose network is measured.
-        part: The data set's name in `steps.parts`.
-        dataset: Its test set is measured.
-        train: Its training images.
-        held_out: Its validation images, if any.
-    """
-
-    def __init__(
-        self,
-        steps: Steps,
-        part: str,
-        dataset: Dataset,
-        train: ImageSet,
-        held_out: ImageSet | None,
-    ) -> None:
-        self._steps, self._part, self._dataset, self._train = steps, part, dataset, train
-        self._test = self._batches(dataset.test)
-        self._validation = None if held_out is None else self._batches(held_out)
-
-    def now(self) -> dict[str, float | None]:
-        """Fields `test_accuracy` and `validation_accuracy` of a `Row`."""
-        validation = self._validation
-        return {
-            "test_accuracy": self._accuracy(self._test),
-            "validation_accuracy": None if validation is None else self._accuracy(validation),
-        }
-
-    def train_error(self) -> float:
-        """Share of the training images, as they are, that are misclassified."""
-        return 1 - self._accuracy(self._batches(self._train))
-
-    def _batches(self, images: ImageSet) -> Batches:
-        return evaluation_batches(images, self._dataset, self._steps.fabric.device)
-
-    def _accuracy(self, images: Batches) -> float:
-        fabric = self._steps.fabric
-        forward = partial(self._steps.forward, self._part)
-        share = {"rank": fabric.global_rank, "world": fabric.world_size}
-        counts = count_correct(self._steps.net, images, forward, **share)
-        fabric.all_reduce(counts, reduce_op="sum")
-        correct, seen = counts.tolist()
-        return correct / seen
+    def final(self) -> Values:
+        """The values that the last row gets at the end of the run."""
 
 
 def run(
-    job: Job[H],
+    job: Job,
     net: nn.Module,
     *,
     device: str,
-    precision: Precision,
-    devices: int,
-    resume: bool,
-) -> H:
+    options: Options,
+) -> History:
     """Start or continue a run, as `fit` says, whose arguments these are.
 
     Raises:
         FileExistsError: As `fit`.
     """
-    kind, last = job.history_type, job.folder / checkpoint.LAST_WEIGHTS
+    last = job.folder / checkpoint.LAST_WEIGHTS
     if check_same(job.configuration, job.folder):
-        if not resume:
+        if not options.resume:
             raise FileExistsError(
                 f"folder={str(job.folder)!r} already holds this run; resume=True continues it"
             )
-        history = checkpoint.finished(job.folder, kind)
+        history = checkpoint.finished(job.folder)
         if history is not None:
             checkpoint.load_weights(net, last)
             return history
+    job.check(net)
     fabric = Fabric(
         accelerator=device,
-        devices=devices,
-        precision=precision,
-        strategy="auto" if devices == 1 else _ddp(job.partial_steps),
+        devices=options.devices,
+        precision=options.precision,
+        strategy="auto" if options.devices == 1 else _ddp(job.partial_steps),
     )
     home = next((p.device for p in net.parameters()), torch.device("cpu"))
     fabric.launch(partial(_run, job=job), net)
     net.to(home)
-    if devices > 1:
+    if options.devices > 1:
         checkpoint.load_weights(net, last)
-    return checkpoint.load_history(job.folder / checkpoint.HISTORY, kind)
+    return checkpoint.load_history(job.folder / checkpoint.HISTORY)
 
 
 def _ddp(partial_steps: bool) -> "DDPStrategy":
@@ -186,10 +135,9 @@ def _run(fabric: Fabric, net: nn.Module, *, job: Job) -> None:
         job.folder.mkdir(parents=True, exist_ok=True)
         write_run(job.folder, job.configuration, net, fabric.device)
     course = job.start(fabric, net)
-    steps, batches, row_type = course.steps, course.batches, job.history_type.row_type
-    history = job.history_type(
-        _resume(steps, job.folder, row_type), SELECTIONS[bool(job.validation)]
-    )
+    steps, batches = course.steps, course.batches
+    rows, selection = _resume(steps, job.folder), SELECTIONS[job.selects_on_validation]
+    history = History(rows, selection, job.measures, steps_per_epoch=len(batches))
     with (
         torch.random.fork_rng(devices=range(torch.cuda.device_count())),
         watching(
@@ -199,28 +147,28 @@ def _run(fabric: Fabric, net: nn.Module, *, job: Job) -> None:
             steps=len(batches),
             done=len(history.rows),
             parts=steps.parts,
+            measure=job.measures[0],
         ) as watch,
     ):
         for index in range(len(history.rows), job.epochs):
             start = time.perf_counter()
             trained = steps.epoch(index, batches, job.seed, watch)
-            measured = course.measure(trained)
-            row = row_type(
+            values = dict(course.measure(trained))
+            if index + 1 == job.epochs:
+                values |= course.final()
+            row = Row(
                 epoch=index + 1,
                 lr=trained.lr,
                 seconds=time.perf_counter() - start,
                 seconds_per_step=trained.seconds_per_step,
-                **measured,
+                values=values,
+                step=(index + 1) * len(batches),
             )
-            history = replace(history, rows=(*history.rows, row))
+            history = replace(history.extended(row), finished=index + 1 == job.epochs)
             if first:
                 _save(steps, history, job.folder)
             fabric.barrier()
             watch.epoch(row)
-        history = replace(history, **course.final())
-    if first:
-        checkpoint.write_history(job.folder, history)
-    fabric.barrier()
 
 
 def _save(steps: Steps, history: History, folder: Path) -> None:
@@ -232,13 +180,13 @@ def _save(steps: Steps, history: History, folder: Path) -> None:
         "net": steps.trained.state_dict(),
         "optimizer": steps.optimizer.state_dict(),
         "precision": steps.fabric.strategy.precision.state_dict(),
-        "rows": [asdict(row) for row in history.rows],
+        "rows": [row.flat() for row in history.rows],
     }
     checkpoint.save_state(folder / checkpoint.LAST, state)
     checkpoint.write_history(folder, history)
 
 
-def _resume(steps: Steps, folder: Path, row_type: type[Row]) -> tuple[Row, ...]:
+def _resume(steps: Steps, folder: Path) -> tuple[Row, ...]:
     """Restore the last whole epoch, if there is one; the rows so far."""
     path = folder / checkpoint.LAST
     if not path.exists():
@@ -247,4 +195,4 @@ def _resume(steps: Steps, folder: Path, row_type: type[Row]) -> tuple[Row, ...]:
     steps.trained.load_state_dict(state["net"])
     steps.optimizer.load_state_dict(state["optimizer"])
     steps.fabric.strategy.precision.load_state_dict(state["precision"])
-    return tuple(row_type(**row) for row in state["rows"])
+    return tuple(Row.from_flat(row) for row in state["rows"])

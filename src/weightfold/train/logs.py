@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
 from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from weightfold.train.history import Row
+from weightfold.tasks.measure import ACCURACY, Measure
+from weightfold.train.history import PARTS, Row
 
 
 class Watch:
@@ -20,7 +20,8 @@ class Watch:
         epochs: Epochs of the run.
         steps: Steps in an epoch.
         done: Epochs done before.
-        parts: Names of the data sets, "" for the only one.
+        parts: Names of the domains, "" for the only one.
+        measure: The first of the task's.
     """
 
     def __init__(
@@ -31,9 +32,11 @@ class Watch:
         steps: int,
         done: int,
         parts: tuple[str, ...],
+        measure: Measure = ACCURACY,
     ) -> None:
+        self._measure = measure
         self._bar, self._listeners, self._epochs = bar, listeners, epochs
-        self._accuracy = dict.fromkeys(("", *parts), "")
+        self._values = dict.fromkeys(("", *parts), "")
         self._task = bar.add_task(
             "",
             total=epochs * steps,
@@ -53,19 +56,21 @@ class Watch:
 
     def epoch(self, row: Row) -> None:
         """An epoch is done and on disk."""
-        mean = "mean " if row.parts else ""
-        self._accuracy[""] = f"{mean}test accuracy {row.test_accuracy:.2%}"
-        self._show("", row.train_loss, mean)
-        for part, figures in row.parts.items():
-            accuracy = figures["test_accuracy"] or 0.0
-            self._accuracy[part] = f"test accuracy {accuracy:.2%}"
-            self._show(part, figures["train_loss"])
-            self._bar.update(self._tasks[part], completed=100 * accuracy)
+        column, domains = f"test_{self._measure.name}", row.domains
+        mean = "mean " if domains else ""
+        self._values[""] = f"{mean}test {self._measure.text(row.get(column))}"
+        self._show("", row.get("train_loss"), mean)
+        for domain, values in domains.items():
+            value = values.get(column)
+            self._values[domain] = f"test {self._measure.text(value)}"
+            self._show(domain, values.get("train_loss"))
+            if self._measure.share:
+                self._bar.update(self._tasks[domain], completed=100 * (value or 0.0))
         for listener in self._listeners:
             listener(row)
 
     def _show(self, part: str, loss: float | None, mean: str = "") -> None:
-        words = ["" if loss is None else f"{mean}loss {loss:.4f}", self._accuracy[part]]
+        words = ["" if loss is None else f"{mean}loss {loss:.4f}", self._values[part]]
         self._bar.update(self._tasks[part], text=", ".join(filter(None, words)))
 
 
@@ -78,6 +83,7 @@ def watching(
     steps: int,
     done: int,
     parts: tuple[str, ...] = ("",),
+    measure: Measure = ACCURACY,
 ) -> Iterator[Watch]:
     """A `Watch` until the block is left.
 
@@ -87,7 +93,8 @@ def watching(
         epochs: Epochs of the run.
         steps: Steps in an epoch.
         done: Epochs done before.
-        parts: Names of the data sets, "" for the only one.
+        parts: Names of the domains, "" for the only one.
+        measure: The first of the task's.
 
     Raises:
         ImportError: tensorboard is not installed.
@@ -104,7 +111,7 @@ def watching(
         if tensorboard is not None:
             listeners.append(stack.enter_context(_tensorboard(tensorboard, done)))
         bar = stack.enter_context(Progress(*columns, disable=progress is not True))
-        yield Watch(bar, listeners, epochs, steps, done, parts)
+        yield Watch(bar, listeners, epochs, steps, done, parts, measure)
 
 
 @contextmanager
@@ -118,19 +125,19 @@ def _tensorboard(folder: Path, done: int) -> Iterator[Callable[[Row], None]]:
         ) from error
 
     def write(row: Row) -> None:
-        figures = {"lr": row.lr, "seconds_per_step": row.seconds_per_step}
-        for part, given in {"": asdict(row), **row.parts}.items():
-            error, end = given["train_error"], f"/{part}" if part else ""
-            figures |= {
-                f"loss/train{end}": given["train_loss"],
-                f"accuracy/train{end}": None if error is None else 1 - error,
-                f"accuracy/test{end}": given["test_accuracy"],
-                f"accuracy/validation{end}": given["validation_accuracy"],
-            }
-        for name, value in figures.items():
+        values = {"lr": row.lr, "seconds_per_step": row.seconds_per_step}
+        values |= {_tag(column): value for column, value in row.values.items()}
+        for name, value in values.items():
             if value is not None:
                 writer.add_scalar(name, value, row.epoch)
         writer.flush()
 
     with SummaryWriter(str(folder), purge_step=done + 1) as writer:
         yield write
+
+
+def _tag(column: str) -> str:
+    """TensorBoard's name of a column: "test_accuracy/birds" is "accuracy/test/birds"."""
+    name, slash, domain = column.partition("/")
+    part = next((part for part in PARTS if name.startswith(f"{part}_")), None)
+    return f"{name if part is None else f'{name[len(part) + 1 :]}/{part}'}{slash}{domain}"

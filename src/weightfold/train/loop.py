@@ -1,38 +1,35 @@
-"""Training of one network on one data set."""
+"""Training of one network on one task."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
-from weightfold.data import Dataset
-from weightfold.train.drive import Accuracies, Course, Job, Precision, run
-from weightfold.train.feed import set_aside, training_batches
-from weightfold.train.history import History, Row
-from weightfold.train.recipe import Distillation, Recipe
-from weightfold.train.record import describe, describe_data, digest
-from weightfold.train.steps import Fabric, PlainSteps, Trained
+from weightfold.data import Augment, Data
+from weightfold.tasks.measure import Measure
+from weightfold.tasks.registry import as_task
+from weightfold.tasks.task import Task
+from weightfold.train.drive import Course, Job, run
+from weightfold.train.evaluation import Evaluation
+from weightfold.train.history import History, Row, Values
+from weightfold.train.options import Options
+from weightfold.train.recipe import Recipe
+from weightfold.train.record import describe
+from weightfold.train.steps import Fabric, PlainSteps, Steps, Trained
 
 
 def fit(
     net: nn.Module,
-    dataset: Dataset,
+    data: Task | Data,
     recipe: Recipe,
     *,
-    folder: Path | str,
-    seed: int,
-    validation: int | float = 0,
-    teacher: nn.Module | None = None,
-    distillation: Distillation | None = None,
+    seed: int = 0,
+    folder: Path | str | None = None,
     device: str = "auto",
-    precision: Precision = "32-true",
-    devices: int = 1,
-    resume: bool = True,
     progress: bool | Callable[[Row], None] = True,
-    tensorboard: bool = False,
-    about: Mapping[str, Any] | None = None,
+    options: Options | None = None,
 ) -> History:
     """Train a network and leave its record in a folder.
 
@@ -45,78 +42,76 @@ def fit(
     finished run is not trained again. The caller's random state is left as found.
 
     Args:
-        net: Maps float32 (B, C, H, W) to logits (B, classes). Holds the last epoch's weights on
-            return. Its initial weights are the caller's; for a seeded run, seed them.
-        dataset: Training and test images.
+        net: Takes the task's inputs, float32 (B, ...), and gives what the task reads: logits
+            (B, classes) where data is given to classify. Holds the last epoch's weights on return.
+            Its initial weights are the caller's; for a seeded run, seed them.
+        data: What is learnt; data alone is to be classified.
         recipe: Every hyperparameter.
-        folder: Where the record goes; made if missing.
         seed: Of data order, augmentation, validation split and dropout.
-        validation: Images (int) or share (float) of the training set to hold out. The best epoch
-            is chosen on them, without them on the test set, as `History.selection` says.
-        teacher: Distill from this network, in eval mode; a copy is used.
-        distillation: How; given with `teacher`.
+        folder: Where the record goes; made if missing. None: a temporary one, removed at the end.
         device: "auto", "cpu", "cuda" or "mps".
-        precision: "32-true"; or "16-mixed" or "bf16-mixed", in which charts stay in float32.
-        devices: Processes, each with a device and its slice of every batch (DDP, started by spawn:
-            guard your script with `if __name__ == "__main__"`). The gradient is that of the whole
-            batch; batch norm sees its slice, and the first process's statistics are kept.
-        resume: False refuses a folder that holds a run.
         progress: True for a progress bar; or a function called with each epoch's row.
-        tensorboard: Also write the figures to folder/tensorboard.
-        about: What else defines the run (network, expansion...), as JSON values; recorded, and
-            compared when the folder already holds a run.
+        options: How it is carried out; None: `Options()`.
 
     Returns:
         The history of all epochs, earlier sessions' included.
 
     Raises:
         FileExistsError: The folder holds another run (the message names what differs), or holds
-            this one and `resume` is False.
+            this one and `options.resume` is False.
         NonFiniteLoss: The loss became NaN or infinite.
-        ValueError: An argument is out of range, or the network has not one output per class.
+        ValueError: An argument is out of range, or the network's outputs do not fit the task.
     """
-    if (teacher is None) != (distillation is None):
-        raise ValueError("teacher and distillation go together: give both or neither")
-    if not 1 <= devices <= max(1, recipe.batch_size // 2):
-        raise ValueError(f"devices={devices}: it must be between 1 and half of batch_size")
-    configuration = describe(
-        net,
-        recipe,
-        seed=seed,
-        validation=validation,
-        precision=precision,
-        about=about or {},
-        dataset=describe_data(dataset),
-        teacher=digest(teacher) if teacher else None,
-        distillation=asdict(distillation) if distillation else None,
-    )
+    options = options or Options()
+    if options.devices > max(1, recipe.batch_size // 2):
+        raise ValueError(f"devices={options.devices}: it must be at most half of batch_size")
+    task = as_task(data).with_smoothing(recipe.label_smoothing)
+    task = task.hold_out(options.validation, seed)
+    task.augmented(Augment(recipe.crop_padding, recipe.flip))
+    if folder is None:
+        with tempfile.TemporaryDirectory() as temporary:
+            return fit(
+                net,
+                data,
+                recipe,
+                seed=seed,
+                folder=temporary,
+                device=device,
+                progress=progress,
+                options=options,
+            )
+    configuration = describe(net, recipe, seed=seed, options=options, task=task.identity())
     job = _Job(
         recipe=recipe,
         folder=Path(folder),
         configuration=configuration,
         seed=seed,
-        validation=validation,
         progress=progress,
-        tensorboard=tensorboard,
-        dataset=dataset,
-        teacher=teacher,
-        distillation=distillation,
+        tensorboard=options.tensorboard,
+        task=task,
     )
-    return run(job, net, device=device, precision=precision, devices=devices, resume=resume)
+    return run(job, net, device=device, options=options)
 
 
 @dataclass(frozen=True)
-class _Job(Job[History]):
+class _Job(Job):
     """What `fit` was given."""
 
-    dataset: Dataset
-    teacher: nn.Module | None
-    distillation: Distillation | None
+    task: Task
 
     @property
-    def history_type(self) -> type[History]:
-        """A plain one."""
-        return History
+    def measures(self) -> tuple[Measure, ...]:
+        """The task's."""
+        return self.task.measures
+
+    @property
+    def selects_on_validation(self) -> bool:
+        """Whether the task has such a part."""
+        return self.task.dataset.validation is not None
+
+    def check(self, net: nn.Module) -> None:
+        """By the task."""
+        self.task.check(net)
 
     def start(self, fabric: Fabric, net: nn.Module) -> Course:
         """One process's part."""
@@ -125,14 +120,50 @@ class _Job(Job[History]):
 
 class _Course(Course):
     def __init__(self, job: _Job, fabric: Fabric, net: nn.Module) -> None:
-        dataset, recipe = job.dataset, job.recipe
-        train, held_out = set_aside(dataset, job.validation, job.seed)
-        steps = PlainSteps(fabric, net, dataset.num_classes, recipe, job.teacher, job.distillation)
-        super().__init__(steps, training_batches(train, dataset, recipe, job.seed, fabric.device))
-        self._accuracies = Accuracies(steps, "", dataset, train, held_out)
+        task, recipe = job.task, job.recipe
+        batches = task.batches(
+            "train",
+            fabric.device,
+            batch_size=recipe.batch_size,
+            seed=job.seed,
+            augment=Augment(recipe.crop_padding, recipe.flip),
+        )
+        super().__init__(PlainSteps(fabric, net, task, recipe), batches)
+        self._evaluations = Evaluations(task, fabric)
 
-    def measure(self, trained: Trained) -> dict[str, Any]:
-        return {**trained.figures[""], **self._accuracies.now()}
+    def measure(self, trained: Trained) -> Values:
+        return {**trained.values[""], **self._evaluations.now(self.steps)}
 
-    def final(self) -> dict[str, Any]:
-        return {"final_train_error": self._accuracies.train_error()}
+    def final(self) -> Values:
+        return self._evaluations.of_training(self.steps)
+
+
+class Evaluations:
+    """The parts of a task that are evaluated after each epoch, and at the end.
+
+    Args:
+        task: The task.
+        fabric: Launched.
+        domain: Its name among several.
+    """
+
+    def __init__(self, task: Task, fabric: Fabric, domain: str = "") -> None:
+        self._task, self._fabric, self._domain = task, fabric, domain
+        parts = [part for part in ("test", "validation") if part in task.dataset.parts]
+        self._parts = {part: Evaluation(task, part, fabric.device, fabric) for part in parts}
+
+    def now(self, steps: Steps) -> Values:
+        """Columns of the test part and, if there is one, the validation part."""
+        found = {}
+        for part, evaluation in self._parts.items():
+            found |= self._columns(part, steps, evaluation)
+        return found
+
+    def of_training(self, steps: Steps) -> Values:
+        """Columns of the training examples as they are."""
+        evaluation = Evaluation(self._task, "train", self._fabric.device, self._fabric)
+        return self._columns("train_eval", steps, evaluation)
+
+    def _columns(self, part: str, steps: Steps, evaluation: Evaluation) -> Values:
+        found = evaluation.of(steps.net, lambda inputs: steps.forward(self._domain, inputs))
+        return {f"{part}_{name}": value for name, value in found.items()}

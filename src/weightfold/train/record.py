@@ -17,48 +17,47 @@ import torch
 from torch import nn
 
 from weightfold.core.charted import Charted
-from weightfold.data import Dataset
 from weightfold.files import write_json
 from weightfold.train import checkpoint
+from weightfold.train.options import Options
 from weightfold.train.recipe import Recipe
 
 
 def describe(
-    net: nn.Module,
-    recipe: Recipe,
-    *,
-    seed: int,
-    validation: int | float,
-    precision: str,
-    about: Mapping[str, Any],
-    **more: Any,
+    net: nn.Module, recipe: Recipe, *, seed: int, options: Options, **more: Any
 ) -> dict[str, Any]:
     """What defines a run, as JSON values: two runs that agree in it belong in one folder.
 
+    It is all that decides the result: the network's structure, values and what of it is trained,
+    charts' constants among the values; data, recipe and seed.
+
     Args:
-        net: Its tensors' names, dtypes and shapes are recorded, not their values.
+        net: With its initial weights.
         recipe: As for `fit`, like all that follow.
         seed: Of the run.
-        validation: Of the run.
-        precision: Of the run.
-        about: Of the run.
-        **more: What else a kind of run is defined by: its data, teacher, ...
+        options: Of the run.
+        **more: What else a kind of run is defined by: its task, its domains, ...
     """
     configuration = {
-        "about": dict(about),
+        "about": dict(options.about),
         "recipe": asdict(recipe),
         "seed": seed,
-        "validation": validation,
-        "precision": precision,
+        "validation": options.validation,
+        "precision": options.precision,
         **more,
-        "network": {n: f"{t.dtype} {list(t.shape)}" for n, t in net.state_dict().items()},
+        "network": identity(net),
     }
     return json.loads(json.dumps(configuration, default=str))
 
 
-def describe_data(dataset: Dataset) -> dict[str, Any]:
-    """A data set's part in `describe`."""
-    return {"name": dataset.name, "record": dataset.record}
+def identity(net: nn.Module) -> dict[str, Any]:
+    """What tells a network from another, as JSON values."""
+    return {
+        "tensors": {n: f"{t.dtype} {list(t.shape)}" for n, t in net.state_dict().items()},
+        "structure": structure(net),
+        "trained": sorted(name for name, p in net.named_parameters() if p.requires_grad),
+        "weights": digest(net),
+    }
 
 
 def digest(net: nn.Module) -> str:

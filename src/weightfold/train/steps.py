@@ -1,6 +1,5 @@
 """The training steps of one epoch."""
 
-import copy
 import hashlib
 import math
 import time
@@ -13,9 +12,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from weightfold.tasks.task import Task, Terms
 from weightfold.train.logs import Watch
-from weightfold.train.objective import Penalty, sample_losses
-from weightfold.train.recipe import Distillation, Recipe
+from weightfold.train.objective import Penalty
+from weightfold.train.recipe import Recipe
 
 try:
     from lightning_fabric import Fabric
@@ -51,8 +51,8 @@ class Trained:
     """As in `Row`."""
     seconds_per_step: float
     """As in `Row`."""
-    figures: dict[str, dict[str, float | None]]
-    """By data set: `train_loss` and `train_error` as in `Row`; None where no image was seen."""
+    values: dict[str, dict[str, float | None]]
+    """By domain: `train_loss`, `train_accuracy`... as in `Row`; None where no example was seen."""
 
 
 class Steps(ABC):
@@ -65,7 +65,8 @@ class Steps(ABC):
             place.
         optimizer: Of its parameters.
         recipe: Every hyperparameter.
-        parts: Names of the data sets, "" for the only one.
+        parts: Names of the domains, "" for the only one.
+        scores: Names of what `_losses` counts beside the loss.
     """
 
     def __init__(
@@ -76,19 +77,21 @@ class Steps(ABC):
         optimizer: torch.optim.Optimizer,
         recipe: Recipe,
         parts: tuple[str, ...],
+        scores: tuple[str, ...],
     ) -> None:
+        self.scores = scores
         self.fabric, self.net, self.trained, self.recipe = fabric, net, trained, recipe
         self.optimizer, self.parts = optimizer, parts
         self.model, self._stepper = fabric.setup(trained, optimizer)
         self._look_every = 1 if fabric.device.type == "cpu" else LOOK_EVERY
 
     @abstractmethod
-    def forward(self, part: str, images: Tensor) -> Tensor:
-        """Logits (B, classes) of images of one data set."""
+    def forward(self, part: str, inputs: Tensor) -> Any:
+        """Outputs for inputs of one domain."""
 
     @abstractmethod
     def _losses(self, batch: Any) -> tuple[Any, Tensor]:
-        """What `_backward` takes; and (parts, 3): summed loss, wrong, seen of this process."""
+        """What `_backward` takes; and (parts, 2 + scores), see `count`, of this process."""
 
     def _backward(self, loss: Any) -> None:
         """Fill the gradients."""
@@ -109,12 +112,11 @@ class Steps(ABC):
 
         Raises:
             NonFiniteLoss: A loss, or after the epoch a parameter, is NaN or infinite.
-            ValueError: The network has another number of outputs than the data set classes.
         """
         torch.manual_seed(mixed_seed(seed, index, self.fabric.global_rank))
         if self.recipe.reset_momentum_each_epoch:
             self.optimizer.state.clear()
-        tally, pending, lr = _Tally(self.parts), [], self.recipe.lr
+        tally, pending, lr = _Tally(self.parts, 2 + len(self.scores)), [], self.recipe.lr
         start = time.perf_counter()
         for step, batch in enumerate(batches.epoch(index)):
             lr = self._lr(index, step, len(batches))
@@ -139,11 +141,12 @@ class Steps(ABC):
             )
         sums = torch.tensor(tally.sums, device=self.fabric.device)
         self.fabric.all_reduce(sums, reduce_op="sum")
-        figures = {n: _means(*row) for n, row in zip(self.parts, sums.tolist(), strict=True)}
-        return Trained(lr, median(tally.times), figures)
+        names = ("loss", *self.scores)
+        values = {n: _means(names, r) for n, r in zip(self.parts, sums.tolist(), strict=True)}
+        return Trained(lr, median(tally.times), values)
 
     def _step(self, batch: Any, lr: float) -> Tensor:
-        """One optimizer step; (parts, 3): summed loss, wrong, seen of this process."""
+        """One optimizer step; (parts, 2 + scores): seen, summed loss and scores of this process."""
         loss, counts = self._losses(batch)
         self.optimizer.zero_grad()
         self._backward(loss)
@@ -161,105 +164,83 @@ class Steps(ABC):
 
 
 class PlainSteps(Steps):
-    """Steps of one network on one data set.
+    """Steps of one network on one task.
 
     Args:
         fabric: Launched.
         net: Moved to the device, in place.
-        classes: How many logits it must give.
+        task: What it learns.
         recipe: Every hyperparameter.
-        teacher: To distill from; a copy is used.
-        distillation: How; with `teacher`.
     """
 
-    def __init__(
-        self,
-        fabric: Fabric,
-        net: nn.Module,
-        classes: int,
-        recipe: Recipe,
-        teacher: nn.Module | None,
-        distillation: Distillation | None,
-    ) -> None:
+    def __init__(self, fabric: Fabric, net: nn.Module, task: Task, recipe: Recipe) -> None:
         self._penalty = Penalty(net, recipe).to(fabric.device) if recipe.penalizes_theta else None
         decay = 0.0 if recipe.penalizes_theta else recipe.weight_decay
         optimizer = make_optimizer(net.parameters(), recipe, decay)
-        super().__init__(fabric, net, net, optimizer, recipe, ("",))
-        self._classes, self._distillation = classes, distillation
-        self._teacher = copy.deepcopy(teacher).eval().to(fabric.device) if teacher else None
+        self._task = task.with_smoothing(recipe.label_smoothing)
+        super().__init__(fabric, net, net, optimizer, recipe, ("",), mean_scores(task))
 
-    def forward(self, part: str, images: Tensor) -> Tensor:
-        """Logits (B, classes)."""
-        return self.model(images)
+    def forward(self, part: str, inputs: Tensor) -> Any:
+        """The net's outputs."""
+        return self.model(inputs)
 
     def epoch(self, index: int, batches: Feed, seed: int, watch: Watch) -> Trained:
         """As in `Steps`, in train mode."""
         self.net.train()
         return super().epoch(index, batches, seed, watch)
 
-    def _losses(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    def _losses(self, batch: tuple[Tensor, Any]) -> tuple[Tensor, Tensor]:
         rank, world = self.fabric.global_rank, self.fabric.world_size
-        images, labels = batch
-        share = world / len(labels)  # DDP averages: in all, the mean over the whole batch
-        images, labels = images[rank::world], labels[rank::world]
-        logits = self.model(images)
-        if logits.shape[1:] != (self._classes,):
-            raise ValueError(
-                f"net gives outputs of shape {tuple(logits.shape[1:])} per image, but the data set "
-                f"has {self._classes} classes; build it with num_classes={self._classes}"
-            )
-        losses = sample_losses(
-            logits,
-            labels,
-            label_smoothing=self.recipe.label_smoothing,
-            teacher_logits=self._teach(images),
-            distillation=self._distillation,
-        )
-        loss = losses.sum() * share
+        inputs, targets = batch
+        share = world / len(targets)  # DDP averages: in all, the mean over the whole batch
+        inputs, targets = inputs[rank::world], targets[rank::world]
+        with self.fabric.autocast():
+            terms = self._task.objective(self.model, inputs, targets)
+        loss = terms.losses.sum() * share if terms.losses.dim() else terms.losses
         if self._penalty is not None:
             loss = loss + self._penalty()
-        return loss, count(losses, logits, labels)[None]
-
-    @torch.no_grad()
-    def _teach(self, images: Tensor) -> Tensor | None:
-        if self._teacher is None:
-            return None
-        with self.fabric.autocast():
-            return self._teacher(images).float()
+        return loss, count(terms, len(targets), self.scores)[None]
 
 
-def count(losses: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
-    """(3,): the losses (B,) summed, images misclassified, and images."""
-    wrong = (logits.detach().argmax(dim=1) != labels).sum()
-    return torch.stack([losses.detach().sum(), wrong, torch.full_like(wrong, len(labels))])
+def mean_scores(task: Task) -> tuple[str, ...]:
+    """Names of the measures that are means over examples, which training steps count."""
+    counted = set(task.metrics())
+    names = () if task.model_computes_loss else task.measures
+    return tuple(measure.name for measure in names if measure.name not in counted)
 
 
-def _means(loss: float, wrong: float, seen: float) -> dict[str, float | None]:
-    known = seen > 0
-    return {
-        "train_loss": loss / seen if known else None,
-        "train_error": wrong / seen if known else None,
-    }
+def count(terms: Terms, seen: int, scores: tuple[str, ...]) -> Tensor:
+    """(2 + scores,): examples, and their losses and scores summed."""
+    losses = terms.losses.detach()
+    loss = losses.sum() if losses.dim() else losses * seen
+    summed = [terms.scores[name].sum() for name in scores]
+    return torch.stack([torch.full_like(loss, seen), loss, *summed])
+
+
+def _means(names: tuple[str, ...], sums: list[float]) -> dict[str, float | None]:
+    seen, *values = sums
+    pairs = zip(names, values, strict=True)
+    return {f"train_{name}": value / seen if seen else None for name, value in pairs}
 
 
 class _Tally:
     """Running sums of an epoch on this process."""
 
-    def __init__(self, parts: tuple[str, ...]) -> None:
-        self.sums, self.steps = [[0.0, 0.0, 0.0] for _ in parts], 0
+    def __init__(self, parts: tuple[str, ...], columns: int) -> None:
+        self.sums, self.steps = [[0.0] * columns for _ in parts], 0
         self.last: dict[str, float] = {}
         self.times: list[float] = []
         self._parts = parts
 
     def add(self, steps: list[list[list[float]]]) -> str | None:
-        """Add steps' (parts, 3); the part whose loss was the first not finite, if any."""
+        """Add steps' (parts, columns); the part whose loss was the first not finite, if any."""
         for step in steps:
             self.steps += 1
             for part, sums, row in zip(self._parts, self.sums, step, strict=True):
                 sums[:] = (total + value for total, value in zip(sums, row, strict=True))
-                if row[2]:
-                    self.last[part] = row[0] / row[2]
-                if not math.isfinite(row[0]):
+                if row[0]:
+                    self.last[part] = row[1] / row[0]
+                if not math.isfinite(row[1]):
                     return part
         return None
 

@@ -3,7 +3,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from weightfold.data.samples import Examples, Samples
+from weightfold.data import Dataset, Examples
 from weightfold.methods.subspace.verb import subspace
 from weightfold.probes.layers.cells import evaluate
 from weightfold.probes.layers.finding import DRAWN, Cell
@@ -53,7 +53,7 @@ def points():
     """Points of four classes in eight dimensions."""
     y = torch.arange(40) % 4
     x = torch.randn(40, 8, generator=torch.Generator().manual_seed(0)) + 2 * torch.eye(4, 8)[y]
-    return Samples(Examples(x[:20], y[:20]), Examples(x[20:], y[20:]), 4)
+    return Dataset("data", Examples(x[:20], y[:20]), Examples(x[20:], y[20:]), 4)
 
 
 def linear_past(seed=0):

@@ -29,8 +29,10 @@ def test_it_tells_what_the_networks_say(found, data, network):
     for name, book in found.books.items():
         now = disturb(data, name)
         assert book.right.shape == (5, 7, 80)
-        assert np.array_equal(book.labels, now.train.y.numpy())
-        assert np.array_equal(book.labels_changed, (now.train.y != data.train.y).numpy())
+        assert np.array_equal(book.labels, now.train.targets.numpy())
+        assert np.array_equal(
+            book.labels_changed, (now.train.targets != data.train.targets).numpy()
+        )
         for seed in (0, 3):
             net = fresh(network, seed)
             right = [_right(net, now)]
@@ -43,8 +45,8 @@ def test_it_tells_what_the_networks_say(found, data, network):
 
 def _right(net, samples):
     with torch.no_grad():
-        logits = net.eval()(samples.inputs(samples.train.x))
-    return (logits.argmax(dim=1) == samples.train.y).numpy()
+        logits = net.eval()(samples.normalize(samples.train.inputs))
+    return (logits.argmax(dim=1) == samples.train.targets).numpy()
 
 
 def test_runs_differ_in_weights_and_share_the_noise(found):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import weightfold as wf
-from weightfold.data.samples import Examples, Samples
+from weightfold.data import Dataset, Examples
 from weightfold.probes.finding import write_finding
 from weightfold.probes.memory import Memorization, Variant
 from weightfold.probes.memory.fits import Line
@@ -191,7 +191,7 @@ def test_equal_inputs_with_other_labels_are_told(network):
     x = torch.randn(20, 24, generator=torch.Generator().manual_seed(0))
     x[10:] = x[:10]
     y = torch.arange(20) % 4
-    twice = Samples(Examples(x, y), Examples(x, y), 4)
+    twice = Dataset("data", Examples(x, y), Examples(x, y), 4)
     found = wf.memorization(
         network,
         twice,

@@ -3,7 +3,7 @@ import io
 from rich.console import Console
 from rich.progress import Progress, TextColumn
 
-from weightfold.train.domains import DomainsRow
+from weightfold.train.history import Row
 from weightfold.train.logs import Watch
 
 
@@ -20,21 +20,15 @@ def test_every_domain_has_a_line_with_its_latest_loss_and_accuracy():
     assert shown() == ["epoch 1/2", "birds loss 1.5000", "cars"]
     watch.steps(1, {"birds": 1.5, "cars": 0.25}, 1)
     assert shown()[2] == "cars loss 0.2500"
-    figures = {"train_error": 0.1, "validation_accuracy": None, "weight": 1.0}
-    row = DomainsRow(
-        epoch=1,
-        lr=0.1,
-        train_loss=1.0,
-        train_error=0.1,
-        test_accuracy=0.75,
-        validation_accuracy=None,
-        seconds=1.0,
-        seconds_per_step=0.1,
-        domains={
-            "birds": {**figures, "train_loss": 1.0, "test_accuracy": 0.5},
-            "cars": {**figures, "train_loss": None, "test_accuracy": 1.0},
-        },
-    )
+    values = {
+        "train_loss": 1.0,
+        "test_accuracy": 0.75,
+        "train_loss/birds": 1.0,
+        "test_accuracy/birds": 0.5,
+        "train_loss/cars": None,
+        "test_accuracy/cars": 1.0,
+    }
+    row = Row(epoch=1, lr=0.1, seconds=1.0, seconds_per_step=0.1, values=values)
     watch.epoch(row)
     assert rows == [row]
     assert shown() == [

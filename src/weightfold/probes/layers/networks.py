@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from weightfold.data.samples import Samples
+from weightfold.data import Dataset
 from weightfold.files import write_json
 from weightfold.probes.layers.splice import Checkpoint, read_checkpoint, take
 from weightfold.probes.models import Model, net_of
@@ -56,7 +56,7 @@ def saved_epochs(reset_to: Sequence[int] | None, last: int) -> tuple[int, ...]:
 
 def trained_networks(
     model: Model,
-    samples: Samples,
+    samples: Dataset,
     recipe: Recipe,
     seeds: Sequence[int],
     epochs: tuple[int, ...],

@@ -6,15 +6,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from weightfold.data import Dataset
 from weightfold.data.disturb import CONDITIONS, IN_PART, disturb
-from weightfold.data.samples import Data, Samples, as_samples
+from weightfold.data.pairs import Data, as_dataset
 from weightfold.probes.memory.book import Book
 from weightfold.probes.memory.ledger_finding import ExampleLedger
 from weightfold.probes.models import Model, check_network, fresh
+from weightfold.tasks.registry import as_task
+from weightfold.train.history import Row
 from weightfold.train.progress import Progress, Tell, telling
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import session
-from weightfold.train.runs import Observer, Point, Start, View
+from weightfold.train.runs import Observer, Start, View
 from weightfold.train.steps import REMEDY, NonFiniteLoss
 from weightfold.train.strategies.together import Together, train_together
 
@@ -45,7 +48,7 @@ def example_ledger(
     Args:
         model: A module, of which copies with weights drawn anew are trained, or a function that
             makes the network of a seed; left unchanged.
-        data: Inputs and labels, see `weightfold.data.samples.as_samples`; its training set is what
+        data: Inputs and labels, see `weightfold.data.as_dataset`; its training set is what
             the ledger is of.
         conditions: Of `weightfold.data.disturb.CONDITIONS`.
         fraction: Of the training set that random-labels, random-pixels and gaussian disturb.
@@ -67,7 +70,7 @@ def example_ledger(
         NonFiniteLoss: No run of a condition came to its end.
         FileExistsError: The folder holds other runs.
     """
-    samples = as_samples(data)
+    samples = as_dataset(data)
     seeds = tuple(seeds)
     if not seeds or len({*seeds}) < len(seeds):
         raise ValueError(f"seeds={seeds}: give at least one, each once")
@@ -117,7 +120,7 @@ class _Scribe(Observer):
     """Keeps, for each epoch, the examples of all runs that are right, as bits."""
 
     def see(self, view: View) -> None:
-        right = [(logits.argmax(2) == y).cpu() for logits, y in view.logits("train")]
+        right = [(logits.argmax(2) == y).cpu() for logits, y in view.outputs("train")]
         bits = np.packbits(torch.cat(right, dim=1).numpy(), axis=1)
         self.state[str(view.epoch)] = torch.from_numpy(bits)
 
@@ -137,13 +140,13 @@ def _written(
         scribes.append(_Scribe())
         return scribes[-1]
 
-    examples = len(next(iter(starts.values())).data.train)
+    examples = len(as_task(next(iter(starts.values())).data).dataset.train)
     done = dict.fromkeys(starts, 0.0)
     longest = recipe.epochs * examples / recipe.batch_size
 
-    def listen(name: str, point: Point) -> None:
-        done[name] = min(1.0, point.step / longest)
-        told(sum(done.values()) / len(done), f"{name}, {point.step} steps")
+    def shown(name: str, row: Row) -> None:
+        done[name] = min(1.0, (row.step or 0) / longest)
+        told(sum(done.values()) / len(done), f"{name}, {row.step} steps")
 
     runs = train_together(
         starts,
@@ -153,7 +156,7 @@ def _written(
         observer=scribe,
         together=together,
         device=device,
-        listen=listen,
+        progress=shown,
     )
     groups = []
     for one in scribes:
@@ -167,15 +170,15 @@ def _written(
 
 
 def _book(
-    condition: str, seeds: tuple[int, ...], right: np.ndarray, before: Samples, now: Samples
+    condition: str, seeds: tuple[int, ...], right: np.ndarray, before: Dataset, now: Dataset
 ) -> Book:
-    inputs = (now.train.x != before.train.x).flatten(1).any(dim=1)
+    inputs = (now.train.inputs != before.train.inputs).flatten(1).any(dim=1)
     return Book(
         condition=condition,
         seeds=seeds,
         right=right,
-        labels=now.train.y.cpu().numpy(),
-        labels_changed=(now.train.y != before.train.y).cpu().numpy(),
+        labels=now.train.targets.cpu().numpy(),
+        labels_changed=(now.train.targets != before.train.targets).cpu().numpy(),
         inputs_changed=inputs.cpu().numpy(),
     )
 

@@ -10,14 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from weightfold.core.charted import Charted
-from weightfold.data.samples import Samples
+from weightfold.data import Dataset
 from weightfold.methods.mask.verb import mask
 from weightfold.probes.models import Model, fresh, net_of
 from weightfold.probes.tickets.outcomes import TITLES, Kind, Outcome
 from weightfold.probes.tickets.prune import Masks, Pruning, full_masks, random_masks, share
+from weightfold.train.history import History, Row
 from weightfold.train.progress import Progress, Tell
 from weightfold.train.recipe import Recipe
-from weightfold.train.runs import Observer, Point, Run, Start, View
+from weightfold.train.runs import Observer, Start, View
 from weightfold.train.steps import REMEDY, NonFiniteLoss, mixed_seed
 from weightfold.train.strategies.together import Together, train_together
 
@@ -64,7 +65,7 @@ class Experiment:
     """
 
     model: Model
-    samples: Samples
+    samples: Dataset
     pruning: Pruning
     names: tuple[str, ...]
     recipe: Recipe
@@ -175,9 +176,9 @@ class Experiment:
         )
         at = dict.fromkeys([network.name for network in networks], 0.0)
 
-        def listen(name: str, point: Point) -> None:
-            at[name] = min(1.0, point.step / expected)
-            text = f"level {level}, {name}: test accuracy {point.accuracies['test']:.1%}"
+        def shown(name: str, row: Row) -> None:
+            at[name] = min(1.0, (row.step or 0) / expected)
+            text = f"level {level}, {name}: test accuracy {row['test_accuracy']:.1%}"
             self.tell(Progress(self._done + sum(at.values()), self.networks, text))
 
         runs = train_together(
@@ -190,7 +191,7 @@ class Experiment:
             observer=observer,
             together=self.together,
             device=self.device,
-            listen=listen,
+            progress=shown,
         )
         self._done += len(networks)
         finished = []
@@ -243,22 +244,23 @@ def _set(net: nn.Module, tensors: Mapping[str, Tensor]) -> None:
             tensor.copy_(tensors[name])
 
 
-def _outcome(network: _Network, run: Run, level: int, begin: int) -> Outcome:
-    measured = [point for point in run.points if isfinite(point.losses["validation"])]
-    best = min(measured, key=lambda point: point.losses["validation"])
+def _outcome(network: _Network, run: History, level: int, begin: int) -> Outcome:
+    measured = [row for row in run.rows if isfinite(row["validation_loss"])]
+    best = min(measured, key=lambda row: row["validation_loss"])
     return Outcome(
         kind=network.kind,
         level=level,
         seed=network.seed,
         draw=network.draw,
         remaining=network.remaining,
-        iteration=begin + best.step,
-        last_iteration=begin + run.last.step,
-        accuracy=best.accuracies["test"],
-        final_accuracy=run.last.accuracies["test"],
-        train_accuracy=1 - (run.last.train_error or 0.0),
+        iteration=begin + (best.step or 0),
+        last_iteration=begin + (run.rows[-1].step or 0),
+        accuracy=best["test_accuracy"],
+        final_accuracy=run.last(),
+        train_accuracy=run.last(part="train"),
         seconds=run.seconds,
         curve=tuple(
-            (begin + p.step, p.losses["validation"], p.accuracies["test"]) for p in run.points
+            (begin + (row.step or 0), row["validation_loss"], row["test_accuracy"])
+            for row in run.rows
         ),
     )

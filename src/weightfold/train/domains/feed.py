@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from itertools import count
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,8 +11,8 @@ from weightfold.data import Batches
 from weightfold.train.domains.joint import Joint
 from weightfold.train.steps import mixed_seed
 
-Batch = dict[str, tuple[Tensor, Tensor]]
-"""Domain -> images (B, C, H, W) and labels (B,)."""
+Batch = dict[str, tuple[Tensor, Any]]
+"""Domain -> inputs (B, ...) and targets."""
 
 
 class DomainBatches:
@@ -22,7 +23,7 @@ class DomainBatches:
 
     Args:
         batches: Domain -> its batches.
-        sizes: Domain -> its training images.
+        sizes: Domain -> its training examples.
         joint: The sampler and the length of an epoch.
         seed: Of the sampler.
         epochs: Epochs of the run.
@@ -70,7 +71,7 @@ class DomainBatches:
         drawn = torch.multinomial(self._chances, steps, replacement=True, generator=generator)
         return [(names[domain],) for domain in drawn.tolist()]
 
-    def _stream(self, name: str, index: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def _stream(self, name: str, index: int) -> Iterator[tuple[Tensor, Any]]:
         """A domain's batches from the start of an epoch, pass after pass."""
         for again in count():
             yield from self._batches[name].epoch(index + again * self._epochs)

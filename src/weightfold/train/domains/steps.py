@@ -1,10 +1,12 @@
 """The training steps of several domains."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from weightfold.tasks.task import Task
 from weightfold.train.domains.feed import Batch
 from weightfold.train.domains.joint import Joint
 from weightfold.train.domains.objective import (
@@ -14,13 +16,10 @@ from weightfold.train.domains.objective import (
     only,
     shared_parameters,
 )
+from weightfold.train.domains.options import Aggregator
 from weightfold.train.logs import Watch
 from weightfold.train.recipe import Recipe
-from weightfold.train.steps import Fabric, Feed, Steps, Trained, make_optimizer
-
-Aggregator = Callable[[Tensor], Tensor]
-"""Jacobian (domains, parameters) of the domains' losses by what they share -> gradient
-(parameters,)."""
+from weightfold.train.steps import Fabric, Feed, Steps, Trained, make_optimizer, mean_scores
 
 
 class JointSteps(Steps):
@@ -29,7 +28,7 @@ class JointSteps(Steps):
     Args:
         fabric: Launched.
         net: Moved to the device, in place.
-        shapes: Domain -> (C, H, W) of its images, for all domains.
+        tasks: Domain -> task, for all domains.
         recipe: Every hyperparameter.
         joint: How the domains are trained together.
         aggregator: What combines the domains' gradients of shared parameters, if not their sum.
@@ -39,29 +38,29 @@ class JointSteps(Steps):
         self,
         fabric: Fabric,
         net: nn.Module,
-        shapes: Mapping[str, tuple[int, int, int]],
+        tasks: Mapping[str, Task],
         recipe: Recipe,
         joint: Joint,
         aggregator: Aggregator | None,
     ) -> None:
-        names, weights = tuple(shapes), joint.loss_weights
+        names, weights = tuple(tasks), joint.loss_weights
         fixed = dict.fromkeys(names, 1.0) if weights is None else weights
-        self._objective = Objective(
-            net, None if fixed == "uncertainty" else fixed, names, recipe.label_smoothing
-        )
+        self._objective = Objective(net, None if fixed == "uncertainty" else fixed, tasks)
+        scores = mean_scores(next(iter(tasks.values())))
         optimizer = make_optimizer(net.parameters(), recipe, recipe.weight_decay)
         if len(self._objective.log_variances):
             learned = list(self._objective.log_variances)
             optimizer.add_param_group({"params": learned, "weight_decay": 0.0})
-        super().__init__(fabric, net, self._objective, optimizer, recipe, names)
+        super().__init__(fabric, net, self._objective, optimizer, recipe, names, scores)
         self._joint, self._aggregator = joint, aggregator
         self._heads = classifiers(net) if joint.head_epochs else []
         told_apart = aggregator is not None or joint.shared_gradient == "mean"
+        shapes = {name: task.dataset.shape for name, task in tasks.items()}
         self._shared = shared_parameters(net, shapes) if told_apart else []
 
-    def forward(self, part: str, images: Tensor) -> Tensor:
-        """Logits (B, classes) of images of one domain."""
-        return self.model({part: images})[part]
+    def forward(self, part: str, inputs: Tensor) -> Any:
+        """Outputs for inputs of one domain."""
+        return self.model({part: inputs})[part]
 
     def weights(self) -> dict[str, float]:
         """Domain -> factor of its loss, now."""
@@ -83,12 +82,12 @@ class JointSteps(Steps):
     def _losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         rank, world = self.fabric.global_rank, self.fabric.world_size
         terms: Terms = self.model(
-            {name: images[rank::world] for name, (images, _) in batch.items()},
-            {name: labels[rank::world] for name, (_, labels) in batch.items()},
+            {name: inputs[rank::world] for name, (inputs, _) in batch.items()},
+            {name: targets[rank::world] for name, (_, targets) in batch.items()},
             # DDP averages: in all, each domain's mean over its whole batch
-            {name: world / len(labels) for name, (_, labels) in batch.items()},
+            {name: world / len(targets) for name, (_, targets) in batch.items()},
         )
-        absent = torch.zeros(3, device=self.fabric.device)
+        absent = torch.zeros(2 + len(self.scores), device=self.fabric.device)
         counts = [terms.counts.get(name, absent) for name in self.parts]
         return terms.losses, torch.stack(counts)
 

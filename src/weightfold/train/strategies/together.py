@@ -3,26 +3,30 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 from time import monotonic, perf_counter
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from weightfold.core.charted import Charted
-from weightfold.data import Augment
+from weightfold.data import Augment, Data
 from weightfold.data.batches import generator_of
-from weightfold.data.samples import Samples
 from weightfold.files import write_json
+from weightfold.tasks.registry import as_task
+from weightfold.tasks.task import Task
 from weightfold.train.checkpoint import RUN, load_state, save_state
+from weightfold.train.evaluation import judged
+from weightfold.train.history import SELECTIONS, History, Row
+from weightfold.train.options import Options
 from weightfold.train.recipe import Recipe
-from weightfold.train.record import check_same, describe, digest, session, structure
-from weightfold.train.runs import Observer, Point, Run, Start, View, logits_of
-from weightfold.train.steps import mixed_seed
+from weightfold.train.record import check_same, describe, digest, session
+from weightfold.train.runs import Observer, Start, View, outputs_of
+from weightfold.train.runs import together as stacked
+from weightfold.train.steps import mean_scores, mixed_seed
 from weightfold.train.strategies.stack import Stack, stackable
 
 STATE = "state.pt"
@@ -44,12 +48,12 @@ def train_together(
     measure: Sequence[str] = ("test",),
     every: int | None = None,
     steps: int | None = None,
-    until: Callable[[Run], bool] | None = None,
+    until: Callable[[History], bool] | None = None,
     observer: Callable[[], Observer] | None = None,
     together: Together = "auto",
     device: torch.device | str = "cpu",
-    listen: Callable[[str, Point], None] | None = None,
-) -> dict[str, Run]:
+    progress: Callable[[str, Row], None] | None = None,
+) -> dict[str, History]:
     """Train networks of one architecture side by side.
 
     Every run sees what it would see alone: the order of an epoch depends on (seed, epoch), dropout
@@ -61,20 +65,20 @@ def train_together(
         starts: Name -> net, data and seed. Names are file names.
         recipe: Hyperparameters; crop and flip are for uint8 images only.
         folder: Holds a folder per group; None: nothing is written.
-        measure: Parts of the data to measure in eval mode at each point.
-        every: Steps between points; None: an epoch. The first point is before the first step.
+        measure: Parts of the data to measure in eval mode at each row.
+        every: Steps between rows; None: an epoch. The first row is before the first step.
         steps: Steps in all; None: recipe.epochs epochs. The schedule is the recipe's all the same.
         until: Ends a run early when true of it; a group goes on until all its runs have ended, a
-            run's points end with its own end.
+            run's rows end with its own end.
         observer: Makes an observer for each group.
         together: Runs in a group; "auto": one if the network cannot be run as a batch, see
             `stackable`; else on a CPU all if it is small and has no convolution, else one; on an
             accelerator all.
         device: To train on.
-        listen: Called with a run's name and each of its points.
+        progress: Called with a run's name and each of its rows.
 
     Returns:
-        Name -> run, in the order of `starts`. A run whose loss became NaN or infinite is among
+        Name -> history, in the order of `starts`. A run whose loss became NaN or infinite is among
         them, with `failed` set; it spoils no other.
 
     Raises:
@@ -86,10 +90,11 @@ def train_together(
     for name, value in (("every", every), ("steps", steps)):
         if value is not None and value < 1:
             raise ValueError(f"{name}={value}: give at least 1 optimizer step")
+    starts = {name: replace(start, data=as_task(start.data)) for name, start in starts.items()}
     first_start = next(iter(starts.values()))
     size = group_size(first_start.net, first_start.data, len(starts), together, device)
     names = list(starts)
-    runs: dict[str, Run] = {}
+    runs: dict[str, History] = {}
     for first in range(0, len(names), size):
         chosen = {name: starts[name] for name in names[first : first + size]}
         group = _Group(
@@ -102,14 +107,18 @@ def train_together(
             until=until,
             observer=None if observer is None else observer(),
             device=torch.device(device),
-            listen=listen,
+            progress=progress,
         )
         runs |= group.run()
     return runs
 
 
 def group_size(
-    net: nn.Module, data: Samples, runs: int, together: Together, device: torch.device | str
+    net: nn.Module,
+    data: Task | Data,
+    runs: int,
+    together: Together,
+    device: torch.device | str,
 ) -> int:
     """How many of `runs` runs of a network on such data are one batch, as `train_together` says.
 
@@ -127,8 +136,7 @@ def group_size(
             return 1
     if runs == 1:
         return 1
-    x = data.inputs(data.train.x[:8]).to(device)
-    return runs if stackable(deepcopy(net).to(device), x) else 1
+    return runs if stackable(deepcopy(net).to(device), as_task(data), device) else 1
 
 
 def _group_name(names: list[str]) -> str:
@@ -145,19 +153,21 @@ class _Group:
     measure: tuple[str, ...]
     every: int | None
     steps: int | None
-    until: Callable[[Run], bool] | None
+    until: Callable[[History], bool] | None
     observer: Observer | None
     device: torch.device
-    listen: Callable[[str, Point], None] | None
+    progress: Callable[[str, Row], None] | None
 
     def __post_init__(self) -> None:
         self._names = tuple(self.starts)
-        self._data = _moved([start.data for start in self.starts.values()], self.device)
-        sizes = {(len(d.train), d.shape) for d in self._data}
+        self._tasks = _moved([as_task(start.data) for start in self.starts.values()], self.device)
+        data = [task.dataset for task in self._tasks]
+        sizes = {(len(d.train), d.shape) for d in data}
         if len(sizes) > 1:
             raise ValueError("the runs' training sets differ in size or shape; make them equal")
-        self._augment = self._augmentation()
-        self._size = len(self._data[0].train)
+        given = Augment(self.recipe.crop_padding, self.recipe.flip)
+        self._augment = self._tasks[0].augmented(given)
+        self._size = len(data[0].train)
         whole, rest = divmod(self._size, self.recipe.batch_size)
         # As in `training_batches`: too small a last batch is left out.
         self._per_epoch = whole + (2 * rest >= self.recipe.batch_size or whole == 0)
@@ -168,28 +178,18 @@ class _Group:
                 f"steps={self.steps} is beyond the {longest} steps of the recipe's schedule "
                 f"{self.recipe.schedule!r}; raise epochs"
             )
-        self._points: list[list[Point]] = [[] for _ in self._names]
+        self._rows: list[list[Row]] = [[] for _ in self._names]
+        self._lr: float | None = None
         self._failed = [""] * len(self._names)
         self._ended = [False] * len(self._names)
-        self._seconds = 0.0
+        self._since = perf_counter()
 
-    def _augmentation(self) -> Augment | None:
-        if not (self.recipe.crop_padding or self.recipe.flip):
-            return None
-        x = self._data[0].train.x
-        if x.dtype != torch.uint8 or x.dim() != 4:
-            raise ValueError(
-                f"crop_padding={self.recipe.crop_padding}, flip={self.recipe.flip} in the recipe "
-                f"are for uint8 images (N, C, H, W); for {x.dtype} {tuple(x.shape)} set 0 and False"
-            )
-        return Augment(self.recipe.crop_padding, self.recipe.flip)
-
-    def run(self) -> dict[str, Run]:
+    def run(self) -> dict[str, History]:
         nets = [start.net for start in self.starts.values()]
         for net in nets:
             net.to(self.device)
         configuration = self._configuration(nets)
-        stack = Stack(nets, self.recipe)
+        stack = Stack(nets, self._tasks[0], self.recipe)
         step = 0
         if self.folder is not None:
             there = check_same(configuration, self.folder) and (self.folder / STATE).exists()
@@ -202,42 +202,43 @@ class _Group:
             with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
                 self._train(stack, step)
         stack.fill(nets)
-        return dict(zip(self._names, self._runs(), strict=True))
+        return dict(zip(self._names, self._histories(), strict=True))
 
     def _configuration(self, nets: list[nn.Module]) -> dict[str, Any]:
         return describe(
             nets[0],
             self.recipe,
             seed=0,
-            validation=0,
-            precision="32-true",
-            about={},
-            structure=structure(nets[0]),
+            options=Options(),
             runs={
-                name: {"seed": s.seed, "weights": digest(s.net), "data": s.data.digest}
-                for name, s in self.starts.items()
+                name: {
+                    "seed": start.seed,
+                    "weights": digest(start.net),
+                    "task": as_task(start.data).identity(),
+                }
+                for name, start in self.starts.items()
             },
             measured={"parts": self.measure, "every": self.every, "steps": self.steps},
         )
 
     def _train(self, stack: Stack, step: int) -> None:
-        begin, saved = perf_counter() - self._seconds, monotonic()
-        tally, seen = torch.zeros(stack.count, 2, dtype=torch.float64), 0
-        if not self._points[0]:
+        saved, self._since = monotonic(), perf_counter()
+        tally, seen = torch.zeros(stack.count, stack.columns, dtype=torch.float64), 0
+        if not self._rows[0]:
             self._look(stack, 0, tally, 0)
         for at in range(step, self._end):
             x, y = self._batch(at)
             self._seed(mixed_seed(*(s.seed for s in self.starts.values()), at))
             if self.recipe.reset_momentum_each_epoch and at % self._per_epoch == 0:
                 stack.optimizer.state.clear()
-            one = stack.step(x, y, self.recipe.lr_at(at, self._per_epoch))
+            self._lr = self.recipe.lr_at(at, self._per_epoch)
+            one = stack.step(x, y, self._lr)
             self._note_failures(one, at)
             tally += one
-            seen += y.shape[1]
+            seen += len(y[0])
             if (at + 1) % (self.every or self._per_epoch) == 0 or at + 1 == self._end:
                 self._look(stack, at + 1, tally, seen)
                 tally, seen = torch.zeros_like(tally), 0
-                self._seconds = perf_counter() - begin
                 if all(self._ended):
                     break
                 if self.folder is not None and monotonic() - saved > SAVE_EVERY:
@@ -253,19 +254,19 @@ class _Group:
         else:
             torch.manual_seed(seed)
 
-    def _batch(self, at: int) -> tuple[Tensor, Tensor]:
+    def _batch(self, at: int) -> tuple[Tensor, Any]:
         epoch, index = divmod(at, self._per_epoch)
         if index == 0 or not hasattr(self, "_orders"):
             self._orders = [self._order(start.seed, epoch) for start in self.starts.values()]
         part = slice(index * self.recipe.batch_size, (index + 1) * self.recipe.batch_size)
-        inputs, labels = [], []
-        for data, (order, draws) in zip(self._data, self._orders, strict=True):
-            x = data.train.x.index_select(0, order[part])
+        inputs, targets = [], []
+        for task, (order, draws) in zip(self._tasks, self._orders, strict=True):
+            x = next(iter(task.dataset.train.read([order[part]])))
             if self._augment is not None:
                 x = self._augment.apply(x, draws[part])
-            inputs.append(data.inputs(x))
-            labels.append(data.train.y.index_select(0, order[part]))
-        return torch.stack(inputs), torch.stack(labels)
+            inputs.append(task.dataset.normalize(x))
+            targets.append(task.dataset.train.targets_at(order[part]))
+        return torch.stack(inputs), stacked(targets)
 
     def _order(self, seed: int, epoch: int) -> tuple[Tensor, Tensor]:
         generator = generator_of(seed, epoch)
@@ -282,39 +283,61 @@ class _Group:
                 self._ended[i] = True
 
     def _look(self, stack: Stack, step: int, tally: Tensor, seen: int) -> None:
-        """Measure, tell observer and listener, and note which runs have ended."""
-        scores = {part: _scores(stack, self._data, part) for part in self.measure}
-        for i, points in enumerate(self._points):
+        """Measure, show observer and progress, and note which runs have ended."""
+        found = {part: _evaluated(stack, self._tasks, part) for part in self.measure}
+        names = ("loss", *mean_scores(self._tasks[0]))
+        seconds = self._lap()
+        for i, rows in enumerate(self._rows):
             if self._ended[i]:
                 continue
-            loss, wrong = (tally[i] / seen).tolist() if seen else (None, None)
-            points.append(
-                Point(
-                    step,
-                    loss,
-                    wrong,
-                    {part: both[i][0] for part, both in scores.items()},
-                    {part: both[i][1] for part, both in scores.items()},
+            means = (tally[i] / seen).tolist() if seen else [None] * len(names)
+            values = {f"train_{name}": mean for name, mean in zip(names, means, strict=True)}
+            for part, evaluated in found.items():
+                column = "train_eval" if part == "train" else part
+                values |= {f"{column}_{name}": value for name, value in evaluated[i].items()}
+            rows.append(
+                Row(
+                    epoch=step // self._per_epoch,
+                    lr=self._lr,
+                    seconds=seconds,
+                    seconds_per_step=None,
+                    values=values,
+                    step=step,
                 )
             )
-            if not all(map(isfinite, points[-1].losses.values())):
+            losses = [values.get(f"{part}_loss") for part in ("test", "validation", "train_eval")]
+            if not all(loss is None or isfinite(loss) for loss in losses):
                 self._failed[i] = f"its loss was not finite after step {step}"
                 self._ended[i] = True
-            if self.listen is not None:
-                self.listen(self._names[i], points[-1])
+            if self.progress is not None:
+                self.progress(self._names[i], rows[-1])
         if self.observer is not None:
-            latest = tuple(points[-1] for points in self._points)
-            view = View(self._names, step, step // self._per_epoch, latest, stack, self._data)
+            latest = tuple(rows[-1] for rows in self._rows)
+            view = View(self._names, step, step // self._per_epoch, latest, stack, self._tasks)
             self.observer.see(view)
         if self.until is not None:
-            for i, run in enumerate(self._runs()):
-                self._ended[i] = self._ended[i] or self.until(run)
+            for i, history in enumerate(self._histories()):
+                self._ended[i] = self._ended[i] or self.until(history)
 
-    def _runs(self) -> list[Run]:
-        seconds = self._seconds / len(self._names)
+    def _lap(self) -> float:
+        """Seconds since the last measurement, divided by the runs."""
+        before, self._since = self._since, perf_counter()
+        return (self._since - before) / len(self._names)
+
+    def _histories(self) -> list[History]:
         return [
-            Run(name, tuple(points), self._per_epoch, failed, seconds)
-            for name, points, failed in zip(self._names, self._points, self._failed, strict=True)
+            History(
+                tuple(rows),
+                SELECTIONS["validation" in self.measure],
+                self._tasks[0].measures,
+                finished=ended,
+                failed=failed,
+                name=name,
+                steps_per_epoch=self._per_epoch,
+            )
+            for name, rows, ended, failed in zip(
+                self._names, self._rows, self._ended, self._failed, strict=True
+            )
         ]
 
     def _save(self, stack: Stack, step: int) -> None:
@@ -323,10 +346,9 @@ class _Group:
         state = {
             "step": step,
             "stack": stack.state_dict(),
-            "points": [[asdict(point) for point in points] for points in self._points],
+            "rows": [[row.flat() for row in rows] for rows in self._rows],
             "failed": self._failed,
             "ended": self._ended,
-            "seconds": self._seconds,
             "observer": self.observer.state if self.observer is not None else {},
         }
         if all(self._ended):
@@ -334,19 +356,19 @@ class _Group:
         save_state(self.folder / STATE, state)
 
     def _restore(self, stack: Stack, state: Mapping[str, Any]) -> int:
-        self._points = [[Point(**point) for point in points] for points in state["points"]]
+        self._rows = [[Row.from_flat(row) for row in rows] for rows in state["rows"]]
         self._failed, self._ended = list(state["failed"]), list(state["ended"])
-        self._seconds = state["seconds"]
         if self.observer is not None:
             self.observer.state = dict(state["observer"])
         stack.load_state_dict(state["stack"])
         return state["step"]
 
 
-def _moved(data: list[Samples], device: torch.device) -> tuple[Samples, ...]:
-    """Each on the device, those that are one object once."""
-    moved = {key: one.to(device) for key, one in {id(one): one for one in data}.items()}
-    return tuple(moved[id(samples)] for samples in data)
+def _moved(tasks: list[Task], device: torch.device) -> tuple[Task, ...]:
+    """Each on the device, data that are one object once."""
+    there = {id(task.dataset): task.dataset for task in tasks}
+    there = {key: dataset.to(device) for key, dataset in there.items()}
+    return tuple(replace(task, dataset=there[id(task.dataset)]) for task in tasks)
 
 
 def _write_run(folder: Path, configuration: Mapping[str, Any], device: torch.device) -> None:
@@ -355,12 +377,22 @@ def _write_run(folder: Path, configuration: Mapping[str, Any], device: torch.dev
     write_json(path, {"sessions": [*sessions, session(device)], "configuration": configuration})
 
 
-def _scores(stack: Stack, data: tuple[Samples, ...], part: str) -> list[tuple[float, float]]:
-    """(mean loss, accuracy) of each run on a part of its data."""
-    sums, seen = torch.zeros(stack.count, 2, dtype=torch.float64), 0
-    for logits, labels in logits_of(stack, data, part):
-        losses = F.cross_entropy(logits.transpose(1, 2), labels, reduction="none").sum(dim=1)
-        right = (logits.argmax(dim=2) == labels).sum(dim=1)
-        sums += torch.stack([losses, right], dim=1).cpu().double()
-        seen += labels.shape[1]
-    return [(loss, right) for loss, right in (sums / seen).tolist()]
+def _evaluated(stack: Stack, tasks: tuple[Task, ...], part: str) -> list[dict[str, float]]:
+    """Mean loss and measures of each run on a part of its data."""
+    sums = torch.zeros(stack.count, stack.columns, dtype=torch.float64)
+    metrics = [task.metrics() for task in tasks]
+    seen, names = 0, ("loss", *mean_scores(tasks[0]))
+    for outputs, targets in outputs_of(stack, tasks, part):
+        found = [judged(tasks[0], one, these) for one, these in zip(outputs, targets, strict=True)]
+        sums += torch.stack(
+            [torch.stack([one[name].sum() for name in names]).cpu().double() for one in found]
+        )
+        for given, one, these in zip(metrics, outputs, targets, strict=True):
+            for metric in given.values():
+                metric.to(one.device).update(one, these)
+        seen += len(targets[0])
+    means = [dict(zip(names, row, strict=True)) for row in (sums / seen).tolist()]
+    return [
+        mean | {name: float(metric.compute()) for name, metric in given.items()}
+        for mean, given in zip(means, metrics, strict=True)
+    ]

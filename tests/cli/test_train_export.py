@@ -50,8 +50,8 @@ def test_teacher_is_the_run_named(run, stripes, tmp_path):
     weight = ["--distillation.weight", "0.5"]
     assert train(stripes, tmp_path / "pupil", "--teacher", str(run), *weight) == 0
     pupil = json.loads((tmp_path / "pupil" / "run.json").read_text())["configuration"]
-    assert pupil["distillation"] == {"temperature": 4.0, "weight": 0.5}
-    assert pupil["teacher"]
+    assert pupil["task"]["distillation"] == {"temperature": 4.0, "weight": 0.5}
+    assert pupil["task"]["teacher"]
 
 
 def test_load_run_gives_the_weights_of_the_last_epoch(run, stripes):

@@ -14,7 +14,7 @@ from weightfold.data import Dataset, Examples
 from weightfold.tasks import Measure, Task, Terms, build
 from weightfold.tasks.outputs import auxiliary, tensor_of
 from weightfold.train import Recipe, evaluate, fit
-from weightfold.train.strategies.stack import Stack
+from weightfold.train.strategies.stacked import Stack
 
 RECIPE = Recipe(epochs=8, batch_size=8, lr=0.05, schedule="constant", crop_padding=0, flip=False)
 

@@ -54,7 +54,7 @@ def test_killed_in_mid_epoch_it_ends_with_the_same_bits(dataset, make_net, quick
     killed = subprocess.run(arguments, capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     state = torch.load(tmp_path / "killed" / "last.pt", weights_only=True)
-    assert len(state["rows"]) == 2
+    assert len(state["runs"][0]["rows"]) == 2
 
     recipe = replace(quick, **changes)
     net, other = make_net(), make_net()

@@ -100,8 +100,8 @@ class Batches:
         whole, rest = divmod(len(self._set), self._batch_size)
         return whole + (rest > 0 and not self._drop_last)
 
-    def epoch(self, index: int) -> Iterator[tuple[Tensor, Any]]:
-        """The batches of epoch `index`.
+    def epoch(self, index: int, first: int = 0) -> Iterator[tuple[Tensor, Any]]:
+        """The batches of epoch `index`, from its batch `first` on.
 
         Order and augmentation depend on (seed, index) only, and are the same on every device.
 
@@ -111,15 +111,15 @@ class Batches:
         generator = generator_of(self._seed, index)
         total, device = len(self._set), self._device
         order = torch.randperm(total, generator=generator) if self._shuffle else torch.arange(total)
-        orders = order.to(device).split(self._batch_size)[: len(self)]
+        orders = order.to(device).split(self._batch_size)[first : len(self)]
         augment, draws = self._augment, ()
         if augment is not None:
-            draws = augment.draw(total, generator).to(device).split(self._batch_size)
-        for step, images in enumerate(self._set.read(orders)):
+            draws = augment.draw(total, generator).to(device).split(self._batch_size)[first:]
+        for step, inputs in enumerate(self._set.read(orders)):
             if augment is not None:
-                images = augment.apply(images, draws[step])
-            images = images.float().mul_(self._scale).sub_(self._shift)
-            yield images, self._set.targets_at(orders[step])
+                inputs = augment.apply(inputs, draws[step])
+            inputs = inputs.float().mul_(self._scale).sub_(self._shift)
+            yield inputs, self._set.targets_at(orders[step])
 
 
 def generator_of(seed: int, epoch: int) -> torch.Generator:

@@ -25,8 +25,8 @@ from weightfold.report.statistics import paired, summarize
 from weightfold.tasks.registry import as_task
 from weightfold.timing import alternate
 from weightfold.train import History, Recipe, checkpoint, evaluate, session
+from weightfold.train.optimizer import make_optimizer
 from weightfold.train.record import check_same
-from weightfold.train.steps import make_optimizer
 
 WARMUP_STEPS, TIMED_STEPS = 5, 30
 

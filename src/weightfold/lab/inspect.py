@@ -10,6 +10,7 @@ from time import monotonic, perf_counter
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from weightfold.data import Dataset
 from weightfold.data.pairs import Data, as_dataset
@@ -25,13 +26,14 @@ from weightfold.probes.models import Model, net_of
 from weightfold.probes.registry import PROBES
 from weightfold.report.page import Section
 from weightfold.tasks.registry import as_task
+from weightfold.tasks.task import evaluating
 from weightfold.train.checkpoint import RUN
+from weightfold.train.options import Options
 from weightfold.train.progress import Progress, Tell, telling
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import check_same, digest, structure
-from weightfold.train.runs import Start
-from weightfold.train.strategies.stack import Stack
-from weightfold.train.strategies.together import train_together
+from weightfold.train.strategies.single import Fabric, Single
+from weightfold.train.together import Run, device_of, fit_together
 
 PLAN = "plan.json"
 LEARNING_RATES = (0.1, 0.03, 0.01, 0.003)
@@ -177,14 +179,10 @@ class _Run:
             recipe = Recipe(
                 batch_size=batch, lr=lr, schedule="constant", crop_padding=0, flip=False
             )
-            start = Start(net_of(self.model, 0), self.samples, 0)
-            run = train_together(
-                {"net": start},
-                recipe,
-                measure=(),
-                every=steps // 4,
-                steps=steps,
-                device=self.device,
+            options = Options(measure=(), every=steps // 4, steps=steps)
+            net = net_of(self.model, 0)
+            run = fit_together(
+                {"net": Run(net, self.samples, 0)}, recipe, device=self.device, options=options
             )["net"]
             if not run.failed:
                 losses[lr] = run.last("loss", "train")
@@ -295,19 +293,27 @@ def _pace(model: Model, samples: Dataset, device: str) -> Pace:
     x = samples.normalize(samples.train.inputs[:many]).to(device)
     y = samples.train.targets[:many].to(device)
     recipe, task = Recipe(lr=1e-4), as_task(samples)
+    fabric = Fabric(accelerator=device_of(device).type, devices=1)
     plain, projected = (
-        Stack([one], task, recipe) for one in (net, subspace(net, max(1, min(count, count // 100))))
+        Single(fabric, one, task, recipe, 0)
+        for one in (net, subspace(net, max(1, min(count, count // 100))))
     )
 
-    def step(stack: Stack, batch: int) -> float:
-        return _seconds(lambda: stack.step(x[None, :batch], y[None, :batch], 1e-4))
+    def step(single: Single, batch: int) -> float:
+        single.begin_epoch(0)
+        return _seconds(lambda: single.step((x[:batch], y[:batch]), 1e-4).cpu())
+
+    @torch.no_grad()
+    def look(x: Tensor) -> Tensor:
+        with evaluating(net):
+            return net(x)
 
     short, long = step(plain, few), step(plain, many)
     example = max(0.0, (long - short) / (many - few)) if many > few else short / few
     return Pace(
         step=max(0.0, short - few * example),
         example=example,
-        look=_seconds(lambda: plain.outputs(x, shared=True).cpu()) / many,
+        look=_seconds(lambda: look(x).cpu()) / many,
         projection=max(0.0, step(projected, few) - short),
         parameters=count,
         layers=len(units),

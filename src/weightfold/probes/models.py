@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from weightfold.data import Dataset
-from weightfold.train.steps import mixed_seed
+from weightfold.train.seeding import mixed_seed
 
 Model = nn.Module | Callable[[int], nn.Module]
 """What probes take for `model`: a module, whose present weights every seed starts from, or a

@@ -16,7 +16,8 @@ from weightfold.data.splitting import hold_out
 from weightfold.tasks.measure import Measure
 from weightfold.tasks.outputs import tensor_of
 
-EVALUATION_BATCH = 512
+EVALUATION_BATCH, EVALUATION_VALUES = 512, 2**25
+"""Examples evaluated at once, at most, and the values of their inputs, about."""
 
 
 class Terms(NamedTuple):
@@ -156,7 +157,9 @@ class Task(ABC):
             ValueError: `augment` with inputs that are no uint8 images.
         """
         examples = self.dataset.parts[part]
-        size = EVALUATION_BATCH if batch_size is None else batch_size
+        values = max(1, torch.Size(self.dataset.shape).numel())
+        size = max(1, min(EVALUATION_BATCH, EVALUATION_VALUES // values))
+        size = size if batch_size is None else batch_size
         rest = len(examples) % size
         return Batches(
             examples,

@@ -1,5 +1,6 @@
 """Files of a run's folder: each is written under a temporary name and renamed."""
 
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save
-from torch import nn
+from torch import Tensor, nn
 
 from weightfold.files import replacing, write_csv, write_json
 from weightfold.train.history import History
@@ -22,12 +23,19 @@ def write_history(folder: Path, history: History) -> None:
     write_json(folder / HISTORY, history.as_json())
 
 
+def step_weights(step: int) -> str:
+    """Name of the file of weights kept after some optimizer steps."""
+    return f"step-{step}.safetensors"
+
+
 def save_weights(net: nn.Module, path: Path) -> None:
     """Write `net.state_dict()` as safetensors, tied tensors once under each of their names."""
-    state = {
-        name: tensor.detach().to("cpu", copy=True).contiguous()
-        for name, tensor in net.state_dict().items()
-    }
+    save_tensors(net.state_dict(), path)
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors as safetensors, tied ones once under each of their names."""
+    state = {n: t.detach().to("cpu", copy=True).contiguous() for n, t in tensors.items()}
     with replacing(path) as temporary:
         temporary.write_bytes(save(state))
 
@@ -43,8 +51,10 @@ def load_weights(net: nn.Module, path: Path) -> None:
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
     """Write tensors and plain Python values with torch.save."""
+    content = io.BytesIO()  # on a full disk torch's writer says "unexpected pos", or aborts
+    torch.save(dict(state), content)
     with replacing(path) as temporary:
-        torch.save(dict(state), temporary)
+        temporary.write_bytes(content.getbuffer())
 
 
 def load_state(path: Path, device: torch.device) -> dict[str, Any]:

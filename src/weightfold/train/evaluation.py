@@ -1,6 +1,6 @@
 """A network's loss and measures on a part of its task's data."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -66,18 +66,26 @@ class Evaluation:
         """As `evaluate`."""
         metrics = {name: metric.to(self._device) for name, metric in self._task.metrics().items()}
         sums: dict[str, list[Tensor]] = {}
+        for outputs, targets in self.outputs(net, forward):
+            for name, values in judged(self._task, outputs, targets).items():
+                sums.setdefault(name, []).append(values.sum())
+            sums.setdefault("", []).append(torch.tensor(float(len(targets))))
+            for metric in metrics.values():
+                metric.update(outputs, targets)
+        means = self._means(sums)
+        return means | {name: float(metric.compute()) for name, metric in metrics.items()}
+
+    def outputs(
+        self, net: nn.Module, forward: Callable[[Tensor], Any] | None = None
+    ) -> Iterator[tuple[Tensor, Any]]:
+        """What the task reads of the outputs, (B, ...), and the targets, batch by batch."""
         mine = slice(self._rank, None, self._world)
         # A Charted net folds its weights once for all batches.
         with evaluating(net), net.hold() if isinstance(net, Charted) else nullcontext():
             for inputs, targets in self._batches.epoch(0):
-                outputs, targets = self._task.read((forward or net)(inputs[mine])), targets[mine]
-                for name, values in judged(self._task, outputs, targets).items():
-                    sums.setdefault(name, []).append(values.sum())
-                sums.setdefault("", []).append(torch.tensor(float(len(targets))))
-                for metric in metrics.values():
-                    metric.update(outputs, targets)
-        means = self._means(sums)
-        return means | {name: float(metric.compute()) for name, metric in metrics.items()}
+                if self._world > 1:
+                    inputs, targets = inputs[mine], targets[mine]
+                yield self._task.read((forward or net)(inputs)), targets
 
     def _means(self, sums: dict[str, list[Tensor]]) -> dict[str, float]:
         # Sums of a batch are exact for counts; in float64 so is their sum.

@@ -22,6 +22,9 @@ from weightfold.train import checkpoint
 from weightfold.train.options import Options
 from weightfold.train.recipe import Recipe
 
+FORMAT = 2
+"""Of run.json and last.pt; that of version 0.1 was 1, and not written."""
+
 
 def describe(
     net: nn.Module, recipe: Recipe, *, seed: int, options: Options, **more: Any
@@ -45,6 +48,11 @@ def describe(
         "validation": options.validation,
         "precision": options.precision,
         **more,
+        "steps": options.steps,
+        "every": options.every,
+        "measure": options.measure,
+        "at start": options.at_start,
+        "start": None if options.start is None else options.start.identity(),
         "network": identity(net),
     }
     return json.loads(json.dumps(configuration, default=str))
@@ -87,13 +95,23 @@ def check_same(configuration: Mapping[str, Any], folder: Path) -> bool:
         True if it does, False if it holds none.
 
     Raises:
-        FileExistsError: It holds another run; the message names the fields that differ.
+        FileExistsError: It holds another run (the message names the fields that differ), or one of
+            another version.
+        ValueError: Its run.json is damaged.
     """
     path = folder / checkpoint.RUN
     if not path.exists():
         return False
-    there = dict(_flat(json.loads(path.read_text(encoding="utf-8"))["configuration"]))
-    here = dict(_flat(configuration))
+    record = read_record(path)
+    if record.get("format") != FORMAT:
+        sessions = record.get("sessions") or [{}]
+        wrote = sessions[-1].get("weightfold", "an unknown version")
+        raise FileExistsError(
+            f"folder={str(folder)!r} holds a run of weightfold {wrote} (format "
+            f"{record.get('format', 1)} of run.json; this is {version('weightfold')}, format "
+            f"{FORMAT}); its weights can be read, but not gone on with. Choose another folder"
+        )
+    there, here = dict(_flat(record["configuration"])), dict(_flat(configuration))
     names = [name for name in {**there, **here} if there.get(name, ...) != here.get(name, ...)]
     if names:
         shown = "; ".join(f"{n}: {_show(there, n)} there, {_show(here, n)} now" for n in names[:8])
@@ -103,6 +121,23 @@ def check_same(configuration: Mapping[str, Any], folder: Path) -> bool:
             "Choose another folder, or remove this one"
         )
     return True
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read run.json.
+
+    Raises:
+        ValueError: It is damaged.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(record, dict) or not isinstance(record.get("configuration"), dict):
+            raise ValueError("it has no configuration")
+    except ValueError as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}); remove its folder to train again, or restore it"
+        ) from error
+    return record
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
@@ -120,8 +155,8 @@ def _show(flat: Mapping[str, Any], name: str) -> str:
 def write_run(
     folder: Path,
     configuration: Mapping[str, Any],
-    net: nn.Module,
-    device: torch.device,
+    net: nn.Module | None,
+    device: torch.device | str,
     **more: Any,
 ) -> None:
     """Write run.json, or add to the one there the session that begins now.
@@ -129,21 +164,18 @@ def write_run(
     Args:
         folder: Exists.
         configuration: From `describe`.
-        net: Whose parameters are counted, as it is and deployed.
+        net: Whose parameters are counted, as it is and deployed; None: not counted.
         device: It trains on.
         **more: Further fields of the session.
     """
     path = folder / checkpoint.RUN
-    sessions = json.loads(path.read_text(encoding="utf-8"))["sessions"] if path.exists() else []
-    deployed = net.deploy(net.somewhere()) if isinstance(net, Charted) else net
-    write_json(
-        path,
-        {
-            "parameters": {"training": _count(net), "deployed": _count(deployed)},
-            "sessions": [*sessions, {**session(device), **more}],
-            "configuration": configuration,
-        },
-    )
+    sessions = read_record(path)["sessions"] if path.exists() else []
+    record: dict[str, Any] = {"format": FORMAT}
+    if net is not None:
+        deployed = net.deploy(net.somewhere()) if isinstance(net, Charted) else net
+        record["parameters"] = {"training": _count(net), "deployed": _count(deployed)}
+    record["sessions"] = [*sessions, {**session(device), **more}]
+    write_json(path, {**record, "configuration": configuration})
 
 
 def _count(net: nn.Module) -> int:

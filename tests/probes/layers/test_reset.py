@@ -11,7 +11,7 @@ from weightfold.probes.layers.reset import layer_reset
 from weightfold.probes.layers.splice import splice
 from weightfold.probes.models import fresh
 from weightfold.train import NonFiniteLoss, Recipe
-from weightfold.train.steps import mixed_seed
+from weightfold.train.seeding import mixed_seed
 
 RECIPE = Recipe(epochs=3, batch_size=32, lr=0.1, crop_padding=0, flip=False)
 QUIET = {"recipe": RECIPE, "seeds": (0, 1), "draws": 2, "progress": False}

@@ -11,10 +11,10 @@ from weightfold.data.disturb import disturb
 from weightfold.probes.finding import write_finding
 from weightfold.probes.memory import ExampleLedger
 from weightfold.probes.models import fresh
+from weightfold.train.loop import NonFiniteLoss
 from weightfold.train.recipe import Recipe
-from weightfold.train.runs import Start
-from weightfold.train.steps import NonFiniteLoss, mixed_seed
-from weightfold.train.strategies.together import train_together
+from weightfold.train.seeding import mixed_seed
+from weightfold.train.together import Run, fit_together
 
 RECIPE = Recipe(epochs=6, batch_size=16, lr=0.05, schedule="constant", crop_padding=0, flip=False)
 
@@ -36,7 +36,7 @@ def test_it_tells_what_the_networks_say(found, data, network):
         for seed in (0, 3):
             net = fresh(network, seed)
             right = [_right(net, now)]
-            train_together({"one": Start(net, now, seed)}, RECIPE)
+            fit_together({"one": Run(net, now, seed)}, RECIPE, device="cpu")
             right.append(_right(net, now))
             # Side by side and alone differ by rounding only, which may turn a close decision.
             agree = book.right[seed][[0, 6]] == np.stack(right)

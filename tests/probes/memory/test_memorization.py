@@ -12,8 +12,8 @@ from weightfold.probes.finding import write_finding
 from weightfold.probes.memory import Memorization, Variant
 from weightfold.probes.memory.fits import Line
 from weightfold.probes.memory.verdicts import RANDOM, TRUE
+from weightfold.train.loop import NonFiniteLoss
 from weightfold.train.recipe import Recipe
-from weightfold.train.steps import NonFiniteLoss
 
 RECIPE = Recipe(epochs=80, batch_size=16, lr=0.05, schedule="constant", crop_padding=0, flip=False)
 

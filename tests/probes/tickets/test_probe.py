@@ -18,10 +18,9 @@ from weightfold.probes.tickets.prune import (
     surviving,
 )
 from weightfold.tasks import as_task
-from weightfold.train.runs import Start
-from weightfold.train.steps import NonFiniteLoss
-from weightfold.train.strategies.stack import Stack
-from weightfold.train.strategies.together import train_together
+from weightfold.train.loop import NonFiniteLoss
+from weightfold.train.strategies.single import Fabric, Single
+from weightfold.train.together import SIDE_BY_SIDE, Run, fit_together
 
 FAST = replace(RECIPE, batch_size=20, lr=0.01)
 SMALL = {"recipe": FAST, "steps": 12, "every": 4, "rounds": 2, "seeds": range(2), "progress": False}
@@ -32,8 +31,8 @@ def weights_of(net):
 
 
 def train(net, samples, seed, steps=12):
-    start = Start(net, samples, seed)
-    run = train_together({"run": start}, FAST, measure=("validation", "test"), every=4, steps=steps)
+    options = replace(SIDE_BY_SIDE, measure=("validation", "test"), every=4, steps=steps)
+    run = fit_together({"run": Run(net, samples, seed)}, FAST, device="cpu", options=options)
     return run["run"]
 
 
@@ -117,11 +116,12 @@ def test_dead_weights_have_no_optimizer_state(samples, net_of_seed):
     net = net_of(net_of_seed, 0)
     masks = random_masks(full_masks(weights_of(net)), 0)
     masks = magnitude_masks(weights_of(net), masks, 0.7)
-    stack = Stack([sparse(net, masks)], as_task(samples), FAST)
-    stack.step(samples.train.inputs[None, :20], samples.train.targets[None, :20], 0.01)
+    fabric = Fabric(accelerator="cpu", devices=1)
+    single = Single(fabric, sparse(net, masks), as_task(samples), FAST, 0)
+    single.step((samples.train.inputs[:20], samples.train.targets[:20]), 0.01)
     biases = 10 + 3
     for moment in ("exp_avg", "exp_avg_sq"):
-        sizes = [state[moment].numel() for state in stack.optimizer.state.values()]
+        sizes = [state[moment].numel() for state in single.optimizer.state.values()]
         assert sum(sizes) == surviving(masks) + biases == 33 + biases
 
 

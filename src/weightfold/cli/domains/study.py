@@ -32,8 +32,8 @@ from weightfold.methods.share.verb import share
 from weightfold.tasks.registry import as_task
 from weightfold.train import History
 from weightfold.train.domains import DomainOptions, fit_domains
+from weightfold.train.domains.batches import DomainBatches
 from weightfold.train.domains.check import check_all
-from weightfold.train.domains.feed import DomainBatches
 
 
 @dataclass(frozen=True)

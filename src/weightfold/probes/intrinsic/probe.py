@@ -21,7 +21,7 @@ from weightfold.probes.models import Model, check_network
 from weightfold.train.progress import Tell, telling
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import session
-from weightfold.train.strategies.together import Together, group_size
+from weightfold.train.together import Together, group_size
 
 Metric = Literal["validation", "train"]
 

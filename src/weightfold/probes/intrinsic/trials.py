@@ -1,7 +1,7 @@
 """The networks that a search for the intrinsic dimension trains."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -17,9 +17,8 @@ from weightfold.probes.models import Model, net_of
 from weightfold.train.history import History, Row
 from weightfold.train.progress import Progress, Tell
 from weightfold.train.recipe import Recipe
-from weightfold.train.runs import Start
-from weightfold.train.steps import mixed_seed
-from weightfold.train.strategies.together import train_together
+from weightfold.train.seeding import mixed_seed
+from weightfold.train.together import SIDE_BY_SIDE, Run, fit_together
 
 
 def plain(model: Model, where: Where, seed: int) -> nn.Module:
@@ -111,14 +110,14 @@ class Trials:
 
         before = self._completed
         self._tell("")
-        runs = train_together(
-            {name: Start(starts[key], self.samples, key[1]) for name, key in names.items()},
+        runs = fit_together(
+            {name: Run(starts[key], self.samples, key[1]) for name, key in names.items()},
             self.recipe,
             folder=self.folder,
-            measure=(self.part,),
             together=self.side_by_side,
             device=self.device,
             progress=shown,
+            options=replace(SIDE_BY_SIDE, measure=(self.part,)),
         )
         # Finished runs are read, failed ones end early: neither is heard to its end.
         self._completed = before + points * len(starts)

@@ -23,7 +23,7 @@ from weightfold.probes.layers.units import Unit, kept_tensors
 from weightfold.probes.models import Model, fresh, redraw
 from weightfold.train.checkpoint import RUN
 from weightfold.train.record import check_same, digest, structure
-from weightfold.train.steps import mixed_seed
+from weightfold.train.seeding import mixed_seed
 
 CALIBRATION = 1000
 """Training examples that running statistics are re-estimated on for each test, at most."""

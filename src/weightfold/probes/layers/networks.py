@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,12 +12,13 @@ from weightfold.data import Dataset
 from weightfold.files import write_json
 from weightfold.probes.layers.splice import Checkpoint, read_checkpoint, take
 from weightfold.probes.models import Model, net_of
+from weightfold.train.callbacks import Callback
 from weightfold.train.checkpoint import RUN
+from weightfold.train.context import Context
+from weightfold.train.loop import REMEDY, NonFiniteLoss
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import check_same
-from weightfold.train.runs import Observer, Start, View
-from weightfold.train.steps import REMEDY, NonFiniteLoss
-from weightfold.train.strategies.together import train_together
+from weightfold.train.together import SIDE_BY_SIDE, Run, fit_together
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,9 @@ def trained_networks(
         observers.append(_Past(epochs, progress, hear))
         return observers[-1]
 
-    starts = {f"seed{seed}": Start(net_of(model, seed), samples, seed) for seed in seeds}
-    runs = train_together(starts, recipe, folder=folder, observer=observer, device=device)
+    starts = {f"seed{seed}": Run(net_of(model, seed), samples, seed) for seed in seeds}
+    options = replace(SIDE_BY_SIDE, callbacks=(observer,))
+    runs = fit_together(starts, recipe, folder=folder, device=device, options=options)
     pasts = {name: past for seen in observers for name, past in seen.state.items()}
     networks = [
         Network(seed, starts[name].net, pasts[name])
@@ -111,7 +113,7 @@ def trained_networks(
     return networks, failed
 
 
-class _Past(Observer):
+class _Past(Callback):
     """Keeps the tensors of every run at some epochs: name -> epoch -> tensors."""
 
     def __init__(
@@ -120,7 +122,7 @@ class _Past(Observer):
         super().__init__()
         self._epochs, self._progress, self._hear = set(epochs), progress, hear
 
-    def see(self, view: View) -> None:
+    def on_measure(self, view: Context) -> None:
         self._progress |= dict.fromkeys(view.names, view.epoch)
         self._hear(sum(self._progress.values()))
         if view.epoch in self._epochs:

@@ -1,6 +1,7 @@
 """`wf.example_ledger`: which examples are learnt when, over epochs and seeds."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,14 @@ from weightfold.probes.memory.book import Book
 from weightfold.probes.memory.ledger_finding import ExampleLedger
 from weightfold.probes.models import Model, check_network, fresh
 from weightfold.tasks.registry import as_task
+from weightfold.train.callbacks import Callback
+from weightfold.train.context import Context
 from weightfold.train.history import Row
+from weightfold.train.loop import REMEDY, NonFiniteLoss
 from weightfold.train.progress import Progress, Tell, telling
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import session
-from weightfold.train.runs import Observer, Start, View
-from weightfold.train.steps import REMEDY, NonFiniteLoss
-from weightfold.train.strategies.together import Together, train_together
+from weightfold.train.together import SIDE_BY_SIDE, Run, Together, fit_together
 
 RECIPE = Recipe(epochs=20, lr=0.01, schedule="constant", crop_padding=0, flip=False)
 """Momentum SGD; the learning rate of Arpit et al., the rest is ours."""
@@ -94,7 +96,7 @@ def example_ledger(
             def told(share: float, text: str, index: int = index) -> None:
                 tell(Progress(index + share, len(disturbed), text))
 
-            starts = {f"seed-{s}": Start(fresh(model, s), now, s) for s in seeds}
+            starts = {f"seed-{s}": Run(fresh(model, s), now, s) for s in seeds}
             runs = None if folder is None else Path(folder) / "runs" / condition
             right, failed = _written(starts, recipe, runs, device, together, told)
             notes += [f"{condition}, {name}: left out, {why}." for name, why in failed.items()]
@@ -116,17 +118,17 @@ def example_ledger(
     )
 
 
-class _Scribe(Observer):
+class _Scribe(Callback):
     """Keeps, for each epoch, the examples of all runs that are right, as bits."""
 
-    def see(self, view: View) -> None:
+    def on_measure(self, view: Context) -> None:
         right = [(logits.argmax(2) == y).cpu() for logits, y in view.outputs("train")]
         bits = np.packbits(torch.cat(right, dim=1).numpy(), axis=1)
         self.state[str(view.epoch)] = torch.from_numpy(bits)
 
 
 def _written(
-    starts: dict[str, Start],
+    starts: dict[str, Run],
     recipe: Recipe,
     folder: Path | None,
     device: torch.device | str,
@@ -148,15 +150,14 @@ def _written(
         done[name] = min(1.0, (row.step or 0) / longest)
         told(sum(done.values()) / len(done), f"{name}, {row.step} steps")
 
-    runs = train_together(
+    runs = fit_together(
         starts,
         recipe,
         folder=folder,
-        measure=(),
-        observer=scribe,
         together=together,
         device=device,
         progress=shown,
+        options=replace(SIDE_BY_SIDE, measure=(), callbacks=(scribe,)),
     )
     groups = []
     for one in scribes:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,12 +17,11 @@ from weightfold.probes.memory.points import contradictions
 from weightfold.probes.models import Model, check_network, net_of
 from weightfold.tasks.registry import as_task
 from weightfold.train.history import History, Row
+from weightfold.train.loop import REMEDY, NonFiniteLoss
 from weightfold.train.progress import Progress, Tell, telling
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import session
-from weightfold.train.runs import Start
-from weightfold.train.steps import REMEDY, NonFiniteLoss
-from weightfold.train.strategies.together import train_together
+from weightfold.train.together import SIDE_BY_SIDE, Run, fit_together
 
 RECIPE = Recipe(epochs=100, lr=0.01, schedule="constant", crop_padding=0, flip=False)
 """Momentum SGD in batches of 128 with the learning rate of Zhang et al.'s MLPs, without a
@@ -181,10 +180,10 @@ def _train(
     told: Callable[[float, str], None],
 ) -> tuple[list[Fit], list[str]]:
     """The networks of a line, one for each seed; and what is to be said of them."""
-    starts: dict[str, Start] = {}
+    starts: dict[str, Run] = {}
     for seed in seeds:
         disturbed = disturb(samples, line.condition, fraction=line.fraction, seed=seed)
-        starts[f"seed-{seed}"] = Start(net_of(model, seed), disturbed, seed)
+        starts[f"seed-{seed}"] = Run(net_of(model, seed), disturbed, seed)
     done = dict.fromkeys(starts, 0.0)
     longest = recipe.epochs * len(samples.train) / recipe.batch_size
 
@@ -193,14 +192,13 @@ def _train(
         accuracy = f"training accuracy {row['train_eval_accuracy']:.1%}"
         told(sum(done.values()) / len(done), f"{line.title}, {name}: {accuracy}")
 
-    runs = train_together(
+    runs = fit_together(
         starts,
         recipe,
         folder=folder,
-        measure=("train", "test"),
-        until=_fitted,
         device=device,
         progress=shown,
+        options=replace(SIDE_BY_SIDE, measure=("train", "test"), until=_fitted),
     )
     fits, notes = [], []
     for seed, (name, run) in zip(seeds, runs.items(), strict=True):
@@ -231,7 +229,7 @@ def _fitted(run: History) -> bool:
     return run.last(part="train_eval") == 1
 
 
-def _critical(start: Start, radius: float, device: torch.device | str) -> float:
+def _critical(start: Run, radius: float, device: torch.device | str) -> float:
     samples = as_task(start.data).dataset.to(device)
     first = search(start.net, samples, samples.test.inputs, radius=radius, seed=start.seed)
     return (first > 0).double().mean().item()

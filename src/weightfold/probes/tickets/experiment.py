@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from pathlib import Path
 
@@ -15,12 +15,14 @@ from weightfold.methods.mask.verb import mask
 from weightfold.probes.models import Model, fresh, net_of
 from weightfold.probes.tickets.outcomes import TITLES, Kind, Outcome
 from weightfold.probes.tickets.prune import Masks, Pruning, full_masks, random_masks, share
+from weightfold.train.callbacks import Callback, KeepWeights
 from weightfold.train.history import History, Row
+from weightfold.train.loop import REMEDY, NonFiniteLoss
 from weightfold.train.progress import Progress, Tell
 from weightfold.train.recipe import Recipe
-from weightfold.train.runs import Observer, Start, View
-from weightfold.train.steps import REMEDY, NonFiniteLoss, mixed_seed
-from weightfold.train.strategies.together import Together, train_together
+from weightfold.train.seeding import mixed_seed
+from weightfold.train.starts import Start, begin
+from weightfold.train.together import SIDE_BY_SIDE, Run, Together, fit_together
 
 
 @dataclass(frozen=True)
@@ -98,19 +100,19 @@ class Experiment:
         nets = {seed: net_of(self.model, seed).cpu() for seed in seeds}
         self.starts = {seed: deepcopy(net) for seed, net in nets.items()}
         networks = [_Network("full", seed, net, 1.0) for seed, net in nets.items()]
-        kept: list[_Kept] = []
+        kept: list[KeepWeights] = []
 
-        def observer() -> _Kept:
-            kept.append(_Kept(self.rewind))
+        def keep() -> KeepWeights:
+            kept.append(KeepWeights([self.rewind]))
             return kept[-1]
 
-        finished = self._train(0, networks, self.steps, observer=observer if self.rewind else None)
+        finished = self._train(0, networks, self.steps, callbacks=(keep,) if self.rewind else ())
         if not finished:
             raise NonFiniteLoss(
                 f"no full network was trained to the end: {'; '.join(self.failures)}; {REMEDY}"
             )
         for name, tensors in (item for one in kept for item in one.state.items()):
-            _set(self.starts[int(name.removeprefix("full-"))], tensors)
+            begin(self.starts[int(name.removeprefix("full-"))], Start(tensors[self.rewind]))
         self._take(finished)
         self._before = {seed: full_masks(weights) for seed, weights in self._trained.items()}
 
@@ -168,7 +170,7 @@ class Experiment:
         suffix: str = "",
         *,
         begin: int = 0,
-        observer: Callable[[], Observer] | None = None,
+        callbacks: tuple[Callable[[], Callback], ...] = (),
     ) -> list[_Network]:
         """Those that were trained to the end; notes outcomes and failures of all."""
         expected = steps or self.recipe.epochs * max(
@@ -181,17 +183,20 @@ class Experiment:
             text = f"level {level}, {name}: test accuracy {row['test_accuracy']:.1%}"
             self.tell(Progress(self._done + sum(at.values()), self.networks, text))
 
-        runs = train_together(
-            {n.name: Start(n.net, self.samples, n.seed) for n in networks},
+        runs = fit_together(
+            {n.name: Run(n.net, self.samples, n.seed) for n in networks},
             self.recipe,
             folder=None if self.folder is None else self.folder / f"level-{level:02}{suffix}",
-            measure=("validation", "test"),
-            every=self.every,
-            steps=steps,
-            observer=observer,
             together=self.together,
             device=self.device,
             progress=shown,
+            options=replace(
+                SIDE_BY_SIDE,
+                measure=("validation", "test"),
+                every=self.every,
+                steps=steps,
+                callbacks=callbacks,
+            ),
         )
         self._done += len(networks)
         finished = []
@@ -215,19 +220,6 @@ class Experiment:
             self._trained[network.seed] = {n: tensors[n].detach().cpu() for n in self.names}
 
 
-class _Kept(Observer):
-    """Keeps all tensors of each run as they are after `step` steps."""
-
-    def __init__(self, step: int) -> None:
-        super().__init__()
-        self._step = step
-
-    def see(self, view: View) -> None:
-        """Keep them if it is that step."""
-        if view.step == self._step:
-            self.state |= {name: view.tensors(name) for name in view.names}
-
-
 def sparse(net: nn.Module, masks: Mapping[str, Tensor]) -> Charted:
     """The network with the masked weights at zero, trained in those that survive alone.
 
@@ -236,12 +228,6 @@ def sparse(net: nn.Module, masks: Mapping[str, Tensor]) -> Charted:
         masks: Tensor name -> bool mask.
     """
     return mask(net, masks, live=True)
-
-
-def _set(net: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    with torch.no_grad():
-        for name, tensor in (*net.named_parameters(), *net.named_buffers()):
-            tensor.copy_(tensors[name])
 
 
 def _outcome(network: _Network, run: History, level: int, begin: int) -> Outcome:

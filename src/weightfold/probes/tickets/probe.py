@@ -18,7 +18,7 @@ from weightfold.probes.tickets.prune import Method, Pruning, Scope, own_shares, 
 from weightfold.train.progress import Tell, telling
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import session
-from weightfold.train.strategies.together import Together
+from weightfold.train.together import Together
 
 RECIPE = Recipe(
     epochs=10,

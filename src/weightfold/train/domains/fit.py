@@ -1,7 +1,7 @@
 """Training of one net on several domains."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,15 @@ from weightfold.tasks.measure import Measure
 from weightfold.tasks.registry import as_task
 from weightfold.tasks.task import Task
 from weightfold.train.domains.check import check_all, check_domains, check_outputs
-from weightfold.train.domains.feed import DomainBatches
 from weightfold.train.domains.options import DomainOptions
-from weightfold.train.domains.steps import JointSteps
-from weightfold.train.drive import Course, Job, run
-from weightfold.train.history import History, Row, Values
-from weightfold.train.loop import Evaluations
+from weightfold.train.domains.strategy import Domains
+from weightfold.train.history import History, Row
+from weightfold.train.launch import Training, run
+from weightfold.train.options import Options
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import describe
-from weightfold.train.steps import Fabric, Trained
+from weightfold.train.starts import begin
+from weightfold.train.strategies.single import Fabric, OnFabric
 
 
 def fit_domains(
@@ -30,7 +30,7 @@ def fit_domains(
     recipe: Recipe,
     *,
     seed: int = 0,
-    folder: Path | str,
+    folder: Path | str | None = None,
     device: str = "auto",
     progress: bool | Callable[[Row], None] = True,
     options: DomainOptions | None = None,
@@ -49,7 +49,7 @@ def fit_domains(
             mirrored, `Augment(flip=False)`.
         recipe: Every hyperparameter; `batch_size` is of each domain, decay is on psi.
         seed: Of data order, augmentation, validation split, sampler and dropout.
-        folder: Where the record goes; made if missing.
+        folder: As for `fit`.
         device: As for `fit`.
         progress: True for a progress bar with a line for each domain; or a function called with
             each epoch's row.
@@ -67,7 +67,7 @@ def fit_domains(
         ValueError: An argument is out of range; a domain without data, with a task that the net's
             outputs do not fit, or with one of other measures than the rest.
     """
-    options = options or DomainOptions()
+    options = domain_options(options)
     joint = options.joint
     tasks = {name: as_task(given) for name, given in data.items()}
     domains = check_domains(net, tasks)
@@ -88,26 +88,30 @@ def fit_domains(
             f"devices={options.devices}: it must be at most half of batch_size, and no domain may "
             "have fewer training examples"
         )
-    configuration = describe(
-        net,
-        recipe,
-        seed=seed,
-        options=options,
-        tasks={name: task.identity() for name, task in tasks.items()},
-        joint=asdict(joint),
-        aggregator=_text_of(options.aggregator),
+    begin(net, options.start)
+    configuration = (
+        {}
+        if folder is None
+        else describe(
+            net,
+            recipe,
+            seed=seed,
+            options=options,
+            tasks={name: task.identity() for name, task in tasks.items()},
+            joint=asdict(joint),
+            aggregator=_text_of(options.aggregator),
+        )
     )
-    job = _Job(
+    training = _Domains(
         recipe=recipe,
-        folder=Path(folder),
+        folder=None if folder is None else Path(folder),
         configuration=configuration,
         seed=seed,
         progress=progress,
-        tensorboard=options.tensorboard,
-        tasks=tasks,
         options=options,
+        tasks=tasks,
     )
-    return run(job, net, device=device, options=options)
+    return run(training, net, device)
 
 
 def _text_of(aggregator: Any) -> str | None:
@@ -116,11 +120,10 @@ def _text_of(aggregator: Any) -> str | None:
 
 
 @dataclass(frozen=True)
-class _Job(Job):
+class _Domains(Training):
     """What `fit_domains` was given."""
 
-    tasks: dict[str, Task]
-    options: DomainOptions
+    tasks: Mapping[str, Task]
 
     @property
     def measures(self) -> tuple[Measure, ...]:
@@ -128,81 +131,29 @@ class _Job(Job):
         return next(iter(self.tasks.values())).measures
 
     @property
-    def selects_on_validation(self) -> bool:
-        """Whether all tasks have such a part."""
-        return all(task.dataset.validation is not None for task in self.tasks.values())
-
-    @property
-    def epochs(self) -> int:
-        """Those of the classifiers, then the joint ones."""
-        return self.options.joint.head_epochs + self.recipe.epochs
-
-    @property
     def partial_steps(self) -> bool:
         """Whether steps leave some parameters out."""
-        return self.options.joint.sampler != "all" or self.options.joint.head_epochs > 0
+        joint = domain_options(self.options).joint
+        return joint.sampler != "all" or joint.head_epochs > 0
 
     def check(self, net: nn.Module) -> None:
         """By each domain's task."""
         check_outputs(net, self.tasks)
 
-    def start(self, fabric: Fabric, net: nn.Module) -> Course:
-        """One process's part."""
-        return _Course(self, fabric, net)
+    def strategy(self, fabric: Fabric, net: nn.Module) -> OnFabric:
+        """In one process."""
+        options = domain_options(self.options)
+        return Domains(fabric, net, self.tasks, self.recipe, self.seed, options)
 
 
-class _Course(Course):
-    def __init__(self, job: _Job, fabric: Fabric, net: nn.Module) -> None:
-        recipe, joint = job.recipe, job.options.joint
-        batches = {
-            name: task.batches(
-                "train",
-                fabric.device,
-                batch_size=recipe.batch_size,
-                seed=job.seed,
-                augment=Augment(recipe.crop_padding, recipe.flip),
-            )
-            for name, task in job.tasks.items()
-        }
-        sizes = {name: len(task.dataset.train) for name, task in job.tasks.items()}
-        steps = JointSteps(fabric, net, job.tasks, recipe, joint, job.options.aggregator)
-        super().__init__(steps, DomainBatches(batches, sizes, joint, job.seed, job.epochs))
-        self._joint_steps = steps
-        self._evaluations = {
-            name: Evaluations(task, fabric, name) for name, task in job.tasks.items()
-        }
+def domain_options(options: Options | None) -> DomainOptions:
+    """Those given; the defaults for None.
 
-    def measure(self, trained: Trained) -> Values:
-        weights = self._joint_steps.weights()
-        return by_domain(
-            {
-                name: {**trained.values[name], **found.now(self.steps), "weight": weights[name]}
-                for name, found in self._evaluations.items()
-            }
-        )
-
-    def final(self) -> Values:
-        found = self._evaluations.items()
-        return by_domain({name: each.of_training(self.steps) for name, each in found})
-
-
-def by_domain(values: Mapping[str, Values]) -> Values:
-    """Columns of the domains' means, and of each domain; "weight" has no mean."""
-    columns = dict.fromkeys(column for given in values.values() for column in given)
-    means = {
-        column: _mean(given[column] for given in values.values() if column in given)
-        for column in columns
-        if column != "weight"
-    }
-    each = {
-        f"{column}/{name}": value
-        for name, given in values.items()
-        for column, value in given.items()
-    }
-    return means | each
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    """Mean of those that are known."""
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+    Raises:
+        TypeError: They are others.
+    """
+    if options is None:
+        return DomainOptions()
+    if not isinstance(options, DomainOptions):
+        raise TypeError(f"options is {type(options).__name__}; give DomainOptions")
+    return options

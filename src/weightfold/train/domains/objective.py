@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from weightfold.methods.share.net import SharedNet
 from weightfold.tasks.task import Task
-from weightfold.train.steps import count, mean_scores
+from weightfold.train.strategies.strategy import count, mean_scores
 
 
 class Terms(NamedTuple):
@@ -18,7 +18,7 @@ class Terms(NamedTuple):
     losses: dict[str, Tensor]
     """Domain -> its weighted term of the loss, a scalar."""
     counts: dict[str, Tensor]
-    """Domain -> what `weightfold.train.steps.count` gives, of its loss without the weight."""
+    """Domain -> what `count` gives, of its loss without the weight."""
 
 
 class Objective(nn.Module):

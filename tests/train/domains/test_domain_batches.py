@@ -6,7 +6,7 @@ import torch
 
 from weightfold.tasks import as_task
 from weightfold.train.domains import Joint
-from weightfold.train.domains.feed import DomainBatches
+from weightfold.train.domains.batches import DomainBatches
 
 
 @pytest.fixture

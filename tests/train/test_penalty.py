@@ -6,7 +6,7 @@ from torch import nn
 from weightfold.core.chart import Chart
 from weightfold.core.charted import Charted
 from weightfold.train import Recipe, load_teacher
-from weightfold.train.objective import Penalty
+from weightfold.train.penalty import Penalty
 
 
 class Product(Chart):

@@ -200,7 +200,7 @@ def test_nan_stops_and_the_checkpoint_stays(dataset, make_net, quick, tmp_path):
     net.register_forward_hook(poison)
     with pytest.raises(NonFiniteLoss, match="epoch 2, step 2 of 4"):
         train(net, dataset, quick, tmp_path)
-    state = torch.load(tmp_path / "last.pt", weights_only=True)
+    state = torch.load(tmp_path / "last.pt", weights_only=True)["runs"][0]
     assert len(state["rows"]) == 1
     assert all(torch.isfinite(t).all() for t in load_file(tmp_path / "last.safetensors").values())
 

@@ -292,7 +292,7 @@ def _pace(model: Model, samples: Dataset, device: str) -> Pace:
     few, many = min(16, len(samples.train)), min(64, len(samples.train))
     x = samples.normalize(samples.train.inputs[:many]).to(device)
     y = samples.train.targets[:many].to(device)
-    recipe, task = Recipe(lr=1e-4), as_task(samples)
+    recipe, task = Recipe(lr=1e-4, crop_padding=0, flip=False), as_task(samples)
     fabric = Fabric(accelerator=device_of(device).type, devices=1)
     plain, projected = (
         Single(fabric, one, task, recipe, 0)

@@ -22,7 +22,7 @@ from weightfold.train.logs import Bar, TensorBoard
 from weightfold.train.loop import REMEDY, Loop, NonFiniteLoss
 from weightfold.train.options import Options
 from weightfold.train.recipe import Recipe
-from weightfold.train.record import check_same, write_run
+from weightfold.train.record import check_run, write_run
 from weightfold.train.strategies.single import Fabric, OnFabric
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def run(training: Training, net: nn.Module, device: str) -> History:
 
 def _finished(training: Training, net: nn.Module, folder: Path) -> History | None:
     """The history of the run, if the folder holds it to its end; its weights go to `net`."""
-    if not check_same(training.configuration, folder):
+    if not check_run(training.configuration, folder):
         return None
     if not training.options.resume:
         raise FileExistsError(

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import replace
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from statistics import median
 from time import monotonic, perf_counter
@@ -20,8 +20,8 @@ from weightfold.train.history import SELECTIONS, History, Row
 from weightfold.train.options import Options
 from weightfold.train.strategies.strategy import Columns, Strategy
 
-LOOK_EVERY = 20
-"""Steps between looks at the loss on an accelerator, where a look waits for the device."""
+LOOK_STEPS, LOOK_SECONDS = 20, 0.1
+"""Steps between looks at the loss, at most; on a CPU also seconds. A look waits for the device."""
 
 REMEDY = "lower lr, add warmup_epochs or set clip_norm"
 
@@ -61,7 +61,7 @@ class Loop:
         self._listeners = [c for c in self._callbacks if type(c).on_step is not Callback.on_step]
         self._per_epoch = strategy.steps_per_epoch
         self._end = last_step(strategy, options)
-        self._look_every = 1 if strategy.device.type == "cpu" else LOOK_EVERY
+        self._look_seconds = LOOK_SECONDS if strategy.device.type == "cpu" else inf
         held_out = tuple(part for part in ("test", "validation") if part in strategy.parts)
         self._parts = held_out if options.measure is None else options.measure
         if missing := [part for part in self._parts if part not in strategy.parts]:
@@ -122,7 +122,8 @@ class Loop:
             pending.append(strategy.step(batch, lr))
             self._step = at + 1
             measuring = self._step % every == 0 or self._step == self._end
-            if len(pending) == self._look_every or measuring or self._step in self._marks:
+            due = len(pending) == LOOK_STEPS or self._step in self._marks
+            if due or measuring or perf_counter() - self._step_began > self._look_seconds:
                 self._look(pending)
                 pending = []
                 if all(self._ended):
@@ -167,12 +168,13 @@ class Loop:
         first = self._step - len(losses)
         for step, run, domain in (~losses.isfinite()).nonzero().tolist():
             if not self._ended[run]:
-                epoch, index = divmod(first + step, self._per_epoch)
+                at = first + step
+                epoch, index = divmod(at, self._per_epoch)
                 of = f" of {self._strategy.domains[domain]!r}" if len(losses[0, 0]) > 1 else ""
                 self._fail(
                     run,
                     f"the loss{of} is {losses[step, run, domain].item()} in epoch {epoch + 1}, "
-                    f"step {index + 1} of {self._per_epoch} (lr={self._lr:.3g})",
+                    f"step {index + 1} of {self._per_epoch} (lr={self._strategy.lr(at):.3g})",
                 )
 
     def _fail(self, run: int, why: str) -> None:
@@ -191,18 +193,9 @@ class Loop:
     def _measure(self) -> None:
         """Make a row of each run that goes on, save, and see which runs have ended."""
         strategy, before = self._strategy, tuple(self._ended)
-        for run, ended in enumerate(before):
-            broken = [] if ended else [n for n, t in strategy.trained(run).items() if _bad(t)]
-            if broken:
-                self._fail(
-                    run,
-                    f"{broken[0]} is no longer finite after step {self._step}, epoch "
-                    f"{-(-self._step // self._per_epoch)}",
-                )
-        if all(self._ended):
-            return
         found = [_columns(part, strategy.evaluate(part)) for part in self._parts]
         self._rows(found)
+        self._note_broken()
         if all(history.failed for history in self._histories):
             return
         self._stop()
@@ -218,6 +211,16 @@ class Loop:
             callback.on_row(context, tuple(going))
         self._clear()
         self._row_began = monotonic()
+
+    def _note_broken(self) -> None:
+        """See whether a weight is no longer finite."""
+        for run in range(len(self._ended)):
+            tensors = {} if self._ended[run] else self._strategy.trained(run)
+            broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+            if broken:
+                epoch = -(-self._step // self._per_epoch)
+                where = f"after step {self._step}, epoch {epoch}"
+                self._fail(run, f"{broken[0]} is no longer finite {where}")
 
     def _rows(self, found: list[list[Columns]]) -> None:
         strategy = self._strategy
@@ -326,10 +329,6 @@ def last_step(strategy: Strategy, options: Options) -> int:
             f"{strategy.recipe.schedule!r}; raise epochs"
         )
     return options.steps
-
-
-def _bad(tensor: Tensor) -> bool:
-    return not tensor.isfinite().all()
 
 
 def _last_known(values: list[float]) -> float | None:

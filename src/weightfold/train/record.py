@@ -88,21 +88,15 @@ def structure(net: nn.Module) -> str:
     return hashlib.sha256("\n".join([printed, *trained]).encode()).hexdigest()[:16]
 
 
-def check_same(configuration: Mapping[str, Any], folder: Path) -> bool:
-    """Whether the folder already holds this run.
-
-    Returns:
-        True if it does, False if it holds none.
+def check_run(configuration: Mapping[str, Any], folder: Path) -> bool:
+    """Whether the folder already holds this run, as `check_same`.
 
     Raises:
-        FileExistsError: It holds another run (the message names the fields that differ), or one of
-            another version.
-        ValueError: Its run.json is damaged.
+        FileExistsError: As there; or it holds a run of another version.
+        ValueError: As there.
     """
     path = folder / checkpoint.RUN
-    if not path.exists():
-        return False
-    record = read_record(path)
+    record = read_record(path) if path.exists() else {"format": FORMAT}
     if record.get("format") != FORMAT:
         sessions = record.get("sessions") or [{}]
         wrote = sessions[-1].get("weightfold", "an unknown version")
@@ -111,7 +105,23 @@ def check_same(configuration: Mapping[str, Any], folder: Path) -> bool:
             f"{record.get('format', 1)} of run.json; this is {version('weightfold')}, format "
             f"{FORMAT}); its weights can be read, but not gone on with. Choose another folder"
         )
-    there, here = dict(_flat(record["configuration"])), dict(_flat(configuration))
+    return check_same(configuration, folder)
+
+
+def check_same(configuration: Mapping[str, Any], folder: Path) -> bool:
+    """Whether the folder's run.json has this configuration.
+
+    Returns:
+        True if it does, False if there is none.
+
+    Raises:
+        FileExistsError: It has another one; the message names the fields that differ.
+        ValueError: It is damaged.
+    """
+    path = folder / checkpoint.RUN
+    if not path.exists():
+        return False
+    there, here = dict(_flat(read_record(path)["configuration"])), dict(_flat(configuration))
     names = [name for name in {**there, **here} if there.get(name, ...) != here.get(name, ...)]
     if names:
         shown = "; ".join(f"{n}: {_show(there, n)} there, {_show(here, n)} now" for n in names[:8])

@@ -21,7 +21,7 @@ from weightfold.train.history import History, Row
 from weightfold.train.loop import REMEDY, Loop, NonFiniteLoss
 from weightfold.train.options import Options
 from weightfold.train.recipe import Recipe
-from weightfold.train.record import check_same, describe, identity, write_run
+from weightfold.train.record import check_run, describe, identity, write_run
 from weightfold.train.starts import Start, begin
 from weightfold.train.strategies.single import Fabric, Single
 from weightfold.train.strategies.stacked import Stacked, stackable
@@ -183,7 +183,7 @@ class _Group:
             return self._train()
         configuration = self._configuration()
         with locked(self.folder):
-            there = check_same(configuration, self.folder)
+            there = check_run(configuration, self.folder)
             if there and not self.options.resume:
                 raise FileExistsError(
                     f"folder={str(self.folder)!r} already holds these runs; resume=True goes on"
@@ -283,7 +283,7 @@ def fit_seeds(
         net, held = make_net(seed), task.hold_out(options.validation, seed)
         begin(net, options.start)
         records[seed] = describe(net, recipe, seed=seed, options=options, task=held.identity())
-        there = check_same(records[seed], folder / str(seed))
+        there = check_run(records[seed], folder / str(seed))
         history = checkpoint.finished(folder / str(seed)) if there else None
         if history is None:
             held.check(net)

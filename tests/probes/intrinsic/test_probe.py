@@ -123,7 +123,7 @@ def test_interrupted_and_called_again(probe, found, tmp_path, together):
 
     with pytest.raises(KeyboardInterrupt):
         probe(together=together, folder=tmp_path, progress=stop)
-    assert any(tmp_path.rglob("state.pt"))
+    assert any(tmp_path.rglob("last.pt"))
     assert same(probe(together=together, folder=tmp_path), wanted)
     heard.clear()
     again = probe(together=together, folder=tmp_path, progress=heard.append)

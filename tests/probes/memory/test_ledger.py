@@ -139,7 +139,7 @@ def test_partial_noise_and_failed_runs(data, network, together):
         progress=False,
     )
     assert found.totals[0].seeds == (0, 2) and found.totals[0].inputs_changed == 40
-    assert any(note.startswith("gaussian, seed-1: left out, its loss") for note in found.notes)
+    assert any(note.startswith("gaussian, seed-1: left out, the loss is") for note in found.notes)
     with pytest.raises(NonFiniteLoss, match="no run came to its end"):
         wf.example_ledger(sometimes, data, recipe=RECIPE, seeds=(1,), progress=False)
 

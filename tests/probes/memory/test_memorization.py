@@ -174,7 +174,7 @@ def test_networks_that_fail_are_named_and_left_out(data, network):
     assert {fit.line for fit in found.fits} == {TRUE}
     left_out = [note for note in found.notes if "left out" in note]
     assert len(left_out) == 4 and left_out[0].startswith(
-        "true, huge lr, seed 0: left out, its loss"
+        "true, huge lr, seed 0: left out, the loss is"
     )
     with pytest.raises(NonFiniteLoss, match="no network came to its end"):
         wf.memorization(

@@ -1,6 +1,6 @@
 """Trained networks with the weights they had at earlier epochs."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,9 +12,10 @@ from weightfold.data import Dataset
 from weightfold.files import write_json
 from weightfold.probes.layers.splice import Checkpoint, read_checkpoint, take
 from weightfold.probes.models import Model, net_of
-from weightfold.train.callbacks import Callback
+from weightfold.tasks.registry import as_task
+from weightfold.train.callbacks import KeepWeights
 from weightfold.train.checkpoint import RUN
-from weightfold.train.context import Context
+from weightfold.train.history import Row
 from weightfold.train.loop import REMEDY, NonFiniteLoss
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import check_same
@@ -91,17 +92,24 @@ def trained_networks(
         if not check_same(kept, folder):
             folder.mkdir(parents=True, exist_ok=True)
             write_json(folder / RUN, {"configuration": kept})
-    observers: list[_Past] = []
+    keepers: list[KeepWeights] = []
+    unit = len(as_task(samples).batches("train", batch_size=recipe.batch_size))
     progress: dict[str, int] = {}
 
-    def observer() -> _Past:
-        observers.append(_Past(epochs, progress, hear))
-        return observers[-1]
+    def keep() -> KeepWeights:
+        keepers.append(KeepWeights(epochs, unit))
+        return keepers[-1]
+
+    def shown(name: str, row: Row) -> None:
+        progress[name] = row.epoch
+        hear(sum(progress.values()))
 
     starts = {f"seed{seed}": Run(net_of(model, seed), samples, seed) for seed in seeds}
-    options = replace(SIDE_BY_SIDE, callbacks=(observer,))
-    runs = fit_together(starts, recipe, folder=folder, device=device, options=options)
-    pasts = {name: past for seen in observers for name, past in seen.state.items()}
+    options = replace(SIDE_BY_SIDE, callbacks=(keep,))
+    runs = fit_together(
+        starts, recipe, folder=folder, device=device, progress=shown, options=options
+    )
+    pasts = {name: past for kept in keepers for name, past in kept.state.items()}
     networks = [
         Network(seed, starts[name].net, pasts[name])
         for seed, name in zip(seeds, starts, strict=True)
@@ -111,24 +119,6 @@ def trained_networks(
     if not networks:
         raise NonFiniteLoss(f"no network could be trained; {failed[0]} {REMEDY}")
     return networks, failed
-
-
-class _Past(Callback):
-    """Keeps the tensors of every run at some epochs: name -> epoch -> tensors."""
-
-    def __init__(
-        self, epochs: Iterable[int], progress: dict[str, int], hear: Callable[[int], None]
-    ) -> None:
-        super().__init__()
-        self._epochs, self._progress, self._hear = set(epochs), progress, hear
-
-    def on_measure(self, view: Context) -> None:
-        self._progress |= dict.fromkeys(view.names, view.epoch)
-        self._hear(sum(self._progress.values()))
-        if view.epoch in self._epochs:
-            for name in view.names:
-                tensors = {key: t.cpu() for key, t in view.tensors(name).items()}
-                self.state[name] = {**self.state.get(name, {}), view.epoch: tensors}
 
 
 Checkpoints = Mapping[int, Checkpoint]

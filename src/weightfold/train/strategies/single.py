@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -141,6 +142,8 @@ class Single(OnFabric):
         optimizer = make_optimizer(net.parameters(), recipe, decay)
         super().__init__(fabric, net, net, optimizer, recipe, seed)
         self.names, self.scores = (name,), mean_scores(task)
+        plain = fabric.strategy.precision.precision == "32-true"
+        self._autocast = nullcontext if plain else fabric.autocast
         self._task = task
         self._batches = task.batches(
             "train",
@@ -175,7 +178,7 @@ class Single(OnFabric):
         share = self.world / len(targets)  # DDP averages: in all, the mean over the whole batch
         if self.world > 1:
             inputs, targets = inputs[self.rank :: self.world], targets[self.rank :: self.world]
-        with self.fabric.autocast():
+        with self._autocast():
             terms = self._task.objective(self.model, inputs, targets)
         loss = terms.losses.sum() * share if terms.losses.dim() else terms.losses
         if self._penalty is not None:

@@ -12,7 +12,7 @@ import time
 import torch
 import tyro
 
-from weightfold.data import Augment, Batches, ImageSet
+from weightfold.data import Augment, Batches, Examples
 from weightfold.nets import build
 
 BATCH = 128
@@ -23,7 +23,7 @@ def random_batches(device: str) -> Batches:
     images = torch.randint(0, 256, (50_000, 3, 32, 32), dtype=torch.uint8, generator=generator)
     labels = torch.randint(0, 10, (50_000,), generator=generator)
     return Batches(
-        ImageSet(images, labels),
+        Examples(images, labels),
         batch_size=BATCH,
         mean=(0.5, 0.5, 0.5),
         std=(0.25, 0.25, 0.25),

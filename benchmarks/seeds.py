@@ -33,7 +33,7 @@ def seconds(
 ) -> tuple[float, float]:
     """Median seconds per step and seed: one after another, and together."""
     recipe = replace(RECIPES["digits"], epochs=2, batch_size=batch)
-    make = partial(network, name, rate, dataset.train.images.shape[1])
+    make = partial(network, name, rate, dataset.train.inputs.shape[1])
     options = {"device": "cpu", "progress": False}
     with tempfile.TemporaryDirectory() as folder:
         together = fit_seeds(

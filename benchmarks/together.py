@@ -1,4 +1,4 @@
-"""Networks stepped as one vmapped batch against one after another: where `train_together` groups.
+"""Networks stepped as one vmapped batch against one after another: where `fit_together` groups.
 
     python benchmarks/together.py [threads]
 
@@ -8,14 +8,18 @@ together: above 1, a batch pays.
 
 import sys
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
 
 import torch
 
+from weightfold.data import as_dataset
 from weightfold.nets import build
+from weightfold.tasks import as_task
 from weightfold.timing import alternate
 from weightfold.train import Recipe
-from weightfold.train.strategies.stack import Stack
+from weightfold.train.strategies.single import Fabric, Single
+from weightfold.train.strategies.stacked import Stack
 
 NETWORKS = {
     "mlp,depth=1,width=20": 128,
@@ -29,15 +33,15 @@ RUNS = (2, 4, 8, 16)
 RECIPE = Recipe(lr=0.1, crop_padding=0, flip=False)
 
 
-def steps(stacks: list[Stack], x: torch.Tensor, y: torch.Tensor) -> None:
+def steps(singles: list[Single], x: torch.Tensor, y: torch.Tensor) -> None:
     """One step of every run; `x` and `y` are of all runs."""
-    size = len(x) // len(stacks)
-    for stack, images, labels in zip(stacks, x.split(size), y.split(size), strict=True):
-        stack.step(images, labels, RECIPE.lr)
+    for single, images, labels in zip(singles, x, y, strict=True):
+        single.step((images, labels), RECIPE.lr)
 
 
 def main() -> None:
     """Time and print."""
+    fabric = Fabric(accelerator="cpu", devices=1)
     torch.set_num_threads(int(sys.argv[1]) if len(sys.argv) > 1 else torch.get_num_threads())
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
     for model, batch in NETWORKS.items():
@@ -45,9 +49,12 @@ def main() -> None:
         for runs in RUNS:
             nets = [build(model, num_classes=10, in_channels=1) for _ in range(runs)]
             x, y = torch.randn(runs, batch, 1, 28, 28), torch.randint(10, (runs, batch))
+            task = as_task(as_dataset(((x[0], y[0]), (x[0], y[0]))))
             ways: dict[str, Callable[[], None]] = {
-                "alone": partial(steps, [Stack([net], RECIPE) for net in nets], x, y),
-                "together": partial(steps, [Stack(nets, RECIPE)], x, y),
+                "alone": partial(
+                    steps, [Single(fabric, deepcopy(net), task, RECIPE, 0) for net in nets], x, y
+                ),
+                "together": partial(Stack(nets, task, RECIPE).step, x, y, RECIPE.lr),
             }
             times = alternate(ways, warmup=3, repeats=10)
             ratios.append(f"{runs}: {times['alone'].median_ms / times['together'].median_ms:.2f}")

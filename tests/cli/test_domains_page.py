@@ -9,32 +9,22 @@ import pytest
 
 from weightfold.lab import domains_study_page as domains_page
 from weightfold.lab.domains_study_page import Outcome, _cells, _verdicts, write_study
-from weightfold.train.domains.history import DomainsHistory, DomainsRow
+from weightfold.train.history import History, Row
 
 ASKED = {"recipe": {"lr": 0.1}, "joint": {"sampler": "all"}, "model": "digitnet", "folder": "out"}
 
 
-def history(accuracies: dict[str, list[float]]) -> DomainsHistory:
+def history(accuracies: dict[str, list[float]]) -> History:
     """A run whose domains reached these test accuracies, epoch by epoch."""
     epochs = len(next(iter(accuracies.values())))
-    rows = [
-        DomainsRow(
-            epoch=epoch + 1,
-            lr=0.1,
-            train_loss=1.0,
-            train_error=0.5,
-            test_accuracy=sum(values[epoch] for values in accuracies.values()) / len(accuracies),
-            validation_accuracy=None,
-            seconds=2.0,
-            seconds_per_step=0.1,
-            domains={
-                name: {"test_accuracy": values[epoch], "train_loss": 1.0}
-                for name, values in accuracies.items()
-            },
-        )
-        for epoch in range(epochs)
-    ]
-    return DomainsHistory(tuple(rows), "test")
+    rows = []
+    for epoch in range(epochs):
+        now = {name: values[epoch] for name, values in accuracies.items()}
+        columns = {"train_loss": 1.0, "test_accuracy": sum(now.values()) / len(now)}
+        columns |= {f"test_accuracy/{name}": value for name, value in now.items()}
+        columns |= {f"train_loss/{name}": 1.0 for name in now}
+        rows.append(Row(epoch + 1, 0.1, 2.0, 0.1, columns))
+    return History(tuple(rows), "test")
 
 
 def outcome(strategy: str, seed: int, birds: float, cars: float) -> Outcome:

@@ -73,7 +73,7 @@ def test_the_record_says_what_the_runs_reached(trained):
         for name in ("birds", "cars"):
             home = trained / row["strategy"] / (name if row["strategy"] == "independent" else "")
             history = json.loads((home / f"seed{row['seed']}" / "history.json").read_text())
-            assert float(row[f"accuracy/{name}"]) == history["last_accuracies"][name]
+            assert float(row[f"accuracy/{name}"]) == history["last_values"][name]
     page = (trained / "index.html").read_text()
     assert all(word in page for word in ("bottom against independent", "birds", "own weights"))
 
@@ -93,7 +93,7 @@ def test_independent_networks_take_as_many_steps(specs, tmp_path):
     for name in ("birds", "cars"):
         run_json = json.loads((tmp_path / "independent" / name / "seed0" / "run.json").read_text())
         assert run_json["configuration"]["joint"]["epoch"] == 3
-        assert list(run_json["configuration"]["datasets"]) == [name]
+        assert list(run_json["configuration"]["tasks"]) == [name]
 
 
 def test_a_bundle_tells_all_that_serving_needs(trained, specs, domain_files):
@@ -111,8 +111,8 @@ def test_a_bundle_tells_all_that_serving_needs(trained, specs, domain_files):
 
 def test_eval_measures_the_first_seeds_last_epoch(trained, bundle, specs):
     history = json.loads((trained / "bottom" / "seed0" / "history.json").read_text())
-    assert accuracies(bundle, specs["birds"], specs["cars"]) == history["last_accuracies"]
-    assert accuracies(bundle, specs["cars"]) == {"cars": history["last_accuracies"]["cars"]}
+    assert accuracies(bundle, specs["birds"], specs["cars"]) == history["last_values"]
+    assert accuracies(bundle, specs["cars"]) == {"cars": history["last_values"]["cars"]}
 
 
 def test_eval_normalises_as_in_training(bundle, domain_files, specs, tmp_path):
@@ -242,7 +242,7 @@ def test_add_refuses_before_work(domain, options, said, bundle, specs, tmp_path,
 def test_predict_names_the_class_of_files(bundle, domain_files, tmp_path, capsys):
     data = load(str(domain_files["birds"]))
     files = [tmp_path / f"{i}.png" for i in range(3)]
-    for file, image in zip(files, data.test.images[:3], strict=True):
+    for file, image in zip(files, data.test.inputs[:3], strict=True):
         write_png(image, str(file))
     _, model, _ = open_bundle(bundle, None)
     capsys.readouterr()
@@ -250,7 +250,7 @@ def test_predict_names_the_class_of_files(bundle, domain_files, tmp_path, capsys
     lines = capsys.readouterr().out.splitlines()
     net = Bundle(bundle).load(model, ["birds"]).eval()
     mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (data.mean, data.std))
-    x = (data.test.images[:3] / 255 - mean) / std
+    x = (data.test.inputs[:3] / 255 - mean) / std
     values, classes = net(x, domain="birds").softmax(1).topk(2)
     for line, file, value, found in zip(lines, files, values, classes, strict=True):
         wanted = ", ".join(f"{c} {v:.2%}" for c, v in zip(found.tolist(), value.tolist()))  # noqa: B905

@@ -12,7 +12,7 @@ from weightfold.lab.saved import deployed, load_run
 from weightfold.lab.variants import make_net
 from weightfold.nets import build
 from weightfold.records import sealed
-from weightfold.train import accuracy
+from weightfold.train import evaluate
 
 SHAPE = (1, 8, 8)
 
@@ -51,15 +51,15 @@ def test_teacher_is_the_run_named(run, stripes, tmp_path):
     weight = ["--distillation.weight", "0.5"]
     assert train(stripes, tmp_path / "pupil", "--teacher", str(run), *weight) == 0
     pupil = json.loads((tmp_path / "pupil" / "run.json").read_text())["configuration"]
-    assert pupil["distillation"] == {"temperature": 4.0, "weight": 0.5}
-    assert pupil["teacher"]
+    assert pupil["task"]["distillation"] == {"temperature": 4.0, "weight": 0.5}
+    assert pupil["task"]["teacher"]
 
 
 def test_load_run_gives_the_weights_of_the_last_epoch(run, stripes):
     dataset = load(str(stripes))
     net = load_run(run, dataset)
     history = json.loads((run / "history.json").read_text())
-    assert accuracy(net, dataset.test, dataset) == pytest.approx(history["last_accuracy"])
+    assert evaluate(net, dataset)["accuracy"] == pytest.approx(history["last_accuracy"])
     state = load_file(run / "last.safetensors")
     assert all(torch.equal(tensor, state[name]) for name, tensor in net.state_dict().items())
 

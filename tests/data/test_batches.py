@@ -2,7 +2,7 @@ import pytest
 import torch
 from torchvision.transforms import functional as transforms
 
-from weightfold.data import Augment, Batches, ImageSet
+from weightfold.data import Augment, Batches, Examples
 
 MEAN, STD = (0.3, 0.5, 0.6), (0.2, 0.25, 0.3)
 # x * scale - shift, each rounded to float32, with |x * scale| and |shift| at most 5.
@@ -14,7 +14,7 @@ def image_set(count=50, channels=3, height=8, width=6, seed=0):
     generator = torch.Generator().manual_seed(seed)
     shape = (count, channels, height, width)
     pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-    return ImageSet(pixels, torch.arange(count))
+    return Examples(pixels, torch.arange(count))
 
 
 def batches(images=None, **changes):
@@ -35,7 +35,7 @@ def same(epochs):
 @pytest.mark.parametrize("padding", [0, 2, 4, 7])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_crop_and_flip_are_those_of_a_loop_over_images(padding, channels):
-    images = image_set(channels=channels).images
+    images = image_set(channels=channels).inputs
     augment = Augment(crop_padding=padding)
     draws = augment.draw(len(images), torch.Generator().manual_seed(1))
     varied = augment.apply(images, draws)
@@ -48,7 +48,7 @@ def test_every_crop_and_both_flips_are_equally_likely():
     # One image of 15 x 15 different grays: the middle pixel tells the crop, the next the flip.
     grays = (1 + torch.arange(225)).to(torch.uint8).view(1, 1, 15, 15)
     count = 2 * 81 * 100
-    same_image = ImageSet(grays.expand(count, 1, 15, 15), torch.zeros(count).long())
+    same_image = Examples(grays.expand(count, 1, 15, 15), torch.zeros(count).long())
     feed = batches(same_image, batch_size=4000, mean=(0.0,), std=(1.0,))
     x = torch.cat([x for x, _ in feed.epoch(0)])
     middle = (x[:, 0, 7, 7] * 255).round().long() - 1
@@ -62,7 +62,7 @@ def test_every_crop_and_both_flips_are_equally_likely():
 
 
 def test_padding_is_black_before_normalisation():
-    white = ImageSet(torch.full((200, 3, 4, 4), 255, dtype=torch.uint8), torch.zeros(200).long())
+    white = Examples(torch.full((200, 3, 4, 4), 255, dtype=torch.uint8), torch.zeros(200).long())
     x, _ = next(batches(white, batch_size=200).epoch(0))
     black = torch.tensor([-m / s for m, s in zip(MEAN, STD, strict=True)]).view(3, 1, 1)
     bright = torch.tensor([(1 - m) / s for m, s in zip(MEAN, STD, strict=True)]).view(3, 1, 1)
@@ -84,13 +84,13 @@ def test_an_epoch_shows_every_image_once_normalised():
         assert x.dtype == torch.float32
         assert y.dtype == torch.int64
         for image, label in zip(x, y, strict=True):
-            expected = normalised(images.images[label])
+            expected = normalised(images.inputs[label])
             assert torch.allclose(image, expected, rtol=0, atol=ROUNDING)
 
 
 def test_augmented_images_are_crops_of_the_image_their_label_names():
     images = image_set(20)
-    padded = transforms.pad(images.images, 2)
+    padded = transforms.pad(images.inputs, 2)
     for x, y in batches(images, augment=Augment(crop_padding=2)).epoch(3):
         for image, label in zip(x, y, strict=True):
             crops = [padded[label, :, t : t + 8, u : u + 6] for t in range(5) for u in range(5)]
@@ -131,9 +131,9 @@ def test_drop_last_leaves_out_the_smaller_batch_only():
 
 def test_augmentation_leaves_the_set_as_it_is():
     images = image_set()
-    before = images.images.clone()
+    before = images.inputs.clone()
     list(batches(images).epoch(0))
-    assert torch.equal(images.images, before)
+    assert torch.equal(images.inputs, before)
 
 
 @pytest.mark.parametrize(
@@ -141,8 +141,8 @@ def test_augmentation_leaves_the_set_as_it_is():
     [
         ({"batch_size": 0}, "batch_size=0"),
         ({"batch_size": 64, "drop_last": True}, "leaves no batch"),
-        ({"mean": (0.5,)}, "mean has 1 entries; the images 3 channels"),
-        ({"std": (0.5,)}, "std has 1 entries; the images 3 channels"),
+        ({"mean": (0.5,)}, "mean has 1 entries; the inputs have 3 channels"),
+        ({"std": (0.5,)}, "std has 1 entries; the inputs have 3 channels"),
     ],
 )
 def test_wrong_arguments_are_refused(changes, message):

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from mutation import bombs
-from weightfold.data import ImageSet, as_samples, load
+from weightfold.data import Examples, as_dataset, load
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and limits a process")
 
@@ -207,7 +207,7 @@ def test_labels_beyond_any_class_are_refused_before_they_are_counted(label):
     labels = torch.tensor([0, 1, label])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(ValueError, match=f"labels has {label}"):
-        ImageSet(torch.zeros(3, 1, 2, 2, dtype=torch.uint8), labels)
+        Examples(torch.zeros(3, 1, 2, 2, dtype=torch.uint8), labels)
     with pytest.raises(ValueError, match=f"labels has {label}"):
-        as_samples(((torch.zeros(3, 2), labels), (torch.zeros(3, 2), labels)))
+        as_dataset(((torch.zeros(3, 2), labels), (torch.zeros(3, 2), labels)))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000

@@ -34,13 +34,13 @@ def test_cifar10_is_read_from_the_binary_files(tmp_path):
     write_cifar10(tmp_path)
     dataset = load("cifar10", tmp_path)
     assert (len(dataset.train), len(dataset.test)) == (50_000, 10_000)
-    assert dataset.train.image_shape == (3, 32, 32)
+    assert dataset.train.shape == (3, 32, 32)
     for i in range(5):
         for place in (10_000 * i, 10_000 * i + 9_999):
-            assert dataset.train.labels[place] == i
-            assert (dataset.train.images[place] == i).all()
-    assert dataset.test.labels[0] == 5
-    assert dataset.train.labels.sum() == 2 * (1 + 2 + 3 + 4)
+            assert dataset.train.targets[place] == i
+            assert (dataset.train.inputs[place] == i).all()
+    assert dataset.test.targets[0] == 5
+    assert dataset.train.targets.sum() == 2 * (1 + 2 + 3 + 4)
     assert dataset.class_names[3] == "cat"
     assert dataset.mean == (125.3 / 255, 123.0 / 255, 113.9 / 255)
     assert dataset.std == (63.0 / 255, 62.1 / 255, 66.7 / 255)
@@ -57,7 +57,7 @@ def test_planes_are_red_green_blue_and_rows_run_across(tmp_path):
     planes = np.stack([np.arange(1024) % 251, np.full(1024, 7), np.full(1024, 9)])
     path = tmp_path / "cifar-10-batches-bin" / "test_batch.bin"
     write_records(path, 10_000, 1, [0], planes.astype(np.uint8).ravel())
-    image = load("cifar10", tmp_path).test.images[0]
+    image = load("cifar10", tmp_path).test.inputs[0]
     for row, column in ((0, 5), (3, 0), (31, 30)):
         assert image[:, row, column].tolist() == [(32 * row + column) % 251, 7, 9]
 
@@ -69,8 +69,8 @@ def test_cifar100_takes_the_fine_label_and_its_names(tmp_path):
     write_records(folder / "test.bin", 10_000, 2, [3, 42], image)
     dataset = load("cifar100", tmp_path)
     assert (len(dataset.train), len(dataset.test)) == (50_000, 10_000)
-    assert dataset.train.labels[[0, 1, -1]].tolist() == [99, 0, 99]
-    assert (dataset.test.labels[0], dataset.test.images[0].float().mean()) == (42, 200)
+    assert dataset.train.targets[[0, 1, -1]].tolist() == [99, 0, 99]
+    assert (dataset.test.targets[0], dataset.test.inputs[0].float().mean()) == (42, 200)
     assert dataset.num_classes == 100
     assert dataset.mean == (0.5071, 0.4867, 0.4408)
     assert dataset.std == (0.2675, 0.2565, 0.2761)
@@ -158,8 +158,8 @@ def test_pickles_with_the_official_checksums_are_read(tmp_path, monkeypatch):
     dataset = load("cifar10", tmp_path)
     assert (len(dataset.train), len(dataset.test)) == (20, 4)
     first = torch.from_numpy(contents["data_batch_1"]["data"][0]).view(3, 32, 32)
-    assert torch.equal(dataset.train.images[0], first)
-    assert dataset.train.labels[:5].tolist() == [0, 1, 2, 3, 1]
+    assert torch.equal(dataset.train.inputs[0], first)
+    assert dataset.train.targets[:5].tolist() == [0, 1, 2, 3, 1]
     assert dataset.class_names[0] == "name 0"
     assert dataset.record["source"] == "cifar-10-batches-py"
 

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from weightfold.data import Dataset, Examples
 from weightfold.data.disturb import (
     CONDITIONS,
     IN_PART,
@@ -14,10 +15,9 @@ from weightfold.data.disturb import (
     random_pixels,
     shuffled_pixels,
 )
-from weightfold.data.samples import Examples, Samples
 
 
-def samples(count=200, shape=(3, 5, 4), dtype=torch.uint8, classes=4, seed=0) -> Samples:
+def samples(count=200, shape=(3, 5, 4), dtype=torch.uint8, classes=4, seed=0) -> Dataset:
     generator = torch.Generator().manual_seed(seed)
 
     def part(count):
@@ -26,10 +26,11 @@ def samples(count=200, shape=(3, 5, 4), dtype=torch.uint8, classes=4, seed=0) ->
         y[0], y[1] = 0, classes - 1
         return Examples(x.to(dtype), y)
 
-    return Samples(part(count), part(40), classes, validation=part(30), record={"source": "here"})
+    train, test, validation = part(count), part(40), part(30)
+    return Dataset("made", train, test, classes, validation=validation, record={"source": "here"})
 
 
-def entry(data: Samples) -> dict:
+def entry(data: Dataset) -> dict:
     return data.record["disturbed"][-1]
 
 
@@ -41,11 +42,11 @@ def test_true_is_the_data_itself():
 @pytest.mark.parametrize("condition", CONDITIONS[1:])
 def test_frozen_by_the_seed_and_the_given_data_left(condition):
     data = samples()
-    before = data.train.x.clone(), data.train.y.clone()
+    before = data.train.inputs.clone(), data.train.targets.clone()
     first, again, other = (disturb(data, condition, seed=seed) for seed in (3, 3, 4))
     assert first.digest == again.digest != other.digest
-    assert torch.equal(data.train.x, before[0])
-    assert torch.equal(data.train.y, before[1])
+    assert torch.equal(data.train.inputs, before[0])
+    assert torch.equal(data.train.targets, before[1])
     assert "disturbed" not in data.record
 
 
@@ -56,8 +57,8 @@ def test_frozen_by_the_seed_and_the_given_data_left(condition):
 def test_the_record_says_how_many_truly_changed(condition, fraction):
     data = samples()
     noisy = disturb(data, condition, fraction=fraction, seed=5)
-    labels = int((noisy.train.y != data.train.y).sum())
-    inputs = int((noisy.train.x != data.train.x).flatten(1).any(dim=1).sum())
+    labels = int((noisy.train.targets != data.train.targets).sum())
+    inputs = int((noisy.train.inputs != data.train.inputs).flatten(1).any(dim=1).sum())
     assert noisy.record["source"] == "here"
     assert entry(noisy) == {
         "condition": condition,
@@ -89,9 +90,9 @@ def test_held_out_parts_change_under_one_permutation_only():
     for condition in CONDITIONS:
         noisy = disturb(data, condition)
         for part in ("test", "validation"):
-            same = torch.equal(noisy.parts[part].x, data.parts[part].x)
+            same = torch.equal(noisy.parts[part].inputs, data.parts[part].inputs)
             assert same == (condition != "shuffled-pixels")
-            assert torch.equal(noisy.parts[part].y, data.parts[part].y)
+            assert torch.equal(noisy.parts[part].targets, data.parts[part].targets)
 
 
 @settings(deadline=None, max_examples=25)
@@ -103,7 +104,7 @@ def test_one_permutation_for_all_images_and_channels(shape, seed):
 
     def columns(part):
         """Each pixel's values in all images and channels."""
-        return part.x.view(len(part), channels, -1).flatten(0, 1).T
+        return part.inputs.view(len(part), channels, -1).flatten(0, 1).T
 
     orders = []
     for name, part in data.parts.items():
@@ -117,7 +118,7 @@ def test_one_permutation_for_all_images_and_channels(shape, seed):
 def test_each_image_has_a_permutation_of_its_own_that_keeps_pixels_whole():
     data = samples(300, (3, 6, 6))
     noisy = random_pixels(data, seed=0)
-    old, new = (part.x.flatten(2).transpose(1, 2) for part in (data.train, noisy.train))
+    old, new = (part.inputs.flatten(2).transpose(1, 2) for part in (data.train, noisy.train))
     permutations = set()
     for before, after in zip(old.tolist(), new.tolist(), strict=True):
         assert sorted(before) == sorted(after)
@@ -129,7 +130,7 @@ def test_each_image_has_a_permutation_of_its_own_that_keeps_pixels_whole():
 def test_a_fraction_leaves_the_others_untouched(make):
     data = samples()
     noisy = make(data, fraction=0.25, seed=9)
-    changed = (noisy.train.x != data.train.x).flatten(1).any(dim=1)
+    changed = (noisy.train.inputs != data.train.inputs).flatten(1).any(dim=1)
     assert changed.sum() == 50
     # Drawn at random: the middle of 50 places out of 200, of standard deviation 7.1.
     middle = changed.nonzero().double().mean().item()
@@ -139,11 +140,11 @@ def test_a_fraction_leaves_the_others_untouched(make):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_gaussian_matches_mean_and_deviation_of_each_channel(dtype):
     data = samples(2000, (2, 5, 5), dtype)
-    data.train.x[:, 1] = data.train.x[:, 1] / 10 - 50
-    noise = gaussian_inputs(data).train.x.double()
+    data.train.inputs[:, 1] = data.train.inputs[:, 1] / 10 - 50
+    noise = gaussian_inputs(data).train.inputs.double()
     assert noise.dtype == torch.float64 and noise.min() < -50
     values = noise.transpose(0, 1).flatten(1)
-    for got, was in zip(values, data.train.x.double().transpose(0, 1).flatten(1), strict=True):
+    for got, was in zip(values, data.train.inputs.double().transpose(0, 1).flatten(1), strict=True):
         sigma = was.std(correction=0).item()
         # 50,000 independent values; the deviation's own error is sigma / sqrt(2 N).
         assert abs(got.mean().item() - was.mean().item()) < 4 * sigma / 50_000**0.5
@@ -155,8 +156,8 @@ def test_gaussian_matches_mean_and_deviation_of_each_channel(dtype):
 def test_gaussian_bytes_are_rounded_and_clipped():
     # Half black, half white: mean and deviation 127.5, so 31.7% of the noise lies outside.
     data = samples(1000, (1, 6, 6))
-    data.train.x[:500], data.train.x[500:] = 0, 255
-    noise = gaussian_inputs(data).train.x
+    data.train.inputs[:500], data.train.inputs[500:] = 0, 255
+    noise = gaussian_inputs(data).train.inputs
     assert noise.dtype == torch.uint8
     clipped = ((noise == 0) | (noise == 255)).double().mean().item()
     assert abs(clipped - 0.317) < 4 * (0.317 * 0.683 / 36_000) ** 0.5 + 0.002

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from weightfold.data import Augment, Batches, ImageFiles, ImageSet, load, split
+from weightfold.data import Augment, Batches, Examples, ImageFiles, load, split
 
 
 def write(root, test="test", size=(8, 8), classes=("ant", "bee"), counts=(5, 2)):
@@ -29,9 +29,9 @@ def write(root, test="test", size=(8, 8), classes=("ant", "bee"), counts=(5, 2))
 def test_folders_of_images_are_read_class_by_class(tmp_path, test):
     images = write(tmp_path, test)
     dataset = load(f"{tmp_path},size=8")
-    assert torch.equal(dataset.train.images, images)
-    assert dataset.train.labels.tolist() == [0] * 5 + [1] * 5
-    assert dataset.test.labels.tolist() == [0, 0, 1, 1]
+    assert torch.equal(dataset.train.inputs, images)
+    assert dataset.train.targets.tolist() == [0] * 5 + [1] * 5
+    assert dataset.test.targets.tolist() == [0, 0, 1, 1]
     assert dataset.class_names == ("ant", "bee")
     assert dataset.mean[0] == pytest.approx(images[:, 0].double().mean().item() / 255)
     assert dataset.name == tmp_path.name
@@ -41,12 +41,12 @@ def test_folders_of_images_are_read_class_by_class(tmp_path, test):
 def test_the_middle_square_is_taken(tmp_path):
     images = write(tmp_path, size=(8, 14))
     dataset = load(f"folder,path={tmp_path},size=8")
-    assert torch.equal(dataset.train.images, images[..., 3:11])
+    assert torch.equal(dataset.train.inputs, images[..., 3:11])
 
 
 def test_the_shorter_side_is_scaled(tmp_path):
     images = write(tmp_path, size=(16, 20))
-    found = load(f"{tmp_path},size=8").train.images
+    found = load(f"{tmp_path},size=8").train.inputs
     for image, scaled in zip(images, found, strict=True):
         pixels = Image.fromarray(image.permute(1, 2, 0).numpy()).resize((10, 8), Image.BILINEAR)
         expected = torch.from_numpy(np.asarray(pixels).copy()).permute(2, 0, 1)[..., 1:9]
@@ -62,7 +62,7 @@ def test_what_exceeds_the_memory_is_read_from_its_files_with_the_same_batches(tm
     resident = load(f"{tmp_path},size=8")
     large = load(f"{tmp_path},size=8,memory=0.000001,workers={workers}")
     assert isinstance(large.train, ImageFiles)
-    assert large.train.image_shape == (3, 8, 8)
+    assert large.train.shape == (3, 8, 8)
     assert (large.mean, large.std) == (resident.mean, resident.std)
     before = torch.get_rng_state()
     given = {"batch_size": 4, "mean": resident.mean, "std": resident.std, "seed": 0}
@@ -83,8 +83,8 @@ def test_files_split_relabel_and_limit_like_images_in_memory(tmp_path):
     for part, files in pairs:
         assert isinstance(files, ImageFiles)
         assert torch.equal(part.labels, files.labels)
-        assert torch.equal(part.images, files.images)
-        assert isinstance(part, ImageSet)
+        assert torch.equal(part.inputs, files.inputs)
+        assert isinstance(part, Examples)
 
 
 def test_an_image_that_is_none_is_named(tmp_path):
@@ -134,7 +134,7 @@ def test_what_is_no_image_is_skipped_counted_and_named(tmp_path):
         dataset = load(f"{tmp_path},size=8")
     assert dataset.record["skipped"] == 6
     assert set(dataset.record["skipped_files"]) == skipped
-    assert torch.equal(dataset.train.images, clean.train.images)
+    assert torch.equal(dataset.train.inputs, clean.train.inputs)
     assert dataset.class_names == ("ant", "bee")
 
 
@@ -155,7 +155,7 @@ def test_every_format_that_is_decoded_is_listed(tmp_path, ending):
     Image.new("L", (8, 8), 200).save(tmp_path / "train/bee" / f"9{ending}", kind)
     dataset = load(f"{tmp_path},size=8")
     assert len(dataset.train) == 11
-    assert (dataset.train.images[-1].int() - 200).abs().max() <= 2
+    assert (dataset.train.inputs[-1].int() - 200).abs().max() <= 2
 
 
 def test_files_come_in_the_order_of_torchvision(tmp_path):
@@ -197,7 +197,7 @@ def test_pixels_of_16_bits_are_scaled_not_clipped(tmp_path):
     write(tmp_path)
     ramp = np.linspace(0, 65535, 64).reshape(8, 8).astype(np.uint16)
     Image.fromarray(ramp).save(tmp_path / "train/ant/0.png")
-    image = load(f"{tmp_path},size=8").train.images[0]
+    image = load(f"{tmp_path},size=8").train.inputs[0]
     assert image.tolist() == [(ramp >> 8).tolist()] * 3
 
 
@@ -208,5 +208,5 @@ def test_a_photograph_lies_as_it_is_seen(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(pixels).save(tmp_path / "train/ant/0.png", exif=exif)
-    image = load(f"{tmp_path},size=8").train.images[0]
+    image = load(f"{tmp_path},size=8").train.inputs[0]
     assert image[:, :, 4:].min() == 255 and image[:, :, :4].max() == 0

@@ -32,7 +32,7 @@ def write(folder, prefixes=("train", "t10k"), zipped=False, classes=10):
 
 def check(dataset, parts):
     for image_set, (images, labels) in zip((dataset.train, dataset.test), parts, strict=True):
-        assert torch.equal(image_set.images, images.unsqueeze(1))
+        assert torch.equal(image_set.inputs, images.unsqueeze(1))
         assert torch.equal(image_set.labels, labels)
     values = parts[0][0].double() / 255
     assert dataset.mean == pytest.approx([values.mean().item()])
@@ -66,9 +66,9 @@ def test_the_parts_of_emnist(tmp_path):
 def test_grayscale_repeats_to_three_channels(tmp_path):
     (images, _), _ = write(tmp_path / "MNIST/raw")
     gray, color = load("mnist", tmp_path), load("mnist,rgb=true", tmp_path)
-    assert color.train.image_shape == color.test.image_shape == (3, 28, 28)
+    assert color.train.shape == color.test.shape == (3, 28, 28)
     for channel in range(3):
-        assert torch.equal(color.train.images[:, channel], images)
+        assert torch.equal(color.train.inputs[:, channel], images)
     assert (color.mean, color.std) == (gray.mean * 3, gray.std * 3)
 
 

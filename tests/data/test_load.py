@@ -20,9 +20,9 @@ def test_every_reader_has_a_line():
 def test_digits_are_split_in_the_same_way_forever():
     dataset = load("digits")
     assert (len(dataset.train), len(dataset.test), dataset.num_classes) == (1197, 600, 10)
-    assert dataset.train.image_shape == (1, 8, 8)
+    assert dataset.train.shape == (1, 8, 8)
     # Published results stand on this split.
-    digest = hashlib.sha256(dataset.test.images.numpy().tobytes()).hexdigest()
+    digest = hashlib.sha256(dataset.test.inputs.numpy().tobytes()).hexdigest()
     assert digest[:16] == "b4cf2fe3f4fcba2a"
 
 
@@ -31,13 +31,13 @@ def test_digits_are_scaled_and_every_digit_is_in_proportion():
 
     values, labels = load_digits(return_X_y=True)
     dataset = load("digits")
-    pixels = torch.cat([dataset.train.images, dataset.test.images])
+    pixels = torch.cat([dataset.train.inputs, dataset.test.inputs])
     assert pixels.min() == 0
     assert pixels.max() == 255
     expected = sorted(map(tuple, (values * 255 / 16).round().astype(int)))
     assert sorted(map(tuple, pixels.flatten(1).tolist())) == expected
     share = 600 * np.bincount(labels) / 1797
-    assert np.abs(dataset.test.labels.bincount().numpy() - share).max() < 1
+    assert np.abs(dataset.test.targets.bincount().numpy() - share).max() < 1
 
 
 def test_digits_without_scikit_learn_name_the_extra(monkeypatch):
@@ -48,10 +48,10 @@ def test_digits_without_scikit_learn_name_the_extra(monkeypatch):
 
 def test_corrupt_changes_the_training_labels_only():
     clean, noisy = load("digits"), load("digits,corrupt=0.8,seed=5")
-    expected, changed = corrupt_labels(clean.train.labels, 0.8, 10, 5)
-    assert torch.equal(noisy.train.labels, expected)
-    assert torch.equal(noisy.test.labels, clean.test.labels)
-    assert torch.equal(noisy.train.images, clean.train.images)
+    expected, changed = corrupt_labels(clean.train.targets, 0.8, 10, 5)
+    assert torch.equal(noisy.train.targets, expected)
+    assert torch.equal(noisy.test.targets, clean.test.targets)
+    assert torch.equal(noisy.train.inputs, clean.train.inputs)
     facts = {"corrupt": 0.8, "seed": 5, "labels_changed": int(changed.sum())}
     assert facts.items() <= noisy.record.items()
     assert noisy.mean == clean.mean
@@ -60,10 +60,10 @@ def test_corrupt_changes_the_training_labels_only():
 def test_a_smaller_limit_is_part_of_a_larger_one():
     everything, few, more = (load(f"digits{o}") for o in ("", ",limit=20", ",limit=50"))
     assert (len(few.train), len(few.test)) == (20, 600)
-    assert torch.equal(more.train.images[:20], few.train.images)
-    assert torch.equal(more.train.labels[:20], few.train.labels)
-    assert not torch.equal(few.train.images, everything.train.images[:20])
-    assert not torch.equal(load("digits,limit=20,seed=1").train.images, few.train.images)
+    assert torch.equal(more.train.inputs[:20], few.train.inputs)
+    assert torch.equal(more.train.targets[:20], few.train.targets)
+    assert not torch.equal(few.train.inputs, everything.train.inputs[:20])
+    assert not torch.equal(load("digits,limit=20,seed=1").train.inputs, few.train.inputs)
     assert few.record["seed"] == 0
     assert few.record["train"] == 20
 
@@ -72,8 +72,8 @@ def test_an_image_has_the_same_corrupted_label_under_every_limit():
     clean, few, more = (
         load(f"digits,{o}") for o in ("limit=50", "limit=20,corrupt=0.5", "limit=50,corrupt=0.5")
     )
-    assert torch.equal(more.train.labels[:20], few.train.labels)
-    changed = int((more.train.labels != clean.train.labels).sum())
+    assert torch.equal(more.train.targets[:20], few.train.targets)
+    changed = int((more.train.targets != clean.train.targets).sum())
     assert more.record["labels_changed"] == changed > 0
 
 
@@ -89,12 +89,12 @@ def test_a_limit_and_corrupted_labels_keep_the_groups():
 
 def test_size_scales_every_image():
     small, large = load("digits"), load("digits,size=16")
-    assert large.train.image_shape == large.test.image_shape == (1, 16, 16)
+    assert large.train.shape == large.test.shape == (1, 16, 16)
     assert large.record["image_shape"] == [1, 16, 16]
     # Bilinear: a constant border stays, and the mean about does.
-    means = [d.train.images.double().mean() for d in (small, large)]
+    means = [d.train.inputs.double().mean() for d in (small, large)]
     assert abs(means[0] - means[1]) < 1
-    assert torch.equal(large.train.labels, small.train.labels)
+    assert torch.equal(large.train.targets, small.train.targets)
 
 
 @pytest.mark.parametrize(
@@ -157,10 +157,10 @@ def write_svhn(root, monkeypatch):
 def test_svhn_is_read_once_its_checksum_is_right(tmp_path, monkeypatch):
     pixels = write_svhn(tmp_path, monkeypatch)
     dataset = load("svhn", tmp_path)
-    assert (len(dataset.train), dataset.train.image_shape) == (6, (3, 32, 32))
-    assert dataset.train.labels.tolist() == [0, 1, 2, 3, 4, 5]
+    assert (len(dataset.train), dataset.train.shape) == (6, (3, 32, 32))
+    assert dataset.train.targets.tolist() == [0, 1, 2, 3, 4, 5]
     expected = torch.from_numpy(pixels["test"].transpose(3, 2, 0, 1).copy())
-    assert torch.equal(dataset.test.images, expected)
+    assert torch.equal(dataset.test.inputs, expected)
     (tmp_path / "test_32x32.mat").write_bytes(b"half")
     with pytest.raises(ValueError, match=r"test_32x32\.mat is not the official file"):
         load("svhn", tmp_path)

@@ -27,13 +27,13 @@ def test_npz_files_are_read_by_name_and_by_path(tmp_path, shape, channels):
     for spec in (f"{tmp_path}/mine.npz", f"npz,path={tmp_path}/mine.npz"):
         dataset = load(spec)
         assert dataset.name == "mine"
-        assert dataset.train.image_shape == (channels, 6, 5)
+        assert dataset.train.shape == (channels, 6, 5)
         assert dataset.num_classes == 4
-        assert dataset.test.labels.tolist() == [0, 1, 2, 3]
+        assert dataset.test.targets.tolist() == [0, 1, 2, 3]
         flat = content["x_train"].reshape(8, 6, 5, channels)
         for channel in range(channels):
             expected = torch.from_numpy(flat[..., channel].copy())
-            assert torch.equal(dataset.train.images[:, channel], expected)
+            assert torch.equal(dataset.train.inputs[:, channel], expected)
         # Where the file lies is no fact about the data.
         assert dataset.record["source"] == "mine.npz"
         assert str(tmp_path) not in str(dataset.record)

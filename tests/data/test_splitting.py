@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from weightfold.data import ImageSet, split
+from weightfold.data import Examples, split
 from weightfold.data.splitting import consecutive
 
 LABELS = torch.tensor([0] * 50 + [1] * 30 + [2] * 17 + [3] * 3)
@@ -10,11 +10,11 @@ LABELS = torch.tensor([0] * 50 + [1] * 30 + [2] * 17 + [3] * 3)
 def numbered(labels):
     """A set whose images show their own number."""
     numbers = torch.arange(len(labels), dtype=torch.uint8).view(-1, 1, 1, 1)
-    return ImageSet(numbers, labels)
+    return Examples(numbers, labels)
 
 
 def shown(image_set):
-    return image_set.images.flatten().tolist()
+    return image_set.inputs.flatten().tolist()
 
 
 @pytest.mark.parametrize(("validation", "size"), [(1, 1), (10, 10), (0.25, 25), (99, 99)])

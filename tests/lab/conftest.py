@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from weightfold.data.samples import Data, as_samples
+from weightfold.data.pairs import Data, as_dataset
 from weightfold.lab.cell import Cell
 from weightfold.probes import registry
 from weightfold.probes.finding import Finding
@@ -86,7 +86,7 @@ def brightness(
     device: str = "cpu",
     progress: bool | Tell = True,
 ) -> Brightness:
-    samples = as_samples(data)
+    samples = as_dataset(data)
     if power <= 0:
         raise ValueError(f"power={power}: give more than 0")
     if folder is not None:
@@ -94,7 +94,7 @@ def brightness(
     values = []
     with telling(progress, "brightness") as tell:
         for seed in seeds:
-            light = sum(samples.parts[part].x.double().mean().item() for part in parts)
+            light = sum(samples.parts[part].inputs.double().mean().item() for part in parts)
             weights = sum(p.double().abs().sum().item() for p in net_of(model, seed).parameters())
             values.append((light * weights) ** power * recipe.lr)
             tell(Progress(seed + 1, len(seeds), f"seed {seed}"))

@@ -7,8 +7,10 @@ from weightfold.train.history import History, Row
 
 
 def history(accuracy, train_error=0.5, step=0.1):
-    row = Row(1, 0.1, 1.0, train_error, accuracy, None, 1.0, step)
-    return History((row,), "test", train_error)
+    right = 1 - train_error
+    values = {"train_accuracy": right, "test_accuracy": accuracy, "train_eval_accuracy": right}
+    row = Row(1, 0.1, 1.0, step, values)
+    return History((row,), "test", finished=True)
 
 
 def results_of(name, preset, histories):

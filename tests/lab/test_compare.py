@@ -15,7 +15,7 @@ from weightfold.lab.compare import compare, step_seconds, stretched
 from weightfold.lab.comparison import Comparison
 from weightfold.nets import build
 from weightfold.timing import Latency
-from weightfold.train import Recipe, accuracy
+from weightfold.train import Recipe, evaluate
 
 VARIANTS = ("compact", "cl,rate=2", "acnet")
 SECONDS = {"compact": 0.010, "cl,rate=2": 0.020, "acnet": 0.013}
@@ -118,7 +118,7 @@ def test_deployed_network_is_the_first_seed_of_the_best_mean(done, dataset):
     net = build("digitnet", num_classes=4, in_channels=1).eval()
     net.load_state_dict(load_file(done.folder / "deployed" / "model.safetensors"))
     in_training = done.runs(best)[0]["rows"][-1]["test_accuracy"]
-    assert accuracy(net, dataset.test, dataset) == pytest.approx(in_training)
+    assert evaluate(net, dataset)["accuracy"] == pytest.approx(in_training)
     assert shipped.test_accuracy == pytest.approx(in_training)
     assert shipped.onnx_accuracy == pytest.approx(in_training)
 
@@ -130,9 +130,9 @@ def test_onnx_file_is_fed_as_model_json_says(done, dataset):
     about = json.loads((folder / "model.json").read_text())
     session = onnxruntime.InferenceSession(folder / "model.onnx")
     mean, std = (torch.tensor(about[key])[:, None, None] for key in ("mean", "std"))
-    images = (dataset.test.images / 255 - mean) / std
+    images = (dataset.test.inputs / 255 - mean) / std
     (logits,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
-    right = np.mean(logits.argmax(axis=1) == dataset.test.labels.numpy())
+    right = np.mean(logits.argmax(axis=1) == dataset.test.targets.numpy())
     assert right == pytest.approx(done.comparison.deployed.test_accuracy)
     assert max(done.comparison.deployed.onnx_difference.values()) < 1e-5
 

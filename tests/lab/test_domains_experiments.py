@@ -115,7 +115,7 @@ def test_a_cell_starts_from_the_network_trained_before_it(tiny, tmp_path):
     first = replace(tiny, plan="independent", domains=TWO[:1])
     second = replace(tiny, start=first, seed=3)
     history = run(second, tmp_path, progress=False)
-    assert set(history.last_accuracies) == {"one", "two"}
+    assert set(history.last_values) == {"one", "two"}
     from safetensors.torch import load_file
 
     plain = load_file(tmp_path / first.folder / PLAIN)
@@ -141,7 +141,7 @@ def test_folders_and_weights_below_the_data_folder(tiny, tmp_path):
     domains = (Domain("pets", "pets", 2), TWO[0])
     cell = replace(tiny, domains=domains, start="weights.safetensors", joint=Joint(epoch="min"))
     history = run(cell, tmp_path / "runs", data_root=tmp_path, progress=False)
-    assert set(history.last_accuracies) == {"pets", "one"}
+    assert set(history.last_values) == {"pets", "one"}
 
 
 def test_folded_batch_norms_are_unfolded_without_a_change(tiny):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import weightfold as wf
-from weightfold.data.samples import Examples, Samples
+from weightfold.data import Dataset, Examples
 from weightfold.files import write_json
 from weightfold.lab import inspect as module
 from weightfold.lab.inspect_page import TITLES
@@ -32,11 +32,11 @@ TINY = {
 
 
 @pytest.fixture
-def data() -> Samples:
+def data() -> Dataset:
     """Eight numbers, of which the largest of the first three tells the class."""
     x = torch.rand(128, 8, generator=torch.Generator().manual_seed(0))
     y = x[:, :3].argmax(dim=1)
-    return Samples(Examples(x[:96], y[:96]), Examples(x[96:], y[96:]), 3)
+    return Dataset("data", Examples(x[:96], y[:96]), Examples(x[96:], y[96:]), 3)
 
 
 def make(seed: int) -> nn.Module:

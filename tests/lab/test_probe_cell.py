@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from weightfold.data.samples import as_samples
+from weightfold.data.pairs import as_dataset
 from weightfold.lab.probe_cell import ProbeCell, measure, model_of, samples_of
 from weightfold.lab.runner import CellsFailed, run_cells
 from weightfold.probes import registry
@@ -94,7 +94,7 @@ def test_data_is_disturbed_and_limited(cell):
     noisy = samples_of(replace(cell, disturb="random-labels,fraction=0.5,seed=3", test_limit=7))
     (entry,) = noisy.record["disturbed"]
     assert (entry["condition"], entry["fraction"], entry["seed"]) == ("random-labels", 0.5, 3)
-    assert (noisy.train.y != clean.train.y).sum() == entry["labels_changed"] > 0
+    assert (noisy.train.targets != clean.train.targets).sum() == entry["labels_changed"] > 0
     assert len(noisy.test) == 7 and len(noisy.train) == len(clean.train)
     with pytest.raises(ValueError, match=r"'random-labels' has no option 'share'"):
         samples_of(replace(cell, disturb="random-labels,share=0.5"))
@@ -106,7 +106,7 @@ def test_networks_are_those_of_the_seed(cell):
     nets = [net_of(make, seed).state_dict() for seed in (0, 0, 1)]
     weights = [state["fc1.weight"] for state in nets]
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
-    assert net_of(make, 0)(torch.zeros(2, *as_samples(samples).shape)).shape == (2, 4)
+    assert net_of(make, 0)(torch.zeros(2, *as_dataset(samples).shape)).shape == (2, 4)
 
 
 def test_a_network_may_start_from_weights(cell, tiny_cell, tmp_path):

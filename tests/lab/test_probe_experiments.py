@@ -29,7 +29,7 @@ def light(records):
 
 
 def accuracy(records):
-    return Estimate(100 * records[0].last_accuracy, n=len(records))
+    return Estimate(100 * records[0].last_value, n=len(records))
 
 
 def brighter(results):

@@ -61,7 +61,7 @@ def test_run_and_report(made_up, tmp_path):
     assert {path.name for path in page.parent.iterdir()} == names
     text, records, data = read(page)
     folders = [cell.folder for cell in made_up.cells("smoke")["plain"]]
-    accuracies = [100 * finished(tmp_path / "runs" / f).best_accuracy for f in folders]
+    accuracies = [100 * finished(tmp_path / "runs" / f).best_value for f in folders]
     row = records["plain", "best_accuracy"]
     assert float(row["mean"]) == pytest.approx(sum(accuracies) / 2)
     assert float(row["difference"]) == pytest.approx(sum(accuracies) / 2 - 50)

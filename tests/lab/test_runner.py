@@ -43,8 +43,8 @@ def test_workers_train_what_this_process_trains(tiny_cell, tmp_path):
     for cell in (good, expanded):
         pairs = zip(*(figures(error.finished[cell]) for error in caught), strict=True)
         for here, there in pairs:
-            assert there.train_loss == pytest.approx(here.train_loss, rel=1e-3)
-            assert there.test_accuracy == pytest.approx(here.test_accuracy, abs=0.03)
+            assert there["train_loss"] == pytest.approx(here["train_loss"], rel=1e-3)
+            assert there["test_accuracy"] == pytest.approx(here["test_accuracy"], abs=0.03)
 
 
 def test_a_teacher_is_trained_before_its_students(tiny_cell, tmp_path):

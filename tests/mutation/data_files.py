@@ -22,8 +22,8 @@ def _facts(dataset: Dataset) -> tuple[object, ...]:
     """What no mutation may change: that the parts are whole, of one shape, with known labels."""
     whole = []
     for part in (dataset.train, dataset.test):
-        images = part.images
-        low, high = int(part.labels.min()), int(part.labels.max())
+        images = part.inputs
+        low, high = int(part.targets.min()), int(part.targets.max())
         whole.append(len(images) == len(part) and 0 <= low <= high < dataset.num_classes)
         whole.append(images.numpy().size == len(part) * np.prod(dataset.train.image_shape))
     return (*whole, len(dataset.class_names) == dataset.num_classes <= 1_000_000)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from weightfold.train.steps import NonFiniteLoss
 
 from mutation.harness import Format
 from mutation.saved import outputs, seal
-from weightfold.data import Dataset, ImageSet
+from weightfold.data import Dataset, Examples
 from weightfold.lab.probe_cell import read_finding
 from weightfold.lab.saved import load_run
 from weightfold.lab.variants import make_net
@@ -18,7 +19,6 @@ from weightfold.probes.finding import write_finding
 from weightfold.probes.pendulum.finding import PendulumDimension, Trial
 from weightfold.probes.tickets.masks_file import load_masks, write_masks
 from weightfold.train import Recipe, checkpoint, fit
-from weightfold.train.steps import NonFiniteLoss
 
 RECIPE = Recipe(epochs=2, batch_size=16, lr=0.05, crop_padding=0, flip=False)
 ABOUT = {"model": "digitnet", "variant": "cl,rate=2", "data": "stripes"}
@@ -28,7 +28,7 @@ def dataset() -> Dataset:
     """32 images of four classes."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (32, 1, 8, 8), generator=generator).to(torch.uint8)
-    part = ImageSet(pixels, torch.arange(32) % 4)
+    part = Examples(pixels, torch.arange(32) % 4)
     return Dataset(
         name="noise",
         train=part,

@@ -76,7 +76,7 @@ def test_transparent_palette_as_in_training(tmp_path):
     files = ImageFiles([tmp_path / "image"], torch.tensor([0]), 16, 0)
     plain = Preprocessing((3, 16, 16), (0,) * 3, (1 / 255,) * 3)
     square = prepare(data, plain, max_pixels=999)
-    assert torch.equal(square, files.images[0].float())
+    assert torch.equal(square, files.inputs[0].float())
 
 
 @pytest.mark.parametrize("name", CASES)

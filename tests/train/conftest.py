@@ -4,18 +4,18 @@ import pytest
 import torch
 from torch import nn
 
-from weightfold.data import Dataset, ImageSet
+from weightfold.data import Dataset, Examples
 from weightfold.train import Recipe
 
 
-def stripes(count: int, seed: int) -> ImageSet:
+def stripes(count: int, seed: int) -> Examples:
     """8 x 8 images of class c with columns 2c and 2c + 1 bright, under noise."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, 4, (count,), generator=generator)
     images = torch.randint(0, 120, (count, 1, 8, 8), generator=generator)
     bright = torch.arange(8) // 2 == labels[:, None]
     images = images + 100 * bright[:, None, None, :]
-    return ImageSet(images.to(torch.uint8), labels)
+    return Examples(images.to(torch.uint8), labels)
 
 
 def toy_dataset() -> Dataset:

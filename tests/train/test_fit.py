@@ -1,3 +1,4 @@
+import copy
 import csv
 import json
 from dataclasses import replace
@@ -8,13 +9,22 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import nn
 
-from weightfold.data import Batches, split
-from weightfold.train import Distillation, NonFiniteLoss, Recipe, accuracy, fit
+from weightfold.data import Batches, hold_out
+from weightfold.tasks import Distillation, build
+from weightfold.train import History, NonFiniteLoss, Options, Recipe, Row, evaluate, fit
 
 
-def train(net, dataset, recipe, folder, **options):
-    options = {"seed": 0, "device": "cpu", "progress": False, **options}
-    return fit(net, dataset, recipe, folder=folder, **options)
+def train(net, data, recipe, folder, *, seed=0, progress=False, **options):
+    return fit(
+        net,
+        data,
+        recipe,
+        seed=seed,
+        folder=folder,
+        device="cpu",
+        progress=progress,
+        options=Options(**options),
+    )
 
 
 def same(one: nn.Module, other: nn.Module) -> bool:
@@ -74,50 +84,52 @@ def test_it_is_the_textbook_loop(dataset, make_net, quick, tmp_path, reset):
 def test_it_learns_and_leaves_its_record(dataset, make_net, quick, tmp_path):
     net = make_net()
     history = train(net, dataset, replace(quick, epochs=8), tmp_path)
-    assert history.last_accuracy > 0.9  # four classes, linearly separable
-    assert history.rows[0].train_loss > history.rows[-1].train_loss
+    assert history.last_value > 0.9  # four classes, linearly separable
+    assert history.rows[0]["train_loss"] > history.rows[-1]["train_loss"]
     assert history.selection.startswith("test")
-    assert history.best_accuracy == max(row.test_accuracy for row in history.rows)
+    assert history.best_value == max(row["test_accuracy"] for row in history.rows)
 
     net.eval()
-    x = (dataset.train.images / 255 - 0.3) / 0.25
-    wrong = (net(x).argmax(1) != dataset.train.labels).double().mean().item()
-    assert history.final_train_error == pytest.approx(wrong)
-    assert history.last_accuracy == accuracy(net, dataset.test, dataset)
+    x = (dataset.train.inputs / 255 - 0.3) / 0.25
+    wrong = (net(x).argmax(1) != dataset.train.targets).double().mean().item()
+    assert 1 - history.last(part="train_eval") == pytest.approx(wrong)
+    assert history.last_value == evaluate(net, dataset)["accuracy"]
 
     last = load_file(tmp_path / "last.safetensors")
     assert all(torch.equal(last[name], t) for name, t in net.state_dict().items())
     best = make_net()
     best.load_state_dict(load_file(tmp_path / "best.safetensors"))
-    assert accuracy(best, dataset.test, dataset) == history.best_accuracy
+    assert evaluate(best, dataset)["accuracy"] == history.best_value
 
     rows = list(csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines()))
-    assert [float(r["test_accuracy"]) for r in rows] == [r.test_accuracy for r in history.rows]
+    assert [float(r["test_accuracy"]) for r in rows] == [r["test_accuracy"] for r in history.rows]
     assert json.loads((tmp_path / "history.json").read_text())["best_epoch"] == history.best_epoch
     run = json.loads((tmp_path / "run.json").read_text())
     assert run["parameters"] == {"training": 308, "deployed": 308}  # 40 + 8 + 260
-    assert run["configuration"]["dataset"] == {"name": "stripes", "record": {"made": "here"}}
+    data = run["configuration"]["task"]["data"]
+    assert (data["name"], data["record"]) == ("stripes", {"made": "here"})
     assert run["sessions"][0]["torch"] == torch.__version__
-    assert not list(tmp_path.glob(".*"))
+    assert not list(tmp_path.glob(".*.tmp"))
 
 
 def test_a_validation_split_chooses_the_best(dataset, make_net, quick, tmp_path):
     net = make_net()
     history = train(net, dataset, quick, tmp_path, validation=40, seed=3)
     assert history.selection == "validation"
-    assert history.best_epoch == max(history.rows, key=lambda r: r.validation_accuracy).epoch
-    _, held_out = split(dataset.train, 40, 3)
-    assert history.rows[-1].validation_accuracy == accuracy(net, held_out, dataset)
-    assert history.best_accuracy == history.rows[history.best_epoch - 1].test_accuracy
+    assert history.best_epoch == max(history.rows, key=lambda r: r["validation_accuracy"]).epoch
+    held_out = evaluate(net, hold_out(dataset, 40, 3), "validation")
+    assert history.last(part="validation") == held_out["accuracy"]
+    assert history.best_value == history.rows[history.best_epoch - 1]["test_accuracy"]
 
 
 def test_the_best_is_the_first_by_validation_not_by_test():
-    from weightfold.train import History, Row
-
     figures = [(0.5, 0.9), (0.8, 0.6), (0.8, 0.7)]
-    rows = [Row(e + 1, 0.1, 1, 1, t, v, 1, e + 1) for e, (v, t) in enumerate(figures)]
+    rows = [
+        Row(e + 1, 0.1, 1, e + 1, {"test_accuracy": t, "validation_accuracy": v})
+        for e, (v, t) in enumerate(figures)
+    ]
     history = History(tuple(rows), "validation")
-    assert (history.best_epoch, history.best_accuracy, history.last_accuracy) == (2, 0.6, 0.7)
+    assert (history.best_epoch, history.best_value, history.last_value) == (2, 0.6, 0.7)
     assert history.seconds_per_step == 2
     assert History.from_json(json.loads(json.dumps(history.as_json()))) == history
 
@@ -188,7 +200,7 @@ def test_nan_stops_and_the_checkpoint_stays(dataset, make_net, quick, tmp_path):
     net.register_forward_hook(poison)
     with pytest.raises(NonFiniteLoss, match="epoch 2, step 2 of 4"):
         train(net, dataset, quick, tmp_path)
-    state = torch.load(tmp_path / "last.pt", weights_only=True)
+    state = torch.load(tmp_path / "last.pt", weights_only=True)["runs"][0]
     assert len(state["rows"]) == 1
     assert all(torch.isfinite(t).all() for t in load_file(tmp_path / "last.safetensors").values())
 
@@ -205,7 +217,7 @@ def test_weights_that_are_not_finite_are_not_saved(dataset, make_net, quick, tmp
     net[0].weight.register_hook(explode)
     with pytest.raises(NonFiniteLoss, match=r"0\.weight .* epoch 2"):
         train(net, dataset, quick, tmp_path)
-    assert len(torch.load(tmp_path / "last.pt", weights_only=True)["rows"]) == 1
+    assert len(torch.load(tmp_path / "last.pt", weights_only=True)["runs"][0]["rows"]) == 1
 
 
 def test_distillation_follows_the_teacher(dataset, make_net, quick, tmp_path):
@@ -213,38 +225,38 @@ def test_distillation_follows_the_teacher(dataset, make_net, quick, tmp_path):
     train(teacher, dataset, replace(quick, epochs=10), tmp_path / "teacher")
     teacher.train()
     wrong = replace(
-        dataset, train=replace(dataset.train, labels=(dataset.train.labels + 1) % 4)
+        dataset, train=replace(dataset.train, targets=(dataset.train.targets + 1) % 4)
     )  # labels that teach the wrong thing, so that only the teacher can help
     net = make_net(1)
     recipe = replace(quick, epochs=10)
     options = {"teacher": teacher, "distillation": Distillation(2.0, 1.0)}
-    history = train(net, wrong, recipe, tmp_path / "student", **options)
-    assert history.last_accuracy > 0.8
+    start = copy.deepcopy(net)
+    history = train(net, build("classify", wrong, **options), recipe, tmp_path / "student")
+    assert history.last_value > 0.8
     assert teacher.training and all(p.requires_grad for p in teacher.parameters())
     with pytest.raises(FileExistsError, match=r"distillation\.weight: 1\.0 there, 0.5 now"):
-        options["distillation"] = Distillation(2.0, 0.5)
-        train(net, wrong, recipe, tmp_path / "student", **options)
+        other = {**options, "distillation": Distillation(2.0, 0.5)}
+        train(start, build("classify", wrong, **other), recipe, tmp_path / "student")
     with pytest.raises(FileExistsError, match="teacher: "):
-        train(
-            net,
-            wrong,
-            recipe,
-            tmp_path / "student",
-            teacher=make_net(5),
-            distillation=None or Distillation(2.0, 1.0),
-        )
+        other = {**options, "teacher": make_net(5)}
+        train(start, build("classify", wrong, **other), recipe, tmp_path / "student")
     with pytest.raises(ValueError, match="go together"):
-        train(net, wrong, recipe, tmp_path / "other", teacher=teacher)
+        build("classify", wrong, teacher=teacher)
 
 
 def test_bfloat16_trains(dataset, make_net, quick, tmp_path):
     seen = []
     net = make_net()
-    net[0].register_forward_hook(lambda module, args, output: seen.append(output.dtype))
+
+    def note(module, given, output):
+        if module.training:
+            seen.append(output.dtype)
+
+    net[0].register_forward_hook(note)
     history = train(net, dataset, replace(quick, epochs=8), tmp_path, precision="bf16-mixed")
     assert set(seen) == {torch.bfloat16}
     assert all(p.dtype == torch.float32 for p in net.parameters())
-    assert history.last_accuracy > 0.8
+    assert history.last_value > 0.8
 
 
 def test_the_callers_randomness_is_left_alone(dataset, make_net, quick, tmp_path):
@@ -273,9 +285,9 @@ def test_two_processes_take_the_steps_of_one(dataset, tmp_path):
     both = train(two, dataset, recipe, tmp_path / "two", devices=2)
     for a, b in zip(one.parameters(), two.parameters(), strict=True):
         assert (a - b).abs().max() < 1e-6
-    assert both.last_accuracy == alone.last_accuracy
-    assert both.final_train_error == alone.final_train_error
-    assert both.rows[-1].train_loss == pytest.approx(alone.rows[-1].train_loss, rel=1e-5)
+    assert both.last_value == alone.last_value
+    assert both.last(part="train_eval") == alone.last(part="train_eval")
+    assert both.rows[-1]["train_loss"] == pytest.approx(alone.rows[-1]["train_loss"], rel=1e-5)
 
 
 def test_tensorboard_writes_events(dataset, make_net, quick, tmp_path):
@@ -284,7 +296,7 @@ def test_tensorboard_writes_events(dataset, make_net, quick, tmp_path):
     history = train(make_net(), dataset, quick, tmp_path, tensorboard=True)
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     values = [event.value for event in events.Scalars("accuracy/test")]
-    assert values == pytest.approx([row.test_accuracy for row in history.rows])
+    assert values == pytest.approx([row["test_accuracy"] for row in history.rows])
 
 
 def test_progress_is_shown_or_not(dataset, make_net, quick, tmp_path, capsys):
@@ -301,7 +313,9 @@ def test_progress_is_shown_or_not(dataset, make_net, quick, tmp_path, capsys):
 def test_a_net_of_another_number_of_classes_is_refused(dataset, make_net, quick, tmp_path):
     net = make_net()
     net[-1] = nn.Linear(64, 10)
-    with pytest.raises(ValueError, match="num_classes=4"):
+    with pytest.raises(
+        ValueError, match=r"net=Sequential .* 'classify' on 'stripes' takes \(2, 4\)"
+    ):
         train(net, dataset, quick, tmp_path)
 
 

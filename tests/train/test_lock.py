@@ -8,13 +8,13 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file
-
 from weightfold.data.samples import as_samples
+from weightfold.train.runs import Start
+
 from weightfold.files import FolderLockedError, locked
 from weightfold.train import fit, fit_seeds
 from weightfold.train.checkpoint import finished
-from weightfold.train.runs import Start
-from weightfold.train.strategies.together import train_together
+from weightfold.train.together import train_together
 
 FORK = multiprocessing.get_context("fork")
 WEIGHTS = ("last.safetensors", "best.safetensors")

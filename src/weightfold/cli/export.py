@@ -112,7 +112,7 @@ class Export:
         from weightfold import export
         from weightfold.timing import latency
 
-        example = torch.zeros(1, *dataset.train.image_shape)
+        example = torch.zeros(1, *dataset.image_shape)
         runners, reports = {"torch": export.torch_runner(net)}, {}
         if "onnx" in self.formats:
             path = self.folder / "model.onnx"
@@ -161,9 +161,9 @@ def _row(name: str, accuracy: float, latency: "Latency") -> Row:
 
 
 def _test(dataset: "Dataset") -> "Iterator[tuple[Tensor, Tensor]]":
-    from weightfold.train.feed import evaluation_batches
+    from weightfold.tasks.registry import as_task
 
-    return evaluation_batches(dataset.test, dataset, "cpu").epoch(0)
+    return as_task(dataset).batches("test").epoch(0)
 
 
 def _training(dataset: "Dataset", batch_size: int) -> "Iterator[tuple[Tensor, Tensor]]":

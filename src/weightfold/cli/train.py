@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 import tyro
 
 from weightfold.cli.presets import Preset
-from weightfold.train.recipe import RECIPES, Distillation, Recipe
+from weightfold.tasks.distillation import Distillation
+from weightfold.train.recipe import RECIPES, Recipe
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ class Train:
         from weightfold.data import load
         from weightfold.lab.saved import load_run
         from weightfold.lab.variants import make_net
-        from weightfold.train import fit
+        from weightfold.tasks.registry import build
+        from weightfold.train import Options, fit
 
         dataset = load(self.data, self.data_root)
         net = make_net(
@@ -85,7 +87,7 @@ class Train:
             self.variant,
             seed=self.seed,
             num_classes=dataset.num_classes,
-            image_shape=dataset.train.image_shape,
+            image_shape=dataset.image_shape,
         )
         if self.teacher_model and not self.teacher:
             raise ValueError(f"teacher_model={self.teacher_model!r} needs --teacher, its run")
@@ -94,24 +96,26 @@ class Train:
             if self.teacher
             else None
         )
+        distillation = self.distillation if teacher else None
+        task = build("classify", dataset, teacher=teacher, distillation=distillation)
         history = fit(
             net,
-            dataset,
+            task,
             self.recipe,
             folder=self.folder,
             seed=self.seed,
-            validation=self.validation,
-            teacher=teacher,
-            distillation=self.distillation if teacher else None,
             device=self.device,
-            devices=self.devices,
-            precision=self.precision,
-            tensorboard=self.tensorboard,
-            about={"model": self.model, "variant": self.variant, "data": self.data},
+            options=Options(
+                validation=self.validation,
+                devices=self.devices,
+                precision=self.precision,
+                tensorboard=self.tensorboard,
+                about={"model": self.model, "variant": self.variant, "data": self.data},
+            ),
         )
         print(
-            f"test accuracy {history.last_accuracy:.2%} after the last of {len(history.rows)} "
-            f"epochs; {history.best_accuracy:.2%} after epoch {history.best_epoch}, the best by "
+            f"test accuracy {history.last_value:.2%} after the last of {len(history.rows)} "
+            f"epochs; {history.best_value:.2%} after epoch {history.best_epoch}, the best by "
             f"{history.selection}; {1e3 * history.seconds_per_step:.2f} ms a step; "
             f"everything is in {self.folder}"
         )

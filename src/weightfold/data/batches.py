@@ -1,13 +1,14 @@
-"""Batches: the whole set on the device as uint8, augmented and normalised a batch at a time."""
+"""Batches: the whole set on the device as it is, augmented and normalised a batch at a time."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from weightfold.data.dataset import ImageSet
+from weightfold.data.dataset import Examples, scale_and_shift
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,14 @@ class Augment:
 
 
 class Batches:
-    """The batches of an image set, epoch by epoch.
+    """The batches of a set of examples, epoch by epoch.
 
     Args:
-        image_set: The images. Those in memory move to `device` whole, as uint8; those of an
+        examples: Those in memory move to `device` whole, as they are; those of an
             `ImageFiles` are decoded by worker processes as they are needed.
         batch_size: Images in a batch; the last one of an epoch may be smaller.
-        mean: Of images / 255, per channel.
-        std: Of images / 255, per channel.
+        mean: As in `Dataset`.
+        std: As in `Dataset`.
         augment: How to vary the images, or None.
         seed: Of order and augmentation.
         device: Where the batches are wanted.
@@ -70,7 +71,7 @@ class Batches:
 
     def __init__(
         self,
-        image_set: ImageSet,
+        examples: Examples,
         *,
         batch_size: int,
         mean: Sequence[float],
@@ -83,48 +84,42 @@ class Batches:
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1")
-        if drop_last and batch_size > len(image_set):
+        if drop_last and batch_size > len(examples):
             raise ValueError(
                 f"batch_size={batch_size} with drop_last=True leaves no batch of the "
-                f"{len(image_set)} images; use a smaller one"
+                f"{len(examples)} images; use a smaller one"
             )
-        channels = image_set.image_shape[0]
-        for name, given in (("mean", mean), ("std", std)):
-            if len(given) != channels:
-                raise ValueError(f"{name} has {len(given)} entries; the images {channels} channels")
-        self._set = image_set.to(device)
+        scale, shift = scale_and_shift(mean, std, examples.shape, examples.dtype)
+        self._scale, self._shift = scale.to(device), shift.to(device)
+        self._set, self._device = examples.to(device), torch.device(device)
         self._batch_size, self._augment, self._seed = batch_size, augment, seed
         self._drop_last, self._shuffle = drop_last, shuffle
-        spread = torch.tensor(std, dtype=torch.float64).view(-1, 1, 1)
-        shift = torch.tensor(mean, dtype=torch.float64).view(-1, 1, 1) / spread
-        self._scale = (1 / (255 * spread)).float().to(device)
-        self._shift = shift.float().to(device)
 
     def __len__(self) -> int:
         """Batches in an epoch."""
         whole, rest = divmod(len(self._set), self._batch_size)
         return whole + (rest > 0 and not self._drop_last)
 
-    def epoch(self, index: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of epoch `index`.
+    def epoch(self, index: int, first: int = 0) -> Iterator[tuple[Tensor, Any]]:
+        """The batches of epoch `index`, from its batch `first` on.
 
         Order and augmentation depend on (seed, index) only, and are the same on every device.
 
         Yields:
-            Normalised images, float32 (B, C, H, W), and labels, int64 (B,).
+            Normalised inputs, float32 (B, ...), and targets: (B, ...), or a list of B.
         """
         generator = generator_of(self._seed, index)
-        total, device = len(self._set), self._set.labels.device
+        total, device = len(self._set), self._device
         order = torch.randperm(total, generator=generator) if self._shuffle else torch.arange(total)
-        orders = order.to(device).split(self._batch_size)[: len(self)]
+        orders = order.to(device).split(self._batch_size)[first : len(self)]
         augment, draws = self._augment, ()
         if augment is not None:
-            draws = augment.draw(total, generator).to(device).split(self._batch_size)
-        for step, images in enumerate(self._set.read(orders)):
+            draws = augment.draw(total, generator).to(device).split(self._batch_size)[first:]
+        for step, inputs in enumerate(self._set.read(orders)):
             if augment is not None:
-                images = augment.apply(images, draws[step])
-            images = images.float().mul_(self._scale).sub_(self._shift)
-            yield images, self._set.labels[orders[step]]
+                inputs = augment.apply(inputs, draws[step])
+            inputs = inputs.float().mul_(self._scale).sub_(self._shift)
+            yield inputs, self._set.targets_at(orders[step])
 
 
 def generator_of(seed: int, epoch: int) -> torch.Generator:

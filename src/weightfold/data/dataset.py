@@ -1,160 +1,318 @@
-"""What a data set is: images as uint8, labels, and how to normalise them."""
+"""What a data set is: inputs with their targets, in parts, and how to normalise the inputs."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from weightfold.data.budget import MAX_CLASSES
+from weightfold.data.contents import digest_of, moved
+
+Targets = Any
+"""A tensor (N, ...), or a sequence of N tensors or dicts of tensors."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ImageSet:
-    """Images with their labels, in memory.
+class Examples:
+    """Inputs with their targets, in memory.
 
     Attributes:
-        images: uint8 (N, C, H, W), 0 black to 255.
-        labels: int64 (N,).
+        inputs: uint8 (images: 0 black to 255) or floating point, (N, ...).
+        targets: A tensor (N, ...), such as int64 class labels (N,); or, where they differ in shape
+            from one input to the next, a sequence of N tensors or dicts of tensors.
 
     Raises:
-        TypeError: A tensor of another dtype.
-        ValueError: Shapes that do not fit together, or no images.
+        TypeError: Inputs that are no tensor of such a dtype, or targets that are no sequence.
+        ValueError: Not one target an input, no input, or inputs that are not finite.
     """
 
-    images: Tensor
-    labels: Tensor
+    inputs: Tensor
+    targets: Targets
 
     def __post_init__(self) -> None:
-        for name, dtype in (("images", torch.uint8), ("labels", torch.int64)):
-            tensor = getattr(self, name)
-            if not isinstance(tensor, Tensor) or tensor.dtype != dtype:
-                given = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
-                raise TypeError(f"{name} is {given}; give a {dtype} tensor")
-        if self.images.dim() != 4:
-            raise ValueError(f"images has shape {tuple(self.images.shape)}; give (N, C, H, W)")
-        check_labels(self.labels, len(self.images))
+        inputs = self.inputs
+        given = inputs.dtype if isinstance(inputs, Tensor) else type(inputs).__name__
+        if not isinstance(inputs, Tensor) or not (
+            inputs.dtype == torch.uint8 or inputs.is_floating_point()
+        ):
+            raise TypeError(f"inputs is {given}; give a tensor, uint8 or of a floating point dtype")
+        check_targets(self.targets, len(inputs) if inputs.dim() else 0)
+        if inputs.is_floating_point() and not inputs.isfinite().all():
+            raise ValueError("inputs has values that are NaN or infinite; remove them")
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.targets)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({len(self)} images of {self.image_shape})"
+        return f"{type(self).__name__}({len(self)} of {tuple(self.shape)})"
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
-        _, channels, height, width = self.images.shape
-        return channels, height, width
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one input: (C, H, W) of an image."""
+        return tuple(self.inputs.shape[1:])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the inputs."""
+        return self.inputs.dtype
+
+    @property
+    def labels(self) -> Tensor | None:
+        """The targets, if they are class labels, int64 (N,); else None."""
+        targets = self.targets
+        labels = isinstance(targets, Tensor) and targets.dtype == torch.int64 and targets.dim() == 1
+        return targets if labels else None
 
     def select(self, index: Tensor) -> Self:
-        """The images at `index`, int64 (M,), in its order."""
-        return type(self)(self.images[index], self.labels[index])
+        """The examples at `index`, int64 (M,) or bool (N,), in order."""
+        return type(self)(self.inputs[index], self.targets_at(index))
+
+    def targets_at(self, index: Tensor) -> Targets:
+        """The targets at `index`, int64 (M,) or bool (N,), in order."""
+        if isinstance(self.targets, Tensor):
+            return self.targets[index]
+        places = index.nonzero()[:, 0] if index.dtype == torch.bool else index
+        return [self.targets[place] for place in places.tolist()]
 
     def to(self, device: torch.device | str) -> Self:
-        """The set with its tensors on `device`."""
-        return type(self)(self.images.to(device), self.labels.to(device))
+        """The examples with their tensors on `device`."""
+        return type(self)(self.inputs.to(device), moved(self.targets, device))
 
     def read(self, orders: Sequence[Tensor]) -> Iterator[Tensor]:
-        """For each of `orders`, int64 (B,), the images there: uint8 (B, C, H, W)."""
+        """For each of `orders`, int64 (B,), the inputs there: (B, ...)."""
         for order in orders:
-            yield self.images.index_select(0, order)
+            yield self.inputs.index_select(0, order)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over inputs and targets, in 16 hex digits."""
+        return digest_of([self.inputs, self.targets])
 
 
-def check_labels(labels: Tensor, images: int) -> None:
-    """Refuse labels that are not one per image or absurdly large, and an empty set.
+def check_targets(targets: Targets, inputs: int) -> None:
+    """Refuse targets that are not one per input, an empty set, and absurdly large class labels.
 
     Raises:
+        TypeError: They are no tensor and no sequence.
         ValueError: As said.
     """
-    if labels.shape != (images,):
-        raise ValueError(
-            f"labels has shape {tuple(labels.shape)} for {images} images; give ({images},)"
-        )
-    if images == 0:
-        raise ValueError("images is empty; give at least one image")
+    if not isinstance(targets, Tensor | list | tuple):
+        raise TypeError(f"targets is a {type(targets).__name__}; give a tensor, or a list of them")
+    if inputs == 0:
+        raise ValueError("inputs is empty; give at least one")
+    shape = tuple(targets.shape) if isinstance(targets, Tensor) else (len(targets),)
+    if not shape or shape[0] != inputs:
+        raise ValueError(f"targets has shape {shape} for {inputs} inputs; give ({inputs}, ...)")
+    if not isinstance(targets, Tensor) or targets.dtype != torch.int64 or targets.dim() > 1:
+        return
     # Before anything is made that has one entry a class: counts, names, a layer.
-    if int(labels.max()) >= MAX_CLASSES:
+    if int(targets.max()) >= MAX_CLASSES:
         raise ValueError(
-            f"labels has {int(labels.max())}; labels count classes from 0, and at most "
+            f"targets has {int(targets.max())}; labels count classes from 0, and at most "
             f"{MAX_CLASSES:,} classes are taken"
         )
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A training and a test set.
+    """Examples to train on, to test on and, where there are, to choose by.
 
     Attributes:
         name: What it is called.
         train: To train on.
-        test: To test on; images of the same shape.
-        num_classes: Labels run from 0 to num_classes - 1.
-        mean: Of the training images / 255, per channel.
-        std: Standard deviation of the same.
-        class_names: One per class.
+        test: Held out; inputs of the same shape and dtype.
+        num_classes: Targets are class labels, from 0 to num_classes - 1; 0: they are not.
+        mean: Of the training inputs (uint8: / 255), one per channel (or one for all values of
+            inputs that are vectors); empty: the inputs are taken as they are.
+        std: Standard deviation of the same; given with `mean`.
+        class_names: One per class, or none.
         record: Where it came from and what was done to it, as JSON values: "source", numbers of
-            images ("train", "test"), "image_shape" (C, H, W), and the options of `load` that were
+            examples ("train", "test"), "image_shape" (C, H, W), and the options of `load` that were
             given, with "labels_changed" beside "corrupt".
-        groups: int64 (N,): training images with one number belong together, such as the frames of
+        groups: int64 (N,): training examples with one number belong together, such as the frames of
             one video, and a validation split keeps them so; None: each stands alone.
+        validation: Held out too, to choose by; None: not split off.
 
     Raises:
-        ValueError: Labels, image shapes or the lengths of `mean`, `std`, `class_names`, `groups` do
-            not fit.
+        ValueError: Targets, shapes or the lengths of `mean`, `std`, `class_names`, `groups` do not
+            fit.
     """
 
     name: str
-    train: ImageSet
-    test: ImageSet
-    num_classes: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    class_names: tuple[str, ...]
+    train: Examples
+    test: Examples
+    num_classes: int = 0
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    class_names: tuple[str, ...] = ()
     record: dict[str, Any] = field(default_factory=dict)
     groups: Tensor | None = None
+    validation: Examples | None = None
 
     def __post_init__(self) -> None:
-        if self.train.image_shape != self.test.image_shape:
-            raise ValueError(
-                f"{self.name}: training images are {self.train.image_shape} and test images "
-                f"{self.test.image_shape}; make them one (C, H, W)"
-            )
-        for part in ("train", "test"):
-            labels = getattr(self, part).labels
-            low, high = int(labels.min()), int(labels.max())
-            if low < 0 or high >= self.num_classes:
+        for part, examples in self.parts.items():
+            if (examples.shape, examples.dtype) != (self.shape, self.train.dtype):
                 raise ValueError(
-                    f"{self.name}: {part} labels run from {low} to {high}; with num_classes="
-                    f"{self.num_classes} they must lie in 0..{self.num_classes - 1}"
+                    f"{self.name}: {part} inputs are {examples.dtype} {examples.shape}, training "
+                    f"inputs {self.train.dtype} {self.shape}; make them one"
                 )
-        channels = self.train.image_shape[0]
-        for name, wanted in (("mean", channels), ("std", channels), ("class_names", None)):
-            length = len(getattr(self, name))
-            wanted = self.num_classes if wanted is None else wanted
-            if length != wanted:
-                raise ValueError(f"{self.name}: {name} has {length} entries; give {wanted}")
-        if self.groups is not None and self.groups.shape != self.train.labels.shape:
+        if self.num_classes:
+            self._check_classes(self.num_classes)
+        if self.groups is not None and self.groups.shape != (len(self.train),):
             raise ValueError(
                 f"{self.name}: groups has shape {tuple(self.groups.shape)} for {len(self.train)} "
-                "training images; give one number per image"
+                "training examples; give one number per example"
             )
-        if min(self.std) <= 0:
+        if self.mean or self.std:
+            try:
+                scale_and_shift(self.mean, self.std, self.shape, self.train.dtype)
+            except ValueError as error:
+                raise ValueError(f"{self.name}: {error}") from None
+
+    def _check_classes(self, classes: int) -> None:
+        for part, examples in self.parts.items():
+            targets = examples.targets
+            if not isinstance(targets, Tensor) or targets.dtype != torch.int64:
+                given = targets.dtype if isinstance(targets, Tensor) else "a sequence"
+                raise ValueError(
+                    f"{self.name}: num_classes={classes}, but {part} targets are {given}; give "
+                    "int64 class labels, or num_classes=0"
+                )
+            low, high = int(targets.min()), int(targets.max())
+            if low < 0 or high >= classes:
+                raise ValueError(
+                    f"{self.name}: {part} labels run from {low} to {high}; with num_classes="
+                    f"{classes} they must lie in 0..{classes - 1}"
+                )
+        if self.class_names and len(self.class_names) != classes:
             raise ValueError(
-                f"{self.name}: std={self.std} has an entry that is not positive (are all "
-                "training images the same there?); images cannot be normalised with it"
+                f"{self.name}: class_names has {len(self.class_names)} entries; give {classes}"
             )
 
+    @property
+    def parts(self) -> dict[str, Examples]:
+        """The parts there are, by name: "train", "test", "validation"."""
+        parts = {"train": self.train, "test": self.test, "validation": self.validation}
+        return {name: part for name, part in parts.items() if part is not None}
 
-def mean_and_std(image_set: ImageSet) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one input: (C, H, W) of an image."""
+        return self.train.shape
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W).
+
+        Raises:
+            ValueError: The inputs are no images.
+        """
+        if len(self.shape) != 3:
+            raise ValueError(f"{self.name} has inputs of shape {self.shape}; images are (C, H, W)")
+        channels, height, width = self.shape
+        return channels, height, width
+
+    @cached_property
+    def _normalization(self) -> tuple[Tensor, Tensor]:
+        return scale_and_shift(self.mean, self.std, self.shape, self.train.dtype)
+
+    @property
+    def scale(self) -> Tensor:
+        """float32, broadcast against an input; `normalize` multiplies by it."""
+        return self._normalization[0]
+
+    @property
+    def shift(self) -> Tensor:
+        """float32, broadcast against an input; `normalize` subtracts it afterwards."""
+        return self._normalization[1]
+
+    def normalize(self, inputs: Tensor) -> Tensor:
+        """Inputs of the parts, (..., *shape), as float32 that a network takes."""
+        return inputs.float() * self.scale.to(inputs.device) - self.shift.to(inputs.device)
+
+    def to(self, device: torch.device | str) -> Self:
+        """The data set with its examples on `device`."""
+        parts: dict[str, Any] = {name: part.to(device) for name, part in self.parts.items()}
+        return replace(self, **parts)
+
+    def limited(self, train: int | None = None, test: int | None = None, seed: int = 0) -> Self:
+        """The first `train` and `test` examples of a random order; None keeps all.
+
+        Raises:
+            ValueError: One of the two is below 1.
+        """
+        limits = {"train": train, "test": test}
+        for name, limit in limits.items():
+            if limit is not None and limit < 1:
+                raise ValueError(f"{name}={limit}: give how many examples to keep, at least 1")
+        generator = torch.Generator().manual_seed(seed)
+        changes: dict[str, Any] = {"record": {**self.record, **limits}}
+        for name, limit in limits.items():
+            part = self.parts[name]
+            order = torch.randperm(len(part), generator=generator)
+            if limit is not None and limit < len(part):
+                changes[name] = part.select(order[:limit])
+                if name == "train" and self.groups is not None:
+                    changes["groups"] = self.groups[order[:limit]]
+        return replace(self, **changes)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over contents and normalisation: of equal digest, the data is the same."""
+        parts = {name: part.digest for name, part in self.parts.items()}
+        return digest_of([self.num_classes, parts, self.scale, self.shift, self.groups])
+
+
+def scale_and_shift(
+    mean: Sequence[float],
+    std: Sequence[float],
+    shape: Sequence[int],
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    """By what to multiply an input, and what to subtract then, to normalise it; float32.
+
+    Args:
+        mean: As in `Dataset`.
+        std: As in `Dataset`.
+        shape: Of one input, channels first.
+        dtype: Of the inputs; uint8 are scaled to 0..1 first.
+
+    Raises:
+        ValueError: Only one of `mean` and `std`, another number of entries than 1 or that of the
+            channels, or an std that is not positive.
+    """
+    if not mean and not std:
+        return torch.ones(()), torch.zeros(())
+    channels = shape[0] if shape else 1
+    allowed = (channels,) if len(shape) > 2 else (1, channels)
+    for name, given in (("mean", mean), ("std", std)):
+        if len(given) not in allowed:
+            raise ValueError(
+                f"{name} has {len(given)} entries; the inputs have {channels} channels"
+            )
+    if min(std) <= 0:
+        raise ValueError(
+            f"std={tuple(std)} has an entry that is not positive (are all training inputs the same "
+            "there?); inputs cannot be normalised with it"
+        )
+    view = (-1, *[1] * (len(shape) - 1))
+    spread = torch.tensor(std, dtype=torch.float64).view(view)
+    shift = torch.tensor(mean, dtype=torch.float64).view(view) / spread
+    unit = 255 if dtype == torch.uint8 else 1
+    return (1 / (unit * spread)).float(), shift.float()
+
+
+def mean_and_std(examples: Examples) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and (population) standard deviation of images / 255, per channel."""
-    channels = image_set.image_shape[0]
+    channels = examples.shape[0]
     total = torch.zeros(channels, dtype=torch.float64)
     squares = torch.zeros_like(total)
     pixels = 0
     # In float64 these sums of integers are exact.
-    for images in image_set.read(torch.arange(len(image_set)).split(1000)):
+    for images in examples.read(torch.arange(len(examples)).split(1000)):
         values = images.transpose(0, 1).flatten(1).double()
         total += values.sum(dim=1)
         squares += values.square().sum(dim=1)

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from weightfold.data import Dataset, Examples
 from weightfold.data.corruption import corrupt_labels
-from weightfold.data.samples import Examples, Samples
 
 CONDITIONS = ("true", "random-labels", "shuffled-pixels", "random-pixels", "gaussian")
 """true: the data as it is; the others as the functions of this module of these names, gaussian
@@ -26,7 +26,7 @@ IN_PART = ("random-labels", "random-pixels", "gaussian")
 _CHUNK = 1000
 
 
-def disturb(samples: Samples, condition: str, *, fraction: float = 1.0, seed: int = 0) -> Samples:
+def disturb(samples: Dataset, condition: str, *, fraction: float = 1.0, seed: int = 0) -> Dataset:
     """The data under a condition; the same seed gives the same data.
 
     Args:
@@ -57,7 +57,7 @@ def disturb(samples: Samples, condition: str, *, fraction: float = 1.0, seed: in
     return _PARTIAL[condition](samples, fraction=fraction, seed=seed)
 
 
-def random_labels(samples: Samples, *, fraction: float = 1.0, seed: int = 0) -> Samples:
+def random_labels(samples: Dataset, *, fraction: float = 1.0, seed: int = 0) -> Dataset:
     """Training labels drawn anew with probability `fraction`, see `corrupt_labels`.
 
     They are drawn from all classes, their own included. Labels of other parts stay true, so that
@@ -66,25 +66,22 @@ def random_labels(samples: Samples, *, fraction: float = 1.0, seed: int = 0) -> 
     Raises:
         ValueError: As `corrupt_labels` says.
     """
-    y, _ = corrupt_labels(samples.train.y, fraction, samples.num_classes, seed)
-    return _disturbed(samples, samples.train.x, y, "random-labels", fraction, seed)
+    y, _ = corrupt_labels(samples.train.targets, fraction, samples.num_classes, seed)
+    return _disturbed(samples, samples.train.inputs, y, "random-labels", fraction, seed)
 
 
-def shuffled_pixels(samples: Samples, *, seed: int = 0) -> Samples:
+def shuffled_pixels(samples: Dataset, *, seed: int = 0) -> Dataset:
     """One random permutation of the pixels of all inputs, in every part.
 
     Inputs of three or more dimensions (C, H, W) keep their channels: a pixel moves with all of
     them. Of inputs with fewer dimensions every value is a pixel.
     """
-    order = torch.randperm(_pixels(samples.train.x[:1]).shape[2], generator=_generator(seed))
-    parts: dict[str, Any] = {
-        name: Examples(_pixels(part.x)[:, :, order.to(part.x.device)].view_as(part.x), part.y)
-        for name, part in samples.parts.items()
-    }
+    order = torch.randperm(_pixels(samples.train.inputs[:1]).shape[2], generator=_generator(seed))
+    parts: dict[str, Any] = {name: _permuted(part, order) for name, part in samples.parts.items()}
     return _recorded(samples, replace(samples, **parts), "shuffled-pixels", 1.0, seed)
 
 
-def random_pixels(samples: Samples, *, fraction: float = 1.0, seed: int = 0) -> Samples:
+def random_pixels(samples: Dataset, *, fraction: float = 1.0, seed: int = 0) -> Dataset:
     """A random permutation of its own for each of `fraction` of the training inputs.
 
     Pixels are as in `shuffled_pixels`; other parts stay as they are.
@@ -103,7 +100,7 @@ def random_pixels(samples: Samples, *, fraction: float = 1.0, seed: int = 0) -> 
     return _replaced(samples, permuted, generator, "random-pixels", fraction, seed)
 
 
-def gaussian_inputs(samples: Samples, *, fraction: float = 1.0, seed: int = 0) -> Samples:
+def gaussian_inputs(samples: Dataset, *, fraction: float = 1.0, seed: int = 0) -> Dataset:
     """Gaussian noise in place of `fraction` of the training inputs.
 
     Independent values with the mean and standard deviation of the training inputs: of each channel
@@ -114,7 +111,7 @@ def gaussian_inputs(samples: Samples, *, fraction: float = 1.0, seed: int = 0) -
         ValueError: `fraction` is not from 0 to 1.
     """
     generator = _generator(seed)
-    mean, std = _moments(samples.train.x)
+    mean, std = _moments(samples.train.inputs)
 
     def drawn(x: Tensor) -> Tensor:
         shape = _pixels(x).shape
@@ -126,7 +123,7 @@ def gaussian_inputs(samples: Samples, *, fraction: float = 1.0, seed: int = 0) -
     return _replaced(samples, drawn, generator, "gaussian", fraction, seed)
 
 
-_PARTIAL: dict[str, Callable[..., Samples]] = {
+_PARTIAL: dict[str, Callable[..., Dataset]] = {
     "random-labels": random_labels,
     "random-pixels": random_pixels,
     "gaussian": gaussian_inputs,
@@ -134,39 +131,46 @@ _PARTIAL: dict[str, Callable[..., Samples]] = {
 
 
 def _replaced(
-    samples: Samples,
+    samples: Dataset,
     noise: Callable[[Tensor], Tensor],
     generator: torch.Generator,
     condition: str,
     fraction: float,
     seed: int,
-) -> Samples:
+) -> Dataset:
     """With `noise` of them in place of a fraction of the training inputs, drawn at random."""
     if not 0 <= fraction <= 1:
         raise ValueError(f"fraction={fraction} of {condition}; give 0 to 1")
-    x = samples.train.x.clone()
+    x = samples.train.inputs.clone()
     order = torch.randperm(len(x), generator=generator).to(x.device)
     for index in order[: round(fraction * len(x))].split(_CHUNK):
         x[index] = noise(x[index])
-    return _disturbed(samples, x, samples.train.y, condition, fraction, seed)
+    return _disturbed(samples, x, samples.train.targets, condition, fraction, seed)
 
 
 def _disturbed(
-    samples: Samples, x: Tensor, y: Tensor, condition: str, fraction: float, seed: int
-) -> Samples:
+    samples: Dataset, x: Tensor, y: Tensor, condition: str, fraction: float, seed: int
+) -> Dataset:
     disturbed = replace(samples, train=Examples(x, y))
     return _recorded(samples, disturbed, condition, fraction, seed)
 
 
+def _permuted(part: Examples, order: Tensor) -> Examples:
+    pixels = _pixels(part.inputs)[:, :, order.to(part.inputs.device)]
+    return Examples(pixels.view_as(part.inputs), part.targets)
+
+
 def _recorded(
-    before: Samples, after: Samples, condition: str, fraction: float, seed: int
-) -> Samples:
+    before: Dataset, after: Dataset, condition: str, fraction: float, seed: int
+) -> Dataset:
     entry = {
         "condition": condition,
         "fraction": fraction,
         "seed": seed,
-        "labels_changed": int((after.train.y != before.train.y).sum()),
-        "inputs_changed": int((after.train.x != before.train.x).flatten(1).any(dim=1).sum()),
+        "labels_changed": int((after.train.targets != before.train.targets).sum()),
+        "inputs_changed": int(
+            (after.train.inputs != before.train.inputs).flatten(1).any(dim=1).sum()
+        ),
     }
     record = {**before.record, "disturbed": [*before.record.get("disturbed", []), entry]}
     return replace(after, record=record)

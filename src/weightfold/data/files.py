@@ -1,7 +1,9 @@
 """Images that stay in their files until they are needed."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -9,35 +11,36 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from weightfold.data.dataset import ImageSet, check_labels
+from weightfold.data.contents import digest_of, moved
+from weightfold.data.dataset import Examples, Targets, check_targets
 from weightfold.data.decode import MAX_PIXELS, decode
 
 
-class ImageFiles(ImageSet):
-    """An image set too large for memory: files, decoded to RGB when they are read.
+class ImageFiles(Examples):
+    """Examples too large for memory: files, decoded to RGB when they are read.
 
     `weightfold.data.decode` says how. Each image is scaled so that its shorter side has `size`
-    pixels, and its middle is taken. `images` decodes them all at once; `Batches` reads them
+    pixels, and its middle is taken. `inputs` decodes them all at once; `Batches` reads them
     through a torch DataLoader.
 
     Args:
         paths: One file an image.
-        labels: int64 (N,).
+        targets: As in `Examples`.
         size: Height and width to bring the images to.
         workers: Processes that decode for `Batches`; 0 decodes in this one.
 
     Raises:
-        ValueError: Not one label per path, `size` below 1 or of more pixels than an image may
+        ValueError: Not one target per path, `size` below 1 or of more pixels than an image may
             have, or `workers` negative.
     """
 
-    def __init__(self, paths: Sequence[Path], labels: Tensor, size: int, workers: int) -> None:
-        check_labels(labels, len(paths))
+    def __init__(self, paths: Sequence[Path], targets: Targets, size: int, workers: int) -> None:
+        check_targets(targets, len(paths))
         if size < 1 or workers < 0:
             raise ValueError(f"size={size} must be at least 1, and workers={workers} at least 0")
         if size**2 > MAX_PIXELS:
             raise ValueError(f"size={size} makes more than {MAX_PIXELS} pixels; give a smaller one")
-        for name, value in (("paths", tuple(paths)), ("labels", labels)):
+        for name, value in (("paths", tuple(paths)), ("targets", targets)):
             object.__setattr__(self, name, value)
         object.__setattr__(self, "size", size)
         object.__setattr__(self, "workers", workers)
@@ -45,31 +48,40 @@ class ImageFiles(ImageSet):
     paths: tuple[Path, ...]
     size: int
     workers: int
+    device: torch.device = torch.device("cpu")
 
     # A frozen field and a property are read alike.
     @property
-    def images(self) -> Tensor:  # pyrefly: ignore[bad-override]
+    def inputs(self) -> Tensor:  # pyrefly: ignore[bad-override]
         """All images, decoded: uint8 (N, 3, size, size)."""
         with ThreadPoolExecutor() as pool:
             return torch.stack(list(pool.map(self._decode, range(len(self)))))
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
+    def shape(self) -> tuple[int, ...]:
         """(3, size, size)."""
         return 3, self.size, self.size
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """uint8."""
+        return torch.uint8
+
     def select(self, index: Tensor) -> Self:
-        """The images at `index`, int64 (M,), in its order."""
-        paths = [self.paths[i] for i in index.tolist()]
-        return type(self)(paths, self.labels[index], self.size, self.workers)
+        """The images at `index`, int64 (M,) or bool (N,), in order."""
+        places = index.nonzero()[:, 0] if index.dtype == torch.bool else index
+        paths = [self.paths[place] for place in places.tolist()]
+        return type(self)(paths, self.targets_at(index), self.size, self.workers)
 
     def to(self, device: torch.device | str) -> Self:
-        """The set with its labels, and the batches it reads, on `device`."""
-        return type(self)(self.paths, self.labels.to(device), self.size, self.workers)
+        """The set with its targets, and the batches it reads, on `device`."""
+        files = type(self)(self.paths, moved(self.targets, device), self.size, self.workers)
+        object.__setattr__(files, "device", torch.device(device))
+        return files
 
     def read(self, orders: Sequence[Tensor]) -> Iterator[Tensor]:
         """For each of `orders`, int64 (B,), the images there: uint8 (B, 3, size, size)."""
-        device = self.labels.device
+        device = self.device
         loader = DataLoader(
             _Decoded(self),
             batch_sampler=[order.tolist() for order in orders],
@@ -81,12 +93,24 @@ class ImageFiles(ImageSet):
         for images in loader:
             yield images.to(device, non_blocking=True)
 
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over the files' bytes, the size they are brought to, and the targets."""
+        with ThreadPoolExecutor() as pool:
+            files = list(pool.map(_digest, self.paths))
+        return digest_of([files, self.size, self.targets])
+
     def _decode(self, index: int) -> Tensor:
         path = self.paths[index]
         try:
             return decode(path, channels=3, size=self.size)
         except (OSError, ValueError) as error:
             raise ValueError(f"{path} cannot be decoded ({error}); replace or remove it") from error
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class _Decoded(torch.utils.data.Dataset):

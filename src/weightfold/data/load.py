@@ -9,7 +9,7 @@ import torch
 
 from weightfold.data.budget import check_bytes
 from weightfold.data.corruption import corrupt_labels
-from weightfold.data.dataset import Dataset, ImageSet
+from weightfold.data.dataset import Dataset, Examples
 from weightfold.data.decode import scaled_pixels, square
 from weightfold.data.files import ImageFiles
 from weightfold.data.registry import readers
@@ -58,8 +58,8 @@ def load(spec: str, root: Path | str | None = None) -> Dataset:
     options: dict[str, Any] = read_options(name, texts, _COMMON | reader.options)
     own = {key: value for key, value in options.items() if key in reader.options}
     dataset = reader.read(None if root is None else Path(root), own)
-    if len(dataset.train.labels.unique()) < 2:
-        only = dataset.class_names[int(dataset.train.labels[0])]
+    if len(dataset.train.targets.unique()) < 2:
+        only = dataset.class_names[int(dataset.train.targets[0])]
         raise ValueError(
             f"{spec!r}: all {len(dataset.train)} training images are of one class ({only}); give "
             "images of at least two"
@@ -98,9 +98,9 @@ def _apply(
     if group is not None:
         if group < 1:
             raise ValueError(f"group={group} must be at least 1 image")
-        groups = consecutive(train.labels, group)
+        groups = consecutive(_labels(train), group)
     if corrupt is not None:
-        labels, changed = corrupt_labels(train.labels, corrupt, dataset.num_classes, seed)
+        labels, changed = corrupt_labels(_labels(train), corrupt, dataset.num_classes, seed)
         train = _relabel(train, labels)
     else:
         changed = torch.zeros(len(train), dtype=torch.bool)
@@ -116,26 +116,32 @@ def _apply(
         if size < 1:
             raise ValueError(f"size={size} must be at least 1 pixel")
         train, test = (_resize(part, size) for part in (train, test))
-    if rgb and train.image_shape[0] == 1:
-        train, test = (ImageSet(s.images.repeat(1, 3, 1, 1), s.labels) for s in (train, test))
+    if rgb and train.shape[0] == 1:
+        train, test = (Examples(s.inputs.repeat(1, 3, 1, 1), s.targets) for s in (train, test))
         mean, std = mean * 3, std * 3
     return replace(
         dataset, train=train, test=test, mean=mean, std=std, record=record, groups=groups
     )
 
 
-def _relabel(image_set: ImageSet, labels: torch.Tensor) -> ImageSet:
-    if isinstance(image_set, ImageFiles):
-        return ImageFiles(image_set.paths, labels, image_set.size, image_set.workers)
-    return ImageSet(image_set.images, labels)
+def _labels(examples: Examples) -> torch.Tensor:
+    if examples.labels is None:
+        raise ValueError("corrupt and group are for class labels; the targets are none")
+    return examples.labels
 
 
-def _resize(image_set: ImageSet, size: int) -> ImageSet:
-    channels, height, width = image_set.image_shape
-    scaled = min(len(image_set), _AT_ONCE) * scaled_pixels(height, width, size)
-    check_bytes(f"size={size}", channels * max(scaled, len(image_set) * size**2))
-    parts = [square(part, size) for part in image_set.images.split(_AT_ONCE)]
-    return ImageSet(torch.cat(parts), image_set.labels)
+def _relabel(examples: Examples, labels: torch.Tensor) -> Examples:
+    if isinstance(examples, ImageFiles):
+        return ImageFiles(examples.paths, labels, examples.size, examples.workers)
+    return Examples(examples.inputs, labels)
+
+
+def _resize(examples: Examples, size: int) -> Examples:
+    channels, height, width = examples.shape
+    scaled = min(len(examples), _AT_ONCE) * scaled_pixels(height, width, size)
+    check_bytes(f"size={size}", channels * max(scaled, len(examples) * size**2))
+    parts = [square(part, size) for part in examples.inputs.split(_AT_ONCE)]
+    return Examples(torch.cat(parts), examples.targets)
 
 
 def _recorded(dataset: Dataset, options: dict[str, Any]) -> Dataset:
@@ -144,7 +150,7 @@ def _recorded(dataset: Dataset, options: dict[str, Any]) -> Dataset:
         **dataset.record,
         "train": len(dataset.train),
         "test": len(dataset.test),
-        "image_shape": list(dataset.train.image_shape),
+        "image_shape": list(dataset.train.shape),
         # A path would make two machines' records differ.
         **{key: value for key, value in options.items() if key not in ("path", "download")},
     }

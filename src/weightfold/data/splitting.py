@@ -1,14 +1,16 @@
-"""Splitting off validation images."""
+"""Splitting off validation examples."""
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from weightfold.data.dataset import ImageSet
+from weightfold.data.dataset import Dataset, Examples
 
 
 def split(
-    image_set: ImageSet, validation: int | float, seed: int, groups: Tensor | None = None
-) -> tuple[ImageSet, ImageSet]:
+    examples: Examples, validation: int | float, seed: int, groups: Tensor | None = None
+) -> tuple[Examples, Examples]:
     """Split a set in two, every class in proportion.
 
     Each class gives its share of the validation images, rounded down; the images that are then
@@ -16,7 +18,7 @@ def split(
     Which images of a class go is drawn with `seed`. Both parts keep the order of the set.
 
     Args:
-        image_set: The images.
+        examples: Those that are not of class labels count as of one class.
         validation: How many to split off (int), or which share of them (float, below 1).
         seed: Of the draw.
         groups: int64 (N,): images with one number stay together. Groups are then drawn instead of
@@ -29,7 +31,7 @@ def split(
     Raises:
         ValueError: `validation` leaves one of the two empty.
     """
-    total = len(image_set)
+    total = len(examples)
     size = round(validation * total) if isinstance(validation, float) else validation
     if not 0 < size < total:
         raise ValueError(
@@ -37,11 +39,34 @@ def split(
             f"from 1 to {total - 1}, or a share between 0 and 1"
         )
     generator = torch.Generator().manual_seed(seed)
+    labels = examples.labels
+    labels = torch.zeros(total, dtype=torch.int64) if labels is None else labels.cpu()
     if groups is None:
-        taken = _stratified(image_set.labels, size, generator)
+        taken = _stratified(labels, size, generator)
     else:
-        taken = _whole_groups(image_set.labels, groups, size, generator)
-    return image_set.select((~taken).nonzero()[:, 0]), image_set.select(taken.nonzero()[:, 0])
+        taken = _whole_groups(labels, groups.cpu(), size, generator)
+    return examples.select((~taken).nonzero()[:, 0]), examples.select(taken.nonzero()[:, 0])
+
+
+def hold_out(dataset: Dataset, validation: int | float, seed: int) -> Dataset:
+    """A data set with some of the training examples, see `split`, as its `validation`.
+
+    Args:
+        dataset: With its groups, if it has them.
+        validation: How many (int), or which share (float, below 1).
+        seed: Of the draw.
+
+    Raises:
+        ValueError: It has such a part already, or `validation` leaves one of the two empty.
+    """
+    if dataset.validation is not None:
+        raise ValueError(
+            f"validation={validation}, but {dataset.name} has validation examples of its own; "
+            "give 0"
+        )
+    train, held_out = split(dataset.train, validation, seed, dataset.groups)
+    record = {**dataset.record, "validation": len(held_out)}
+    return replace(dataset, train=train, validation=held_out, groups=None, record=record)
 
 
 def _whole_groups(labels: Tensor, groups: Tensor, size: int, generator: torch.Generator) -> Tensor:

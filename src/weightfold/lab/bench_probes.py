@@ -8,13 +8,15 @@ import torch.nn.functional as F
 from rich.console import Console
 from torch import Tensor, nn
 
+from weightfold.data import as_dataset
 from weightfold.lab.measured import Measured, show
 from weightfold.methods.subspace.projections import KINDS, Projection, make
 from weightfold.methods.subspace.verb import subspace
 from weightfold.nets import build
+from weightfold.tasks.registry import as_task
 from weightfold.timing import alternate
 from weightfold.train.recipe import Recipe
-from weightfold.train.strategies.stack import Stack
+from weightfold.train.strategies.stacked import Stack
 
 SIZE, DIM = 199_210, 750
 BATCH = 128
@@ -138,7 +140,8 @@ def _seeds(batch: int, repeats: int) -> Measured:
     model = f"mlp,depth=1,width={HIDDEN}"
     nets = [build(model, num_classes=10, in_channels=1) for _ in range(SEEDS)]
     x, y = torch.randn(SEEDS, batch, 1, 28, 28), torch.randint(10, (SEEDS, batch))
-    stack = Stack(nets, RECIPE)
+    dataset = as_dataset(((x[0], y[0]), (x[0], y[0])))
+    stack = Stack(nets, as_task(dataset), RECIPE)
     steps = [_loop(net, a, b) for net, a, b in zip(nets, x, y, strict=True)]
     times = _timed(
         {

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from weightfold.tasks.distillation import Distillation
 from weightfold.train.progress import Progress, Tell
-from weightfold.train.recipe import Distillation, Recipe
+from weightfold.train.recipe import Recipe
 
 if TYPE_CHECKING:
     from torch import nn
@@ -86,7 +87,8 @@ class Cell:
             progress: True for a progress bar; or a function told of each epoch.
         """
         from weightfold.data import load
-        from weightfold.train import fit, load_teacher
+        from weightfold.tasks.registry import build as build_task
+        from weightfold.train import Options, fit, load_teacher
 
         dataset = load(self.data, data_root)
         teacher = None
@@ -95,14 +97,14 @@ class Cell:
             teacher = load_teacher(build(self.teacher, dataset), weights)
         return fit(
             build(self, dataset),
-            dataset,
+            build_task("classify", dataset, teacher=teacher, distillation=self.distillation),
             self.recipe,
             folder=root / self.folder,
             seed=self.seed,
-            teacher=teacher,
-            distillation=self.distillation,
             progress=by_epoch(progress, self.recipe.epochs),
-            about={"model": self.model, "variant": self.variant, "data": self.data},
+            options=Options(
+                about={"model": self.model, "variant": self.variant, "data": self.data}
+            ),
         )
 
 
@@ -145,7 +147,7 @@ def by_epoch(progress: bool | Tell, epochs: int) -> "bool | Callable[[Row], None
     if isinstance(progress, bool):
         return progress
     return lambda row: progress(
-        Progress(row.epoch, epochs, f"test accuracy {row.test_accuracy:.2%}")
+        Progress(row.epoch, epochs, f"test accuracy {row['test_accuracy']:.2%}")
     )
 
 
@@ -158,7 +160,7 @@ def build(cell: Cell, dataset: "Dataset") -> "nn.Module":
         cell.variant,
         seed=cell.seed,
         num_classes=dataset.num_classes,
-        image_shape=dataset.train.image_shape,
+        image_shape=dataset.image_shape,
     )
 
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from weightfold.data import Dataset, load
+from weightfold.data import Augment, Dataset, load
 from weightfold.export import accuracy as runner_accuracy
 from weightfold.export import onnx_runner, to_onnx
 from weightfold.files import foreign, locked, write_json
@@ -24,11 +24,11 @@ from weightfold.lab.runner import run_cells
 from weightfold.lab.saved import deployed, load_run
 from weightfold.records import read_record, write_record
 from weightfold.report.statistics import paired, summarize
+from weightfold.tasks.registry import as_task
 from weightfold.timing import alternate
-from weightfold.train import History, Recipe, accuracy, checkpoint, session
-from weightfold.train.feed import evaluation_batches, training_batches
+from weightfold.train import History, Recipe, checkpoint, evaluate, session
+from weightfold.train.optimizer import make_optimizer
 from weightfold.train.record import check_same
-from weightfold.train.steps import make_optimizer
 
 WARMUP_STEPS, TIMED_STEPS = 5, 30
 
@@ -140,7 +140,11 @@ def step_seconds(
         recipe: Gives batch size, loss and optimizer.
     """
     device = _device()
-    images, labels = next(training_batches(dataset.train, dataset, recipe, 0, device).epoch(0))
+    augment = Augment(recipe.crop_padding, recipe.flip)
+    batches = as_task(dataset).batches(
+        "train", device, batch_size=recipe.batch_size, augment=augment
+    )
+    images, labels = next(batches.epoch(0))
 
     def stepper(net: nn.Module) -> Any:
         net.to(device).train()
@@ -220,12 +224,12 @@ def _result(
     times: Mapping[str, float],
 ) -> Result:
     first = next(iter(nets))
-    last = {v: [history.last_accuracy for history in histories[v]] for v in (first, variant)}
+    last = {v: [history.last_value for history in histories[v]] for v in (first, variant)}
     return Result(
         variant=variant,
         epochs=len(histories[variant][0].rows),
         last=summarize(last[variant]),
-        best=summarize([history.best_accuracy for history in histories[variant]]),
+        best=summarize([history.best_value for history in histories[variant]]),
         difference=paired(last[variant], last[first]) if variant != first else None,
         training_parameters=sum(p.numel() for p in nets[variant].parameters()),
         deployed_parameters=sum(p.numel() for p in deployed(nets[variant]).parameters()),
@@ -240,7 +244,7 @@ def _deploy(cell: Cell, folder: Path, dataset: Dataset) -> Deployed:
     target = folder / "deployed"
     target.mkdir(exist_ok=True)
     checkpoint.save_weights(net, target / "model.safetensors")
-    report = to_onnx(net, torch.zeros(1, *dataset.train.image_shape), target / "model.onnx")
+    report = to_onnx(net, torch.zeros(1, *dataset.image_shape), target / "model.onnx")
     write_json(
         target / "model.json",
         {
@@ -250,17 +254,17 @@ def _deploy(cell: Cell, folder: Path, dataset: Dataset) -> Deployed:
             "seed": cell.seed,
             "num_classes": dataset.num_classes,
             "class_names": dataset.class_names,
-            "image_shape": dataset.train.image_shape,
+            "image_shape": dataset.image_shape,
             "input": "(pixel / 255 - mean) / std per channel, float32 (B, C, H, W)",
             "mean": dataset.mean,
             "std": dataset.std,
         },
     )
-    test = evaluation_batches(dataset.test, dataset, "cpu")
+    test = as_task(dataset).batches("test")
     return Deployed(
         variant=cell.variant,
         seed=cell.seed,
-        test_accuracy=accuracy(net, dataset.test, dataset),
+        test_accuracy=evaluate(net, dataset)["accuracy"],
         onnx_accuracy=runner_accuracy(onnx_runner(target / "model.onnx"), test.epoch(0)),
         onnx_difference=report.max_relative_difference,
     )

@@ -40,10 +40,10 @@ def run_rows(comparison: Comparison) -> list[dict[str, Any]]:
             "variant": variant,
             "seed": seed,
             "epochs": len(history.rows),
-            "last_accuracy": history.last_accuracy,
-            "best_accuracy": history.best_accuracy,
+            "last_accuracy": history.last_value,
+            "best_accuracy": history.best_value,
             "best_epoch": history.best_epoch,
-            "final_train_error": history.final_train_error,
+            "final_train_error": 1 - history.last(part="train_eval"),
             "seconds": history.seconds,
             "seconds_per_step": history.seconds_per_step,
         }

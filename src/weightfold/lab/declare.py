@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weightfold.lab.cell import Cell
-from weightfold.train.recipe import Distillation, Recipe
+from weightfold.tasks.distillation import Distillation
+from weightfold.train.recipe import Recipe
 
 if TYPE_CHECKING:
     from weightfold.lab.claims import Claim

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from weightfold.data import Dataset
     from weightfold.methods.share.net import SharedNet
     from weightfold.methods.share.plan import Plan
-    from weightfold.train.domains import DomainsHistory
+    from weightfold.train import History
 
 STRATEGIES = ("bottom", "top", "random", "independent")
 _OPTIONS = {
@@ -111,14 +111,13 @@ class DomainCell:
             return dict.fromkeys(classes, max(classes.values()))
         return classes
 
-    def finished(self, root: Path) -> "DomainsHistory | None":
+    def finished(self, root: Path) -> "History | None":
         """The record of its run below `root`; None if it has not come to its end."""
         from weightfold.train import checkpoint
-        from weightfold.train.domains import DomainsHistory
 
         if len(self.domains) == 1 and not (root / self.folder / PLAIN).exists():
             return None  # it was stopped before its last file
-        return checkpoint.finished(root / self.folder, DomainsHistory)
+        return checkpoint.finished(root / self.folder)
 
     def train(
         self,
@@ -126,7 +125,7 @@ class DomainCell:
         *,
         data_root: Path | None = None,
         progress: bool | Tell = True,
-    ) -> "DomainsHistory":
+    ) -> "History":
         """Train it in its folder below `root`, or go on where it stopped; a no-op once finished.
 
         Args:
@@ -139,7 +138,7 @@ class DomainCell:
             ValueError: A domain's data has other classes or another size than declared.
         """
         from weightfold.train import checkpoint
-        from weightfold.train.domains import fit_domains
+        from weightfold.train.domains import DomainOptions, fit_domains
 
         done = self.finished(root)
         if done is not None:
@@ -154,9 +153,11 @@ class DomainCell:
             self.recipe,
             folder=root / self.folder,
             seed=self.seed,
-            joint=self.joint,
             progress=by_epoch(progress, self.joint.head_epochs + self.recipe.epochs),
-            about={"model": self.model, "plan": self.plan, "cell": self.key},
+            options=DomainOptions(
+                joint=self.joint,
+                about={"model": self.model, "plan": self.plan, "cell": self.key},
+            ),
         )
         if len(self.domains) == 1:
             plain = net.deploy(domain=self.domains[0].name)
@@ -291,10 +292,8 @@ def renormalize(model: "nn.Module", norms: Sequence[str], images: "Tensor") -> N
 def _first_images(dataset: "Dataset") -> "Tensor":
     import torch
 
-    from weightfold.train.feed import evaluation_batches
-
     part = dataset.train.select(torch.arange(min(100, len(dataset.train))))
-    return next(evaluation_batches(part, dataset, "cpu").epoch(0))[0]
+    return dataset.normalize(part.inputs)
 
 
 def _below(data_root: Path | None, name: str) -> Path:

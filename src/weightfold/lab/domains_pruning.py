@@ -138,15 +138,17 @@ def _largest(weight: "Tensor", unit: str, share: float) -> "Tensor":
 
 def _measure(net: "nn.Module", dataset: "Dataset", images: int) -> tuple[float, float]:
     """Accuracy and mean cross-entropy on the first test images."""
+    from dataclasses import replace
+
     import torch
     from torch.nn.functional import cross_entropy
 
-    from weightfold.train.feed import evaluation_batches
+    from weightfold.tasks.registry import as_task
 
     part = dataset.test.select(torch.arange(min(images, len(dataset.test))))
     right, loss = 0, 0.0
     with torch.inference_mode():
-        for x, labels in evaluation_batches(part, dataset, "cpu").epoch(0):
+        for x, labels in as_task(replace(dataset, test=part)).batches("test").epoch(0):
             logits = net(x)
             right += int((logits.argmax(1) == labels).sum())
             loss += float(cross_entropy(logits, labels, reduction="sum"))

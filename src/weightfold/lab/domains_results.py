@@ -13,7 +13,7 @@ from weightfold.report.statistics import Paired, Summary, paired, summarize
 if TYPE_CHECKING:
     from weightfold.methods.share import plan as plans
     from weightfold.methods.share.account import Account
-    from weightfold.train.domains import DomainsHistory
+    from weightfold.train import History
 
 Epoch = Literal["last", "best"]
 MEAN = "mean"
@@ -31,7 +31,7 @@ class Outcome:
     """
 
     cell: DomainCell
-    history: "DomainsHistory | None"
+    history: "History | None"
     sessions: tuple[dict[str, Any], ...] = ()
 
 
@@ -99,7 +99,7 @@ class Results:
         for outcome in self.outcomes.get(label, ()):
             if outcome.history is not None:
                 history = outcome.history
-                shares = history.last_accuracies if epoch == "last" else history.best_accuracies
+                shares = history.last_values if epoch == "last" else history.best_values
                 share = fmean(shares.values()) if domain == MEAN else shares.get(domain)
                 if share is not None:
                     found[outcome.cell.seed] = 100 * share

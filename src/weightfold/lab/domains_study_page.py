@@ -13,7 +13,7 @@ from weightfold.files import write_csv, write_json
 from weightfold.report.figures import COLOURS, draw_curve, drawing
 from weightfold.report.page import Section, Table, write_page
 from weightfold.report.statistics import Summary, paired, summarize
-from weightfold.train.domains.history import DomainsHistory
+from weightfold.train.history import History
 from weightfold.train.record import session
 
 INDEPENDENT = "independent"
@@ -37,7 +37,7 @@ class Outcome:
 
     strategy: str
     seed: int
-    histories: Mapping[str, DomainsHistory]
+    histories: Mapping[str, History]
     parameters: int
     bytes: int
     shared_bytes: int
@@ -47,7 +47,7 @@ class Outcome:
     @property
     def accuracies(self) -> dict[str, float]:
         """Domain -> test accuracy after the last epoch, in [0, 1]."""
-        return {name: run.last_accuracies[name] for name, run in self.histories.items()}
+        return {name: run.last_values[name] for name, run in self.histories.items()}
 
     @property
     def mean(self) -> float:

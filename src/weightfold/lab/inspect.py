@@ -9,8 +9,10 @@ from time import monotonic, perf_counter
 from typing import Any, TypedDict
 
 import torch
+from torch import Tensor
 
-from weightfold.data.samples import Data, Samples, as_samples
+from weightfold.data import Dataset
+from weightfold.data.pairs import Data, as_dataset
 from weightfold.files import locked
 from weightfold.lab.inspect_page import TITLES, write_inspection
 from weightfold.lab.inspect_plan import DEMANDS, Demand, Pace, Sizes, fit
@@ -23,13 +25,15 @@ from weightfold.probes.models import Model, net_of
 from weightfold.probes.registry import probes
 from weightfold.records import read_record, write_record
 from weightfold.report.page import Section
+from weightfold.tasks.registry import as_task
+from weightfold.tasks.task import evaluating
 from weightfold.train.checkpoint import RUN
+from weightfold.train.options import Options
 from weightfold.train.progress import Progress, Tell, telling
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import check_same, digest, structure
-from weightfold.train.runs import Start
-from weightfold.train.strategies.stack import Stack
-from weightfold.train.strategies.together import train_together
+from weightfold.train.strategies.single import Fabric, Single
+from weightfold.train.together import Run, device_of, fit_together
 
 PLAN = "plan.json"
 LEARNING_RATES = (0.1, 0.03, 0.01, 0.003)
@@ -78,7 +82,7 @@ def inspect(
     Args:
         model: A module, whose present weights all networks start from, or a function that makes the
             network of a seed; left unchanged. It is trained anew for each probe.
-        data: Samples, a Dataset, or a pair (training set, held-out set).
+        data: Dataset, a Dataset, or a pair (training set, held-out set).
         minutes: To be used by this call, above 0; a probe that takes longer than expected is
             stopped after `GRACE` times as much.
         folder: Gets the page index.html, plan.json, and a folder for each probe.
@@ -94,7 +98,7 @@ def inspect(
     """
     if not minutes > 0:
         raise ValueError(f"minutes={minutes}: give how long it may take, above 0")
-    samples = as_samples(data)
+    samples = as_dataset(data)
     net = net_of(model, 0)
     name = type(net).__name__
     about = {
@@ -141,7 +145,7 @@ class _Run:
     """An inspection under way."""
 
     model: Model
-    samples: Samples
+    samples: Dataset
     folder: Path
     title: str
     device: str
@@ -184,17 +188,13 @@ class _Run:
             recipe = Recipe(
                 batch_size=batch, lr=lr, schedule="constant", crop_padding=0, flip=False
             )
-            start = Start(net_of(self.model, 0), self.samples, 0)
-            run = train_together(
-                {"net": start},
-                recipe,
-                measure=(),
-                every=steps // 4,
-                steps=steps,
-                device=self.device,
+            options = Options(measure=(), every=steps // 4, steps=steps)
+            net = net_of(self.model, 0)
+            run = fit_together(
+                {"net": Run(net, self.samples, 0)}, recipe, device=self.device, options=options
             )["net"]
-            if not run.failed and run.last.train_loss is not None:
-                losses[lr] = run.last.train_loss
+            if not run.failed:
+                losses[lr] = run.last("loss", "train")
         good = 1.1 * min(losses.values(), default=0.0)  # near enough to the lowest training loss
         return max((lr for lr in losses if losses[lr] <= good), default=LEARNING_RATES[-1])
 
@@ -293,28 +293,36 @@ def _minutes(seconds: float) -> str:
     return f"{minutes} minute{'' if minutes == 1 else 's'} by itself"
 
 
-def _pace(model: Model, samples: Samples, device: str) -> Pace:
+def _pace(model: Model, samples: Dataset, device: str) -> Pace:
     net = net_of(model, 0)
-    units = layer_units(net, samples.inputs(samples.train.x[:1]))
+    units = layer_units(net, samples.normalize(samples.train.inputs[:1]))
     net.to(device)
     count = sum(p.numel() for p in net.parameters() if p.requires_grad)
     few, many = min(16, len(samples.train)), min(64, len(samples.train))
-    x = samples.inputs(samples.train.x[:many]).to(device)
-    y = samples.train.y[:many].to(device)
-    recipe = Recipe(lr=1e-4)
+    x = samples.normalize(samples.train.inputs[:many]).to(device)
+    y = samples.train.targets[:many].to(device)
+    recipe, task = Recipe(lr=1e-4, crop_padding=0, flip=False), as_task(samples)
+    fabric = Fabric(accelerator=device_of(device).type, devices=1)
     plain, projected = (
-        Stack([one], recipe) for one in (net, subspace(net, max(1, min(count, count // 100))))
+        Single(fabric, one, task, recipe, 0)
+        for one in (net, subspace(net, max(1, min(count, count // 100))))
     )
 
-    def step(stack: Stack, batch: int) -> float:
-        return _seconds(lambda: stack.step(x[None, :batch], y[None, :batch], 1e-4))
+    def step(single: Single, batch: int) -> float:
+        single.begin_epoch(0)
+        return _seconds(lambda: single.step((x[:batch], y[:batch]), 1e-4).cpu())
+
+    @torch.no_grad()
+    def look(x: Tensor) -> Tensor:
+        with evaluating(net):
+            return net(x)
 
     short, long = step(plain, few), step(plain, many)
     example = max(0.0, (long - short) / (many - few)) if many > few else short / few
     return Pace(
         step=max(0.0, short - few * example),
         example=example,
-        look=_seconds(lambda: plain.logits(x, shared=True).cpu()) / many,
+        look=_seconds(lambda: look(x).cpu()) / many,
         projection=max(0.0, step(projected, few) - short),
         parameters=count,
         layers=len(units),

@@ -25,18 +25,18 @@ def learning_panels(
     """Label of an axis -> name -> values by epoch of each run, as `learning_curves` draws them."""
     return {
         "test accuracy (%)": {
-            name: [[100 * row.test_accuracy for row in run.rows] for run in runs]
+            name: [[100 * row["test_accuracy"] for row in run.rows] for run in runs]
             for name, runs in histories.items()
         },
         "training error, augmented images (%)": {
-            name: [[100 * row.train_error for row in run.rows] for run in runs]
+            name: [[100 * (1 - row["train_accuracy"]) for row in run.rows] for run in runs]
             for name, runs in histories.items()
         },
     }
 
 
 def _final_train_error(history: "History") -> float | None:
-    return None if history.final_train_error is None else 100 * history.final_train_error
+    return None if not history.finished else 100 * (1 - history.last(part="train_eval"))
 
 
 def _parameters(outcome: "Outcome") -> float:
@@ -106,21 +106,21 @@ def multiply_adds(net: Any, image_shape: tuple[int, int, int]) -> int:
 
 
 BEST_ACCURACY = Measure(
-    "best_accuracy", "test accuracy, best epoch (%)", _of(lambda h: 100 * h.best_accuracy)
+    "best_accuracy", "test accuracy, best epoch (%)", _of(lambda h: 100 * h.best_value)
 )
 LAST_ACCURACY = Measure(
-    "last_accuracy", "test accuracy, last epoch (%)", _of(lambda h: 100 * h.last_accuracy)
+    "last_accuracy", "test accuracy, last epoch (%)", _of(lambda h: 100 * h.last_value)
 )
 BEST_ERROR = Measure(
-    "best_error", "test error, best epoch (%)", _of(lambda h: 100 * (1 - h.best_accuracy))
+    "best_error", "test error, best epoch (%)", _of(lambda h: 100 * (1 - h.best_value))
 )
 LAST_ERROR = Measure(
-    "last_error", "test error, last epoch (%)", _of(lambda h: 100 * (1 - h.last_accuracy))
+    "last_error", "test error, last epoch (%)", _of(lambda h: 100 * (1 - h.last_value))
 )
 TRAIN_ERROR = Measure(
     "train_error",
     "training error, last epoch, while training (%)",
-    _of(lambda h: 100 * h.rows[-1].train_error),
+    _of(lambda h: 100 * (1 - h.last(part="train"))),
 )
 FINAL_TRAIN_ERROR = Measure(
     "final_train_error", "training error, last epoch, unaugmented (%)", _of(_final_train_error)

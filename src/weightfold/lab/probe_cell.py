@@ -21,7 +21,7 @@ from weightfold.train.recipe import Recipe
 if TYPE_CHECKING:
     from torch import nn
 
-    from weightfold.data.samples import Samples
+    from weightfold.data import Dataset
     from weightfold.probes.finding import Finding
     from weightfold.probes.models import Model
 
@@ -231,13 +231,13 @@ def measure_in(
         return found
 
 
-def samples_of(cell: ProbeCell, data_root: Path | None = None) -> "Samples":
+def samples_of(cell: ProbeCell, data_root: Path | None = None) -> "Dataset":
     """The data of a cell, disturbed and limited."""
     from weightfold.data import load
     from weightfold.data.disturb import disturb
-    from weightfold.data.samples import as_samples
+    from weightfold.data.pairs import as_dataset
 
-    samples = as_samples(load(cell.data, data_root)).limited(test=cell.test_limit)
+    samples = as_dataset(load(cell.data, data_root)).limited(test=cell.test_limit)
     if not cell.disturb:
         return samples
     condition, texts = parse_spec(cell.disturb)
@@ -245,7 +245,7 @@ def samples_of(cell: ProbeCell, data_root: Path | None = None) -> "Samples":
     return disturb(samples, condition, **options)
 
 
-def model_of(cell: ProbeCell, samples: "Samples") -> "Model":
+def model_of(cell: ProbeCell, samples: "Dataset") -> "Model":
     """The function that makes a cell's network of a seed; with weights, the network.
 
     Raises:

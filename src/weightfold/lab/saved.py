@@ -86,7 +86,7 @@ def load_run(
     spec = recorded_network([about["model"]], model, where, option)
 
     def make(variant: str) -> nn.Module:
-        shape = dataset.train.image_shape
+        shape = dataset.image_shape
         seed, classes = found["seed"], dataset.num_classes
         return make_net(spec, variant, seed=seed, num_classes=classes, image_shape=shape)
 
@@ -120,7 +120,7 @@ def load_saved(folder: Path, model: str, dataset: Dataset) -> nn.Module:
         model: Spec of the plain network.
         dataset: Gives the number of classes and of channels.
     """
-    channels = dataset.train.image_shape[0]
+    channels = dataset.image_shape[0]
     return load(folder, build(model, num_classes=dataset.num_classes, in_channels=channels)).eval()
 
 

@@ -6,7 +6,8 @@ from weightfold.lab.claims import Claim, above, all_of
 from weightfold.lab.declare import Column, Experiment, Line, Preset
 from weightfold.lab.measures import BEST_ACCURACY, LAST_ACCURACY, PARAMETERS
 from weightfold.papers._guo2020 import CIFAR10, CIFAR100, PAPER, printed, quick
-from weightfold.train.recipe import RECIPES, Distillation, Recipe
+from weightfold.tasks.distillation import Distillation
+from weightfold.train.recipe import RECIPES, Recipe
 
 MEASURES = (BEST_ACCURACY, LAST_ACCURACY, PARAMETERS)
 

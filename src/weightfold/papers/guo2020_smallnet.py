@@ -18,7 +18,8 @@ from weightfold.papers._guo2020 import (
     labels_of,
     printed,
 )
-from weightfold.train.recipe import RECIPES, Distillation
+from weightfold.tasks.distillation import Distillation
+from weightfold.train.recipe import RECIPES
 
 SMALLNET = "smallnet_a,kernel_size=7"
 TEACHER = "resnet18,small_image=true"

@@ -159,7 +159,7 @@ def _direct_line(depth: int, width: int) -> ProbeLine:
 
 
 def _direct_accuracy(records: Sequence[Any]) -> Estimate:
-    found = summarize([100 * history.last_accuracy for history in records])
+    found = summarize([100 * history.last_value for history in records])
     return Estimate(found.mean, n=found.n)
 
 
@@ -189,7 +189,7 @@ def _pairs(results: ProbeResults) -> list[tuple[int, dict[int, float], dict[int,
     for depth, width in _DIRECT:
         size = _parameters(depth, width)
         direct = {
-            outcome.cell.seed: 100 * outcome.record.last_accuracy
+            outcome.cell.seed: 100 * outcome.record.last_value
             for outcome in results.outcomes.get(f"direct {depth} x {width}", ())
             if isinstance(outcome.cell, Cell) and outcome.record is not None
         }

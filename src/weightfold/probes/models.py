@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from weightfold.data.samples import Samples
-from weightfold.train.steps import mixed_seed
+from weightfold.data import Dataset
+from weightfold.train.seeding import mixed_seed
 
 Model = nn.Module | Callable[[int], nn.Module]
 """What probes take for `model`: a module, whose present weights every seed starts from, or a
@@ -83,7 +83,7 @@ def redraw(net: nn.Module, modules: Iterable[nn.Module], seed: int) -> None:
 
 
 def check_network(
-    net: nn.Module, samples: Samples, device: torch.device | str, *, gradients: Collection[str] = ()
+    net: nn.Module, samples: Dataset, device: torch.device | str, *, gradients: Collection[str] = ()
 ) -> None:
     """Run a batch of the training set forward and back.
 
@@ -99,7 +99,10 @@ def check_network(
     """
     device = torch.device(device)
     tried = deepcopy(net).to(device).train()
-    x, y = samples.inputs(samples.train.x[:8]).to(device), samples.train.y[:8].to(device)
+    x, y = (
+        samples.normalize(samples.train.inputs[:8]).to(device),
+        samples.train.targets[:8].to(device),
+    )
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         logits = tried(x)
     if logits.dim() != 2 or logits.shape[1] < samples.num_classes:

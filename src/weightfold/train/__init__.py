@@ -1,4 +1,4 @@
-"""Training: recipes, one loop on Lightning Fabric, and the record it leaves.
+"""Training: recipes, one loop with callbacks and strategies, and the record it leaves.
 
 Names that need torch are imported on first use, so that the command line can read `RECIPES`.
 """
@@ -6,44 +6,47 @@ Names that need torch are imported on first use, so that the command line can re
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from weightfold.tasks.distillation import Distillation as Distillation
+from weightfold.train.options import Options as Options
 from weightfold.train.recipe import RECIPES as RECIPES
-from weightfold.train.recipe import Distillation as Distillation
 from weightfold.train.recipe import Recipe as Recipe
 
 if TYPE_CHECKING:
+    from weightfold.train.callbacks import Callback as Callback
+    from weightfold.train.callbacks import KeepWeights as KeepWeights
+    from weightfold.train.context import Context as Context
     from weightfold.train.distill import load_teacher as load_teacher
-    from weightfold.train.evaluate import accuracy as accuracy
+    from weightfold.train.evaluation import evaluate as evaluate
     from weightfold.train.history import History as History
     from weightfold.train.history import Row as Row
-    from weightfold.train.loop import fit as fit
+    from weightfold.train.loop import NonFiniteLoss as NonFiniteLoss
     from weightfold.train.record import session as session
-    from weightfold.train.runs import Observer as Observer
-    from weightfold.train.runs import Point as Point
-    from weightfold.train.runs import Run as Run
-    from weightfold.train.runs import Start as Start
-    from weightfold.train.runs import View as View
-    from weightfold.train.steps import NonFiniteLoss as NonFiniteLoss
-    from weightfold.train.strategies.seeds import fit_seeds as fit_seeds
-    from weightfold.train.strategies.together import train_together as train_together
+    from weightfold.train.single import fit as fit
+    from weightfold.train.starts import Start as Start
+    from weightfold.train.starts import start_maps as start_maps
+    from weightfold.train.together import Run as Run
+    from weightfold.train.together import fit_seeds as fit_seeds
+    from weightfold.train.together import fit_together as fit_together
 
 _HOMES = {
+    "Callback": "callbacks",
+    "KeepWeights": "callbacks",
+    "Context": "context",
     "load_teacher": "distill",
-    "accuracy": "evaluate",
+    "evaluate": "evaluation",
     "History": "history",
     "Row": "history",
-    "fit": "loop",
+    "NonFiniteLoss": "loop",
     "session": "record",
-    "Observer": "runs",
-    "Point": "runs",
-    "Run": "runs",
-    "Start": "runs",
-    "View": "runs",
-    "fit_seeds": "strategies.seeds",
-    "NonFiniteLoss": "steps",
-    "train_together": "strategies.together",
+    "fit": "single",
+    "Start": "starts",
+    "start_maps": "starts",
+    "Run": "together",
+    "fit_seeds": "together",
+    "fit_together": "together",
 }
 
-__all__ = ["RECIPES", "Distillation", "Recipe", *_HOMES]
+__all__ = ["RECIPES", "Distillation", "Options", "Recipe", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,9 +3,8 @@
 import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict, TypeVar
+from typing import Any, NotRequired, TypedDict
 from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import torch
@@ -13,10 +12,8 @@ from torch import nn
 
 from weightfold.core.tensor_file import read_tensors, write_tensors
 from weightfold.files import replacing, write_csv
-from weightfold.records import conform, file_hash, read_record, write_record
+from weightfold.records import file_hash, read_record, write_record
 from weightfold.train.history import History
-
-H = TypeVar("H", bound=History)
 
 LAST, LAST_WEIGHTS, BEST_WEIGHTS = "last.pt", "last.safetensors", "best.safetensors"
 RUN, HISTORY, METRICS = "run.json", "history.json", "metrics.csv"
@@ -27,12 +24,13 @@ class RunRecord(TypedDict):
 
     configuration: dict[str, Any]
     sessions: NotRequired[list[dict[str, Any]]]
+    format: NotRequired[int]
 
 
 class HistoryRecord(TypedDict):
     """What history.json holds beside the history."""
 
-    rows: list[dict[str, Any]]
+    rows: list[dict[str, float | dict[str, dict[str, float | None]] | None]]
     weights: NotRequired[dict[str, str]]
 
 
@@ -59,7 +57,7 @@ def write_history(folder: Path, history: History) -> None:
     """Write metrics.csv, one row per epoch, and history.json; at the end with the weights' hash."""
     write_csv(folder / METRICS, [row.flat() for row in history.rows])
     record = history.as_json()
-    if history.final_train_error is not None:
+    if history.finished:
         names = [n for n in (LAST_WEIGHTS, BEST_WEIGHTS) if (folder / n).exists()]
         record["weights"] = {name: file_hash(folder / name) for name in names}
     write_record(folder / HISTORY, record)
@@ -77,6 +75,11 @@ def check_weights(folder: Path, name: str) -> None:
         raise ValueError(
             f"{folder / name} is truncated or was changed: its hash is not that in {HISTORY}"
         )
+
+
+def step_weights(step: int) -> str:
+    """Name of the file of weights kept after some optimizer steps."""
+    return f"step-{step}.safetensors"
 
 
 def save_weights(net: nn.Module, path: Path) -> None:
@@ -147,27 +150,26 @@ def _check_archive(path: Path) -> None:
             raise BadZipFile(f"{bad} was changed")
 
 
-def load_history(path: Path, kind: type[H]) -> H:
-    """Read history.json.
+def load_history(path: Path) -> History:
+    """Read history.json, of this version or 0.1.
 
     Raises:
         FileNotFoundError: There is none.
-        ValueError: It is damaged, was changed, or is of another kind of run.
+        ValueError: It is damaged or was changed.
     """
     record = read_record(path, HistoryRecord)
-    names = [field.name for field in fields(kind)]
-    conform({n: record[n] for n in names if n in record}, kind, f"{path} is damaged")
-    if missing := [name for name in names if name not in record]:
-        raise ValueError(f"{path} is damaged: it lacks {missing[0]!r}")
-    if [row["epoch"] for row in record["rows"]] != [*range(1, len(record["rows"]) + 1)] or not (
-        record["rows"]
-    ):
-        raise ValueError(f"{path} is damaged: its rows are not epochs 1, 2, ...")
-    return kind.from_json(record)
+    try:
+        history = History.from_json(record)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: {type(error).__name__} {error}") from error
+    epochs = [row.epoch for row in history.rows]
+    if not epochs or epochs != sorted(epochs):
+        raise ValueError(f"{path} is damaged: its rows are not of rising epochs")
+    return history
 
 
-def finished(folder: Path, kind: type[H] = History) -> H | None:
+def finished(folder: Path) -> History | None:
     """The history of a run that came to its end; None if it has not yet."""
     path = folder / HISTORY
-    history = load_history(path, kind) if path.exists() else None
-    return history if history and history.final_train_error is not None else None
+    history = load_history(path) if path.exists() else None
+    return history if history and history.finished else None

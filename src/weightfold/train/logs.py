@@ -1,138 +1,136 @@
-"""What a run shows while it trains: a progress bar, TensorBoard, the caller's function."""
+"""What a run shows while it trains: a progress bar, and TensorBoard."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from weightfold.files import explained
-from weightfold.train.history import Row
+from weightfold.train.callbacks import Callback
+from weightfold.train.context import Context
+from weightfold.train.history import PARTS, Row
+
+COLUMNS = (
+    TextColumn("{task.fields[epoch]}"),
+    BarColumn(bar_width=None),
+    MofNCompleteColumn(),
+    TextColumn("{task.fields[text]}"),
+    TimeRemainingColumn(),
+)
 
 
-class Watch:
-    """Hears of every step and every epoch.
+class Bar(Callback):
+    """Shows epoch, step, loss, first measure and time left of the first run.
+
+    Of several domains, each one's loss and measure stand in a line of its own, with the measure as
+    its bar if it is a share.
 
     Args:
-        bar: Shows epoch, step, loss, accuracy and time left; of several data sets, each one's loss
-            and accuracy in a line of its own, with the accuracy as its bar.
-        listeners: Called with each epoch's row.
-        epochs: Epochs of the run.
-        steps: Steps in an epoch.
-        done: Epochs done before.
-        parts: Names of the data sets, "" for the only one.
+        bar: Where; None: the terminal.
     """
 
-    def __init__(
-        self,
-        bar: Progress,
-        listeners: list[Callable[[Row], None]],
-        epochs: int,
-        steps: int,
-        done: int,
-        parts: tuple[str, ...],
-    ) -> None:
-        self._bar, self._listeners, self._epochs = bar, listeners, epochs
-        self._accuracy = dict.fromkeys(("", *parts), "")
-        self._task = bar.add_task(
-            "",
-            total=epochs * steps,
-            completed=done * steps,
-            epoch=f"epoch {done}/{epochs}",
-            text="",
-        )
-        self._tasks = {"": self._task} | {
-            part: bar.add_task("", total=100, epoch=part, text="") for part in parts if part
+    def __init__(self, bar: Progress | None = None) -> None:
+        super().__init__()
+        self._bar = Progress(*COLUMNS) if bar is None else bar
+
+    def on_start(self, context: Context) -> None:
+        """Draw it."""
+        strategy = context.strategy
+        self._measure, self._epochs = context.histories[0].measure, strategy.epochs
+        self._values = dict.fromkeys(("", *strategy.domains), "")
+        self._tasks = {
+            "": self._bar.add_task(
+                "",
+                total=strategy.epochs * strategy.steps_per_epoch,
+                completed=context.step,
+                epoch=f"epoch {context.epoch}/{strategy.epochs}",
+                text="",
+            )
+        } | {
+            domain: self._bar.add_task("", total=100, epoch=domain, text="")
+            for domain in strategy.domains
+            if domain
         }
+        self._bar.start()
 
-    def steps(self, epoch: int, losses: Mapping[str, float], count: int) -> None:
-        """`count` more steps of this epoch (from 1) are done; with each data set's latest loss."""
-        self._bar.update(self._task, advance=count, epoch=f"epoch {epoch}/{self._epochs}")
-        for part, loss in losses.items():
-            self._show(part, loss)
+    def on_step(self, context: Context, losses: Mapping[str, float], count: int) -> None:
+        """Move it on."""
+        epoch = -(-context.step // context.strategy.steps_per_epoch)
+        self._bar.update(self._tasks[""], advance=count, epoch=f"epoch {epoch}/{self._epochs}")
+        for domain, loss in losses.items():
+            self._show(domain, loss)
 
-    def epoch(self, row: Row) -> None:
-        """An epoch is done and on disk."""
-        mean = "mean " if row.parts else ""
-        self._accuracy[""] = f"{mean}test accuracy {row.test_accuracy:.2%}"
-        self._show("", row.train_loss, mean)
-        for part, figures in row.parts.items():
-            accuracy = figures["test_accuracy"] or 0.0
-            self._accuracy[part] = f"test accuracy {accuracy:.2%}"
-            self._show(part, figures["train_loss"])
-            self._bar.update(self._tasks[part], completed=100 * accuracy)
-        for listener in self._listeners:
-            listener(row)
+    def on_row(self, context: Context, names: tuple[str, ...]) -> None:
+        """Show the measure."""
+        self.show(context.rows[0])
 
-    def _show(self, part: str, loss: float | None, mean: str = "") -> None:
-        words = ["" if loss is None else f"{mean}loss {loss:.4f}", self._accuracy[part]]
-        self._bar.update(self._tasks[part], text=", ".join(filter(None, words)))
+    def show(self, row: Row) -> None:
+        """Show a row's loss and measure."""
+        column, domains = f"test_{self._measure.name}", row.domains
+        mean = "mean " if domains else ""
+        self._values[""] = f"{mean}test {self._measure.text(row.get(column))}"
+        self._show("", row.get("train_loss"), mean)
+        for domain, values in domains.items():
+            value = values.get(column)
+            self._values[domain] = f"test {self._measure.text(value)}"
+            self._show(domain, values.get("train_loss"))
+            if self._measure.share:
+                self._bar.update(self._tasks[domain], completed=100 * (value or 0.0))
+
+    def on_end(self, context: Context) -> None:
+        """Leave it as it is."""
+        self._bar.stop()
+
+    def _show(self, domain: str, loss: float | None, mean: str = "") -> None:
+        words = ["" if loss is None else f"{mean}loss {loss:.4f}", self._values[domain]]
+        self._bar.update(self._tasks[domain], text=", ".join(filter(None, words)))
 
 
-@contextmanager
-def watching(
-    progress: bool | Callable[[Row], None],
-    tensorboard: Path | None,
-    *,
-    epochs: int,
-    steps: int,
-    done: int,
-    parts: tuple[str, ...] = ("",),
-) -> Iterator[Watch]:
-    """A `Watch` until the block is left.
+class TensorBoard(Callback):
+    """Writes the values of the first run as scalars by epoch.
 
     Args:
-        progress: True shows a bar on the terminal; a function is called with each epoch's row.
-        tensorboard: The folder to write to, if any.
-        epochs: Epochs of the run.
-        steps: Steps in an epoch.
-        done: Epochs done before.
-        parts: Names of the data sets, "" for the only one.
+        folder: To write to.
 
     Raises:
         ImportError: tensorboard is not installed.
     """
-    columns = (
-        TextColumn("{task.fields[epoch]}"),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[text]}"),
-        TimeRemainingColumn(),
-    )
-    with ExitStack() as stack:
-        listeners = [] if isinstance(progress, bool) else [progress]
-        if tensorboard is not None:
-            listeners.append(stack.enter_context(_tensorboard(tensorboard, done)))
-        bar = stack.enter_context(Progress(*columns, disable=progress is not True))
-        yield Watch(bar, listeners, epochs, steps, done, parts)
 
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ImportError(
+                "tensorboard=True needs TensorBoard: pip install 'weightfold[track]'"
+            ) from error
+        self._make: Any = SummaryWriter
+        self._writer: Any = None
 
-@contextmanager
-def _tensorboard(folder: Path, done: int) -> Iterator[Callable[[Row], None]]:
-    """A function that writes a row's figures as scalars by epoch."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ImportError(
-            "tensorboard=True needs TensorBoard: pip install 'weightfold[track]'"
-        ) from error
+    def on_start(self, context: Context) -> None:
+        """Open the folder; what was written after the checkpoint is void."""
+        self._writer = self._make(str(self._folder), purge_step=context.epoch + 1)
 
-    def write(row: Row) -> None:
-        figures = {"lr": row.lr, "seconds_per_step": row.seconds_per_step}
-        for part, given in {"": asdict(row), **row.parts}.items():
-            error, end = given["train_error"], f"/{part}" if part else ""
-            figures |= {
-                f"loss/train{end}": given["train_loss"],
-                f"accuracy/train{end}": None if error is None else 1 - error,
-                f"accuracy/test{end}": given["test_accuracy"],
-                f"accuracy/validation{end}": given["validation_accuracy"],
-            }
-        with explained(folder, "writing for TensorBoard"):
-            for name, value in figures.items():
+    def on_row(self, context: Context, names: tuple[str, ...]) -> None:
+        """Write the row."""
+        row = context.rows[0]
+        values = {"lr": row.lr, "seconds_per_step": row.seconds_per_step}
+        values |= {_tag(column): value for column, value in row.values.items()}
+        with explained(self._folder, "writing for TensorBoard"):
+            for name, value in values.items():
                 if value is not None:
-                    writer.add_scalar(name, value, row.epoch)
-            writer.flush()
+                    self._writer.add_scalar(name, value, row.epoch)
+            self._writer.flush()
 
-    with SummaryWriter(str(folder), purge_step=done + 1) as writer:
-        yield write
+    def on_end(self, context: Context) -> None:
+        """Close it."""
+        self._writer.close()
+
+
+def _tag(column: str) -> str:
+    """TensorBoard's name of a column: "test_accuracy/birds" is "accuracy/test/birds"."""
+    name, slash, domain = column.partition("/")
+    part = next((part for part in PARTS if name.startswith(f"{part}_")), None)
+    return f"{name if part is None else f'{name[len(part) + 1 :]}/{part}'}{slash}{domain}"

@@ -147,30 +147,6 @@ class Recipe:
         return self.lr * (1 - progress) if self.schedule == "linear" else self.lr
 
 
-@dataclass(frozen=True)
-class Distillation:
-    """Knowledge distillation (Hinton, Vinyals and Dean 2015, section 2).
-
-    The loss is (1 - weight) * cross-entropy + weight * T^2 * KL(teacher at T || student at T).
-    ExpandNets' own temperature and weight are not known; these defaults are ours.
-
-    Raises:
-        ValueError: A value is out of range.
-    """
-
-    temperature: float = 4.0
-    """T: both networks' logits are divided by it."""
-
-    weight: float = 0.9
-    """Share of the teacher's term in the loss, in (0, 1]."""
-
-    def __post_init__(self) -> None:
-        if not _finite(self.temperature, above=True):
-            raise ValueError(f"temperature={self.temperature!r}: it must be a number above 0")
-        if not 0 < self.weight <= 1:
-            raise ValueError(f"weight={self.weight!r} of the distillation: it must be in (0, 1]")
-
-
 def _finite(value: float, *, above: bool = False) -> bool:
     return math.isfinite(value) and (value > 0 if above else value >= 0)
 

@@ -18,48 +18,55 @@ from torch import nn
 
 from weightfold.core.charted import Charted
 from weightfold.core.tensor_file import tensors_hash
-from weightfold.data import Dataset
 from weightfold.records import write_record
 from weightfold.train import checkpoint
+from weightfold.train.options import Options
 from weightfold.train.recipe import Recipe
+
+FORMAT = 2
+"""Of run.json and last.pt; that of version 0.1 was 1, and not written."""
 
 
 def describe(
-    net: nn.Module,
-    recipe: Recipe,
-    *,
-    seed: int,
-    validation: int | float,
-    precision: str,
-    about: Mapping[str, Any],
-    **more: Any,
+    net: nn.Module, recipe: Recipe, *, seed: int, options: Options, **more: Any
 ) -> dict[str, Any]:
     """What defines a run, as JSON values: two runs that agree in it belong in one folder.
 
+    It is all that decides the result: the network's structure, values and what of it is trained,
+    charts' constants among the values; data, recipe and seed.
+
     Args:
-        net: Its tensors' names, dtypes and shapes are recorded, not their values.
+        net: With its initial weights.
         recipe: As for `fit`, like all that follow.
         seed: Of the run.
-        validation: Of the run.
-        precision: Of the run.
-        about: Of the run.
-        **more: What else a kind of run is defined by: its data, teacher, ...
+        options: Of the run.
+        **more: What else a kind of run is defined by: its task, its domains, ...
     """
     configuration = {
-        "about": dict(about),
+        "about": dict(options.about),
         "recipe": asdict(recipe),
         "seed": seed,
-        "validation": validation,
-        "precision": precision,
+        "validation": options.validation,
+        "precision": options.precision,
         **more,
-        "network": {n: f"{t.dtype} {list(t.shape)}" for n, t in net.state_dict().items()},
+        "steps": options.steps,
+        "every": options.every,
+        "measure": options.measure,
+        "at start": options.at_start,
+        "start": None if options.start is None else options.start.identity(),
+        "network": identity(net),
     }
     return json.loads(json.dumps(configuration, default=str))
 
 
-def describe_data(dataset: Dataset) -> dict[str, Any]:
-    """A data set's part in `describe`."""
-    return {"name": dataset.name, "record": dataset.record}
+def identity(net: nn.Module) -> dict[str, Any]:
+    """What tells a network from another, as JSON values."""
+    return {
+        "tensors": {n: f"{t.dtype} {list(t.shape)}" for n, t in net.state_dict().items()},
+        "structure": structure(net),
+        "trained": sorted(name for name, p in net.named_parameters() if p.requires_grad),
+        "weights": digest(net),
+    }
 
 
 def digest(net: nn.Module) -> str:
@@ -78,14 +85,35 @@ def structure(net: nn.Module) -> str:
     return hashlib.sha256("\n".join([printed, *trained]).encode()).hexdigest()[:16]
 
 
-def check_same(configuration: Mapping[str, Any], folder: Path) -> bool:
-    """Whether the folder already holds this run.
-
-    Returns:
-        True if it does, False if it holds none.
+def check_run(configuration: Mapping[str, Any], folder: Path) -> bool:
+    """Whether the folder already holds this run, as `check_same`.
 
     Raises:
-        FileExistsError: It holds another run; the message names the fields that differ.
+        FileExistsError: As there; or it holds a run of another version.
+        ValueError: As there.
+    """
+    if not (folder / checkpoint.RUN).exists():
+        return False
+    record = checkpoint.read_run(folder)
+    if record.get("format") != FORMAT:
+        sessions = record.get("sessions") or [{}]
+        wrote = sessions[-1].get("weightfold", "an unknown version")
+        raise FileExistsError(
+            f"folder={str(folder)!r} holds a run of weightfold {wrote} (format "
+            f"{record.get('format', 1)} of run.json; this is {version('weightfold')}, format "
+            f"{FORMAT}); its weights can be read, but not gone on with. Choose another folder"
+        )
+    return check_same(configuration, folder)
+
+
+def check_same(configuration: Mapping[str, Any], folder: Path) -> bool:
+    """Whether the folder's run.json has this configuration.
+
+    Returns:
+        True if it does, False if there is none.
+
+    Raises:
+        FileExistsError: It has another one; the message names the fields that differ.
         ValueError: run.json is damaged or was changed.
     """
     path = folder / checkpoint.RUN
@@ -119,8 +147,8 @@ def _show(flat: Mapping[str, Any], name: str) -> str:
 def write_run(
     folder: Path,
     configuration: Mapping[str, Any],
-    net: nn.Module,
-    device: torch.device,
+    net: nn.Module | None,
+    device: torch.device | str,
     **more: Any,
 ) -> None:
     """Write run.json, or add to the one there the session that begins now.
@@ -128,20 +156,16 @@ def write_run(
     Args:
         folder: Exists.
         configuration: From `describe`.
-        net: Whose parameters are counted, as it is and deployed.
+        net: Whose parameters are counted, as it is and deployed; None: not counted.
         device: It trains on.
         **more: Further fields of the session.
     """
-    sessions = checkpoint.sessions_of(folder)
-    deployed = net.deploy(net.default_context()) if isinstance(net, Charted) else net
-    write_record(
-        folder / checkpoint.RUN,
-        {
-            "parameters": {"training": _count(net), "deployed": _count(deployed)},
-            "sessions": [*sessions, {**session(device), **more}],
-            "configuration": configuration,
-        },
-    )
+    record: dict[str, Any] = {"format": FORMAT}
+    if net is not None:
+        deployed = net.deploy(net.default_context()) if isinstance(net, Charted) else net
+        record["parameters"] = {"training": _count(net), "deployed": _count(deployed)}
+    record["sessions"] = [*checkpoint.sessions_of(folder), {**session(device), **more}]
+    write_record(folder / checkpoint.RUN, {**record, "configuration": configuration})
 
 
 def _count(net: nn.Module) -> int:

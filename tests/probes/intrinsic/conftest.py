@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from weightfold.data.samples import Examples, Samples
+from weightfold.data import Dataset, Examples
 from weightfold.train.recipe import Recipe
 
 QUICK = Recipe(epochs=3, batch_size=32, lr=0.3, schedule="constant", crop_padding=0, flip=False)
@@ -17,8 +17,8 @@ def blobs(count: int, seed: int) -> Examples:
 
 
 @pytest.fixture(scope="session")
-def samples() -> Samples:
-    return Samples(blobs(160, 0), blobs(300, 1), 3, name="blobs")
+def samples() -> Dataset:
+    return Dataset("blobs", blobs(160, 0), blobs(300, 1), 3)
 
 
 @pytest.fixture(scope="session")

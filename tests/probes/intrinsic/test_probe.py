@@ -10,7 +10,7 @@ from scipy.stats import t
 from torch import nn
 
 import weightfold as wf
-from weightfold.data.samples import Examples
+from weightfold.data import Examples, hold_out
 from weightfold.probes.finding import read_record, write_finding
 from weightfold.probes.intrinsic import IntrinsicDimension, intrinsic_dimension
 from weightfold.train.progress import Progress
@@ -61,7 +61,7 @@ def test_the_answer_follows_from_the_runs(probe, together):
 
 def test_runs_begin_at_the_initial_weights(found, make_net, samples, quick):
     run = found.trained[0]
-    x, y = samples.test.x, samples.test.y
+    x, y = samples.test.inputs, samples.test.targets
     right = (make_net(run.seed)(x).argmax(dim=1) == y).double().mean().item()
     assert run.start == right
     assert run.best >= run.accuracy
@@ -93,7 +93,7 @@ def test_bound_where_the_bar_is_never_reached(probe):
 
 
 def test_validation_set_is_used_where_there_is_one(probe, samples, found):
-    held_out = probe(data=samples.hold_out(40), seeds=(0,))
+    held_out = probe(data=hold_out(samples, 40, seed=0), seeds=(0,))
     assert (held_out.part, held_out.examples) == ("validation", 40)
     assert (found.part, found.examples) == ("test", len(samples.test))
 
@@ -123,7 +123,7 @@ def test_interrupted_and_called_again(probe, found, tmp_path, together):
 
     with pytest.raises(KeyboardInterrupt):
         probe(together=together, folder=tmp_path, progress=stop)
-    assert any(tmp_path.rglob("state.pt"))
+    assert any(tmp_path.rglob("last.pt"))
     assert same(probe(together=together, folder=tmp_path), wanted)
     heard.clear()
     again = probe(together=together, folder=tmp_path, progress=heard.append)
@@ -223,7 +223,7 @@ def test_bad_options(probe, tmp_path, options, message):
 
 
 def test_data_and_outputs_that_do_not_fit(probe, samples):
-    train = Examples(samples.train.x, torch.zeros_like(samples.train.y))
+    train = Examples(samples.train.inputs, torch.zeros_like(samples.train.targets))
     with pytest.raises(ValueError, match="all of one class"):
         probe(data=(train, samples.test))
     with pytest.raises(ValueError, match=r"shape \(8, 2\).* at least the 3 classes"):
@@ -247,7 +247,7 @@ def test_a_trained_start_is_refused(probe, make_net, samples):
     optimizer = torch.optim.SGD(net.parameters(), lr=0.3)
     for _ in range(60):
         optimizer.zero_grad()
-        nn.functional.cross_entropy(net(samples.train.x), samples.train.y).backward()
+        nn.functional.cross_entropy(net(samples.train.inputs), samples.train.targets).backward()
         optimizer.step()
     with pytest.raises(ValueError, match="nothing is to be learnt"):
         probe(net)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from weightfold.data.samples import Examples, Samples
+from weightfold.data import Dataset, Examples
 
 
 class Small(nn.Module):
@@ -46,8 +46,8 @@ def lived(net: nn.Module, seed: int) -> nn.Module:
 
 
 @pytest.fixture(scope="session")
-def samples() -> Samples:
-    return Samples(stripes(96, 0), stripes(60, 1), 4, name="stripes")
+def samples() -> Dataset:
+    return Dataset("stripes", stripes(96, 0), stripes(60, 1), 4)
 
 
 @pytest.fixture(scope="session")

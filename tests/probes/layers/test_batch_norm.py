@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from weightfold.data.samples import Examples, Samples
+from weightfold.data import Dataset, Examples
 from weightfold.probes.layers import batch_norm
 from weightfold.probes.layers.batch_norm import recalibrate
 
@@ -14,10 +14,12 @@ class Double(nn.Module):
         return x.double()
 
 
-def made(count: int) -> Samples:
+def made(count: int) -> Dataset:
     generator = torch.Generator().manual_seed(0)
     x = 3 + 2 * torch.randn(count, 2, 3, 3, generator=generator)
-    return Samples(Examples(x, torch.arange(count) % 2), Examples(x[:2], torch.arange(2)), 2)
+    return Dataset(
+        "data", Examples(x, torch.arange(count) % 2), Examples(x[:2], torch.arange(2)), 2
+    )
 
 
 def network() -> nn.Sequential:
@@ -37,7 +39,7 @@ def normed(x: torch.Tensor, norm: nn.BatchNorm2d) -> torch.Tensor:
 def test_one_batch_gives_the_exact_mean_and_variance():
     samples, net = made(40), network()
     recalibrate(net, samples)
-    x = samples.train.x.double()
+    x = samples.train.inputs.double()
     for norm, values in ((net[1], x), (net[4], net[3](normed(x, net[1])))):
         # A sum of m terms is off by at most m eps times the sum of their magnitudes; squares twice.
         terms = values.numel() / values.shape[1]
@@ -52,18 +54,21 @@ def test_one_batch_gives_the_exact_mean_and_variance():
 def test_batches_count_equally_and_no_class_fills_one(monkeypatch):
     monkeypatch.setattr(batch_norm, "BATCH", 10)
     samples, net = made(30), network()
-    sorted_by_class = Samples(samples.train.select(samples.train.y.argsort()), samples.test, 2)
+    sorted_by_class = Dataset(
+        "data", samples.train.select(samples.train.targets.argsort()), samples.test, 2
+    )
     recalibrate(net, sorted_by_class)
     order = torch.randperm(30, generator=torch.Generator().manual_seed(0))
-    pieces = sorted_by_class.train.x.double()[order].split(10)
-    bound = 4 * 270 * EPS * samples.train.x.square().max().item()
+    pieces = sorted_by_class.train.inputs.double()[order].split(10)
+    bound = 4 * 270 * EPS * samples.train.inputs.square().max().item()
     for found, exact in (
         (net[1].running_mean, torch.stack([x.mean((0, 2, 3)) for x in pieces]).mean(0)),
         (net[1].running_var, torch.stack([x.var((0, 2, 3)) for x in pieces]).mean(0)),
     ):
         torch.testing.assert_close(found, exact, rtol=0, atol=bound)
     assert all(
-        len(sorted_by_class.train.y[order][10 * i : 10 * i + 10].unique()) == 2 for i in range(3)
+        len(sorted_by_class.train.targets[order][10 * i : 10 * i + 10].unique()) == 2
+        for i in range(3)
     )
 
 

@@ -3,7 +3,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from weightfold.data.samples import Examples, Samples
+from weightfold.data import Dataset, Examples
 from weightfold.methods.subspace.verb import subspace
 from weightfold.probes.layers.cells import evaluate
 from weightfold.probes.layers.finding import DRAWN, Cell
@@ -11,7 +11,7 @@ from weightfold.probes.layers.reset import layer_reset
 from weightfold.probes.layers.splice import splice
 from weightfold.probes.models import fresh
 from weightfold.train import NonFiniteLoss, Recipe
-from weightfold.train.steps import mixed_seed
+from weightfold.train.seeding import mixed_seed
 
 RECIPE = Recipe(epochs=3, batch_size=32, lr=0.1, crop_padding=0, flip=False)
 QUIET = {"recipe": RECIPE, "seeds": (0, 1), "draws": 2, "progress": False}
@@ -53,7 +53,7 @@ def points():
     """Points of four classes in eight dimensions."""
     y = torch.arange(40) % 4
     x = torch.randn(40, 8, generator=torch.Generator().manual_seed(0)) + 2 * torch.eye(4, 8)[y]
-    return Samples(Examples(x[:20], y[:20]), Examples(x[20:], y[20:]), 4)
+    return Dataset("data", Examples(x[:20], y[:20]), Examples(x[20:], y[20:]), 4)
 
 
 def linear_past(seed=0):
@@ -87,8 +87,8 @@ def test_every_unit_has_a_cell_for_each_epoch_and_draw(found):
 
 @pytest.mark.parametrize("bn", POLICIES)
 def test_a_cell_is_the_error_of_the_spliced_network(bn, found, make_net, samples, folder):
-    state = torch.load(folder / "runs" / "seed1" / "state.pt", weights_only=True)
-    past = state["observer"]["seed1"]
+    state = torch.load(folder / "runs" / "seed1" / "last.pt", weights_only=True)
+    past = state["callbacks"]["KeepWeights 0"]["seed1"]
     with torch.random.fork_rng():
         torch.manual_seed(1)
         net = make_net(1)
@@ -110,8 +110,8 @@ def test_a_cell_is_the_error_of_the_spliced_network(bn, found, make_net, samples
 
 
 def test_distances_are_of_all_weights_of_the_unit(found, folder):
-    state = torch.load(folder / "runs" / "seed0" / "state.pt", weights_only=True)
-    past = state["observer"]["seed0"]
+    state = torch.load(folder / "runs" / "seed0" / "last.pt", weights_only=True)
+    past = state["callbacks"]["KeepWeights 0"]["seed0"]
     names = ("conv1.weight", "bn1.weight", "bn1.bias")
     moved = torch.cat([(past[3][n].double() - past[0][n].double()).flatten() for n in names])
     (distance,) = (d for d in found["keep"].distances if (d.unit, d.seed) == ("conv1", 0))
@@ -217,7 +217,7 @@ def test_a_network_that_fails_is_left_out_by_name(points):
 
     finding = layer_reset(broken, points, bn="keep", **QUIET)
     assert finding.seeds == (0,) and {cell.seed for cell in finding.cells} == {0}
-    assert any("Left out: seed1, its loss was not finite" in note for note in finding.notes)
+    assert any("Left out: seed1, the loss is" in note for note in finding.notes)
     with pytest.raises(NonFiniteLoss, match="no network could be trained"):
         layer_reset(broken, points, bn="keep", **{**QUIET, "seeds": [1]})
 

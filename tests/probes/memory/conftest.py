@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from weightfold.data.samples import Examples, Samples
+from weightfold.data import Dataset, Examples
 
 
 def blobs(count: int, seed: int, dims: int = 24) -> Examples:
@@ -20,8 +20,8 @@ def make_net(seed: int = 0, dropout: float = 0.0) -> nn.Sequential:
 
 
 @pytest.fixture(scope="session")
-def data() -> Samples:
-    return Samples(blobs(80, 0), blobs(60, 1), 4, name="blobs")
+def data() -> Dataset:
+    return Dataset("blobs", blobs(80, 0), blobs(60, 1), 4)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import weightfold as wf
-from weightfold.data.samples import Examples, Samples
+from weightfold.data import Dataset, Examples
 from weightfold.probes.memory.critical import CriticalSamples, Search, counted, search
 
 
@@ -24,13 +24,12 @@ def samples(count=200, seed=0, dtype=torch.float32):
     if dtype == torch.uint8:
         x = (x * 40 + 128).clamp(0, 255).to(torch.uint8)
     y = torch.arange(count) % 2
-    scale = torch.full((6,), 0.5)
-    return Samples(Examples(x, y), Examples(x, y), 2, scale=scale, shift=torch.tensor(0.25))
+    return Dataset("data", Examples(x, y), Examples(x, y), 2, mean=(0.5,) * 6, std=(2.0,) * 6)
 
 
 def reach(net, data):
     """Radius from which on a point of a linear classifier of two classes is critical, exactly."""
-    x = data.inputs(data.test.x).double()
+    x = data.normalize(data.test.inputs).double()
     w = (net.weight[0] - net.weight[1]).double().detach()
     b = (net.bias[0] - net.bias[1]).double().detach()
     # A step of radius r in x is one of 0.5 r in the network's input.
@@ -41,7 +40,7 @@ def reach(net, data):
 @given(st.integers(0, 1000), st.floats(0.05, 2.0))
 def test_what_is_found_is_critical_and_little_is_missed(seed, radius):
     net, data = linear(seed), samples(seed=seed)
-    first = search(net, data, data.test.x, radius=radius, steps=20, seed=seed)
+    first = search(net, data, data.test.inputs, radius=radius, steps=20, seed=seed)
     needed = reach(net, data)
     # float32 rounding of the logits, of about 1, against a margin of about the same.
     assert (needed[first > 0] <= radius * (1 + 1e-4) + 1e-5).all()
@@ -54,14 +53,16 @@ def test_a_point_goes_a_step_at_a_time():
     needed = reach(net, data)
     # Without noise a step would take 0.83 of the radius; none reaches further than the box.
     radius = float(needed.quantile(0.5))
-    first = search(net, data, data.test.x, radius=radius, steps=15)
+    first = search(net, data, data.test.inputs, radius=radius, steps=15)
     found = counted(first, 15)
     assert len(found) == 15 and list(found) == sorted(found)
     assert found[-1] == int((first > 0).sum())
     assert 0 < found[0] < found[-1] <= int((needed <= radius).sum())
-    again = search(net, data, data.test.x, radius=radius, steps=15)
+    again = search(net, data, data.test.inputs, radius=radius, steps=15)
     assert torch.equal(first, again)
-    assert not torch.equal(first, search(net, data, data.test.x, radius=radius, steps=15, seed=1))
+    assert not torch.equal(
+        first, search(net, data, data.test.inputs, radius=radius, steps=15, seed=1)
+    )
 
 
 def test_noise_leaves_a_place_without_gradient():
@@ -73,7 +74,7 @@ def test_noise_leaves_a_place_without_gradient():
             return torch.cat([torch.zeros_like(mean), torch.relu(mean - 0.1)], dim=1)
 
     x = torch.zeros(50, 6)
-    data = Samples(Examples(x, torch.arange(50) % 2), Examples(x, torch.arange(50) % 2), 2)
+    data = Dataset("data", Examples(x, torch.arange(50) % 2), Examples(x, torch.arange(50) % 2), 2)
     # A random walk within the box; a search by the gradient alone would never move.
     assert (search(Step(), data, x, radius=1.0, steps=30) > 0).double().mean() > 0.7
     assert (search(Step(), data, x, radius=0.05, steps=10) == 0).all()

@@ -11,10 +11,10 @@ from weightfold.data.disturb import disturb
 from weightfold.probes.finding import write_finding
 from weightfold.probes.memory import ExampleLedger
 from weightfold.probes.models import fresh
+from weightfold.train.loop import NonFiniteLoss
 from weightfold.train.recipe import Recipe
-from weightfold.train.runs import Start
-from weightfold.train.steps import NonFiniteLoss, mixed_seed
-from weightfold.train.strategies.together import train_together
+from weightfold.train.seeding import mixed_seed
+from weightfold.train.together import Run, fit_together
 
 RECIPE = Recipe(epochs=6, batch_size=16, lr=0.05, schedule="constant", crop_padding=0, flip=False)
 
@@ -29,12 +29,14 @@ def test_it_tells_what_the_networks_say(found, data, network):
     for name, book in found.books.items():
         now = disturb(data, name)
         assert book.right.shape == (5, 7, 80)
-        assert np.array_equal(book.labels, now.train.y.numpy())
-        assert np.array_equal(book.labels_changed, (now.train.y != data.train.y).numpy())
+        assert np.array_equal(book.labels, now.train.targets.numpy())
+        assert np.array_equal(
+            book.labels_changed, (now.train.targets != data.train.targets).numpy()
+        )
         for seed in (0, 3):
             net = fresh(network, seed)
             right = [_right(net, now)]
-            train_together({"one": Start(net, now, seed)}, RECIPE)
+            fit_together({"one": Run(net, now, seed)}, RECIPE, device="cpu")
             right.append(_right(net, now))
             # Side by side and alone differ by rounding only, which may turn a close decision.
             agree = book.right[seed][[0, 6]] == np.stack(right)
@@ -43,8 +45,8 @@ def test_it_tells_what_the_networks_say(found, data, network):
 
 def _right(net, samples):
     with torch.no_grad():
-        logits = net.eval()(samples.inputs(samples.train.x))
-    return (logits.argmax(dim=1) == samples.train.y).numpy()
+        logits = net.eval()(samples.normalize(samples.train.inputs))
+    return (logits.argmax(dim=1) == samples.train.targets).numpy()
 
 
 def test_runs_differ_in_weights_and_share_the_noise(found):
@@ -137,7 +139,7 @@ def test_partial_noise_and_failed_runs(data, network, together):
         progress=False,
     )
     assert found.totals[0].seeds == (0, 2) and found.totals[0].inputs_changed == 40
-    assert any(note.startswith("gaussian, seed-1: left out, its loss") for note in found.notes)
+    assert any(note.startswith("gaussian, seed-1: left out, the loss is") for note in found.notes)
     with pytest.raises(NonFiniteLoss, match="no run came to its end"):
         wf.example_ledger(sometimes, data, recipe=RECIPE, seeds=(1,), progress=False)
 

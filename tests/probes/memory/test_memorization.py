@@ -7,13 +7,13 @@ import torch
 from torch import nn
 
 import weightfold as wf
-from weightfold.data.samples import Examples, Samples
+from weightfold.data import Dataset, Examples
 from weightfold.probes.finding import write_finding
 from weightfold.probes.memory import Memorization, Variant
 from weightfold.probes.memory.fits import Line
 from weightfold.probes.memory.verdicts import RANDOM, TRUE
+from weightfold.train.loop import NonFiniteLoss
 from weightfold.train.recipe import Recipe
-from weightfold.train.steps import NonFiniteLoss
 
 RECIPE = Recipe(epochs=80, batch_size=16, lr=0.05, schedule="constant", crop_padding=0, flip=False)
 
@@ -174,7 +174,7 @@ def test_networks_that_fail_are_named_and_left_out(data, network):
     assert {fit.line for fit in found.fits} == {TRUE}
     left_out = [note for note in found.notes if "left out" in note]
     assert len(left_out) == 4 and left_out[0].startswith(
-        "true, huge lr, seed 0: left out, its loss"
+        "true, huge lr, seed 0: left out, the loss is"
     )
     with pytest.raises(NonFiniteLoss, match="no network came to its end"):
         wf.memorization(
@@ -191,7 +191,7 @@ def test_equal_inputs_with_other_labels_are_told(network):
     x = torch.randn(20, 24, generator=torch.Generator().manual_seed(0))
     x[10:] = x[:10]
     y = torch.arange(20) % 4
-    twice = Samples(Examples(x, y), Examples(x, y), 4)
+    twice = Dataset("data", Examples(x, y), Examples(x, y), 4)
     found = wf.memorization(
         network,
         twice,

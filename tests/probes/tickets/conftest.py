@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from weightfold.data.samples import Examples, Samples
+from weightfold.data import Dataset, Examples
 
 
 def blobs(count, seed):
@@ -16,7 +16,7 @@ def blobs(count, seed):
 
 @pytest.fixture(scope="session")
 def samples():
-    return Samples(blobs(200, 0), blobs(100, 1), num_classes=3, name="blobs")
+    return Dataset("blobs", blobs(200, 0), blobs(100, 1), num_classes=3)
 
 
 @pytest.fixture(scope="session")

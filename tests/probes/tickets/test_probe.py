@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import weightfold as wf
-from weightfold.data.samples import Examples, Samples
+from weightfold.data import Dataset, Examples, hold_out
 from weightfold.probes.models import fresh, net_of
 from weightfold.probes.tickets.experiment import sparse
 from weightfold.probes.tickets.probe import RECIPE, lottery_ticket
@@ -17,10 +17,10 @@ from weightfold.probes.tickets.prune import (
     share,
     surviving,
 )
-from weightfold.train.runs import Start
-from weightfold.train.steps import NonFiniteLoss
-from weightfold.train.strategies.stack import Stack
-from weightfold.train.strategies.together import train_together
+from weightfold.tasks import as_task
+from weightfold.train.loop import NonFiniteLoss
+from weightfold.train.strategies.single import Fabric, Single
+from weightfold.train.together import SIDE_BY_SIDE, Run, fit_together
 
 FAST = replace(RECIPE, batch_size=20, lr=0.01)
 SMALL = {"recipe": FAST, "steps": 12, "every": 4, "rounds": 2, "seeds": range(2), "progress": False}
@@ -31,8 +31,8 @@ def weights_of(net):
 
 
 def train(net, samples, seed, steps=12):
-    start = Start(net, samples, seed)
-    run = train_together({"run": start}, FAST, measure=("validation", "test"), every=4, steps=steps)
+    options = replace(SIDE_BY_SIDE, measure=("validation", "test"), every=4, steps=steps)
+    run = fit_together({"run": Run(net, samples, seed)}, FAST, device="cpu", options=options)
     return run["run"]
 
 
@@ -44,7 +44,7 @@ def outcome(finding, kind, level, seed):
 def test_the_protocol_step_by_step(samples, net_of_seed):
     """What the probe did, done by hand for one trial: two rounds, with both controls."""
     finding = lottery_ticket(net_of_seed, samples, fractions={"2.weight": 0.1}, **SMALL)
-    held = samples.hold_out(20)
+    held = hold_out(samples, 20, seed=0)
     start, full = net_of(net_of_seed, 1), net_of(net_of_seed, 1)
     train(full, held, 1)
     masks, trained = full_masks(weights_of(full)), weights_of(full)
@@ -57,14 +57,14 @@ def test_the_protocol_step_by_step(samples, net_of_seed):
         run = train(ticket, held, 1)
         found = outcome(finding, "ticket", level, 1)
         assert found.remaining == share(masks) == sum(counts) / 110
-        best = min(run.points, key=lambda p: p.losses["validation"])
+        best = min(run.rows, key=lambda row: row["validation_loss"])
         assert found.iteration == best.step
-        assert found.accuracy == best.accuracies["test"]
-        assert found.final_accuracy == run.last.accuracies["test"]
-        assert found.train_accuracy == 1 - run.last.train_error
+        assert found.accuracy == best["test_accuracy"]
+        assert found.final_accuracy == run.last()
+        assert found.train_accuracy == run.last(part="train")
         assert [c[0] for c in found.curve] == [0, 4, 8, 12]
         losses = torch.tensor([c[1] for c in found.curve])
-        hand = torch.tensor([p.losses["validation"] for p in run.points])
+        hand = torch.tensor([row["validation_loss"] for row in run.rows])
         # The probe may have trained several networks as one batch.
         torch.testing.assert_close(losses, hand, rtol=1e-4, atol=1e-5)
         trained = weights_of(ticket.deploy())
@@ -116,18 +116,19 @@ def test_dead_weights_have_no_optimizer_state(samples, net_of_seed):
     net = net_of(net_of_seed, 0)
     masks = random_masks(full_masks(weights_of(net)), 0)
     masks = magnitude_masks(weights_of(net), masks, 0.7)
-    stack = Stack([sparse(net, masks)], FAST)
-    stack.step(samples.train.x[None, :20], samples.train.y[None, :20], 0.01)
+    fabric = Fabric(accelerator="cpu", devices=1)
+    single = Single(fabric, sparse(net, masks), as_task(samples), FAST, 0)
+    single.step((samples.train.inputs[:20], samples.train.targets[:20]), 0.01)
     biases = 10 + 3
     for moment in ("exp_avg", "exp_avg_sq"):
-        sizes = [state[moment].numel() for state in stack.optimizer.state.values()]
+        sizes = [state[moment].numel() for state in single.optimizer.state.values()]
         assert sum(sizes) == surviving(masks) + biases == 33 + biases
 
 
 def test_rewinding_goes_back_to_the_weights_after_k_steps(samples, net_of_seed):
     finding = lottery_ticket(net_of_seed, samples, rewind=4, **SMALL)
     early = net_of(net_of_seed, 1)
-    train(early, samples.hold_out(20), 1, steps=4)
+    train(early, hold_out(samples, 20, seed=0), 1, steps=4)
     for name, tensor in early.state_dict().items():
         torch.testing.assert_close(finding.starts[1][name], tensor, rtol=1e-5, atol=1e-6)
     assert {o.last_iteration for o in finding.outcomes} == {12}
@@ -139,7 +140,7 @@ def test_rewinding_goes_back_to_the_weights_after_k_steps(samples, net_of_seed):
 def test_one_shot_prunes_the_full_network_each_time(samples, net_of_seed):
     finding = lottery_ticket(net_of_seed, samples, method="one-shot", scope="global", **SMALL)
     full = net_of(net_of_seed, 0)
-    train(full, samples.hold_out(20), 0)
+    train(full, hold_out(samples, 20, seed=0), 0)
     weights = weights_of(full)
     for level in (1, 2):
         wanted = magnitude_masks(weights, full_masks(weights), 1 - 0.8**level, scope="global")
@@ -182,7 +183,7 @@ def test_runs_that_are_not_finite_are_named_and_left_out(samples, net_of_seed):
     finding = lottery_ticket(of_seed, samples, **SMALL)
     assert {o.seed for o in finding.outcomes} == {0}
     (note,) = (n for n in finding.notes if n.startswith("Left out"))
-    assert "the full network of trial 1 at 100.0% of weights: its loss was not finite" in note
+    assert "the full network of trial 1 at 100.0% of weights: the loss is" in note
     with pytest.raises(NonFiniteLoss, match="no full network was trained to the end"):
         lottery_ticket(of_seed, samples, **SMALL | {"seeds": [1]})
 
@@ -194,8 +195,12 @@ def test_a_module_is_the_start_of_all_trials_and_left_as_it_is():
     )
     before = {name: t.clone() for name, t in net.state_dict().items()}
     x, y = torch.randint(0, 255, (60, 1, 4, 4), dtype=torch.uint8), torch.arange(60) % 2
-    data = Samples(
-        Examples(x[:40], y[:40]), Examples(x[40:], y[40:]), 2, validation=Examples(x[40:], y[40:])
+    data = Dataset(
+        "data",
+        Examples(x[:40], y[:40]),
+        Examples(x[40:], y[40:]),
+        2,
+        validation=Examples(x[40:], y[40:]),
     )
     finding = lottery_ticket(net, data, **SMALL)
     for name, tensor in net.state_dict().items():
@@ -231,8 +236,8 @@ def test_bad_input_is_refused_before_training(samples, net_of_seed, tmp_path):
     refused(ValueError, "random_trials=1: give at least one for each of 2", random_trials=1)
     refused(ValueError, "matches no tensor that is pruned", fractions={"1.weight": 0.1})
     refused(ValueError, r"validation=30\.5: give a share below 1", validation=30.5)
-    refused(ValueError, "validation=200: give 1 to 199", validation=200)
-    held = samples.hold_out(20)
+    refused(ValueError, "validation=200 .* from 1 to 199", validation=200)
+    held = hold_out(samples, 20, seed=0)
     refused(ValueError, "has a validation set of its own", data=held, validation=20)
     charted = wf.subspace(net_of(net_of_seed, 0), 5)
     refused(TypeError, r"give the plain network, e\.g\. net\.deploy", model=charted)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from weightfold.data import Dataset, ImageSet
+from weightfold.data import Dataset, Examples
 from weightfold.methods.share.plan import plan_sharing
 from weightfold.methods.share.verb import share
 from weightfold.train import Recipe
@@ -10,14 +10,14 @@ from weightfold.train import Recipe
 CLASSES = {"birds": 4, "cars": 3}
 
 
-def stripes(count: int, classes: int, size: int, seed: int) -> ImageSet:
+def stripes(count: int, classes: int, size: int, seed: int) -> Examples:
     """Images of class c with column c bright, under noise."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, classes, (count,), generator=generator)
     labels[:classes] = torch.arange(classes)
     images = torch.randint(0, 120, (count, 1, size, size), generator=generator)
     images = images + 100 * (torch.arange(size) == labels[:, None])[:, None, None, :]
-    return ImageSet(images.to(torch.uint8), labels)
+    return Examples(images.to(torch.uint8), labels)
 
 
 def toy_dataset(name: str, images: int, classes: int, size: int = 8) -> Dataset:

@@ -9,16 +9,25 @@ import torch
 from safetensors.torch import load_file
 
 import weightfold as wf
-from weightfold.data import Augment, split
-from weightfold.train import NonFiniteLoss, accuracy, fit
-from weightfold.train.domains import DomainsHistory, Joint, evaluate_domains, fit_domains
+from weightfold.data import Augment, hold_out
+from weightfold.tasks import build
+from weightfold.train import History, NonFiniteLoss, evaluate, fit
+from weightfold.train.domains import DomainOptions, Joint, evaluate_domains, fit_domains
 
 OWN = "charts.0.domains."
 
 
-def train(net, datasets, recipe, folder, **options):
-    options = {"seed": 0, "device": "cpu", "progress": False, **options}
-    return fit_domains(net, datasets, recipe, folder=folder, **options)
+def train(net, data, recipe, folder, *, seed=0, progress=False, **options):
+    return fit_domains(
+        net,
+        data,
+        recipe,
+        seed=seed,
+        folder=folder,
+        device="cpu",
+        progress=progress,
+        options=DomainOptions(**options),
+    )
 
 
 def snapshot(net):
@@ -37,28 +46,28 @@ def test_it_learns_and_leaves_its_record(make_net, datasets, quick, tmp_path):
     net = make_net()
     recipe = replace(quick, epochs=12, weight_decay=0)
     history = train(net, datasets, recipe, tmp_path)
-    assert min(history.last_accuracies.values()) > 0.85  # linearly separable
-    assert history.last_accuracies == evaluate_domains(net, datasets)
+    assert min(history.last_values.values()) > 0.85  # linearly separable
+    assert history.last_values == evaluate_domains(net, datasets)
     for name, dataset in datasets.items():
         plain = net.deploy(domain=name)
-        assert history.last_accuracies[name] == accuracy(plain, dataset.test, dataset)
-        error = 1 - accuracy(plain, dataset.train, dataset)
-        assert history.final_train_errors[name] == pytest.approx(error)
+        assert history.last_values[name] == evaluate(plain, dataset)["accuracy"]
+        found = history.rows[-1][f"train_eval_accuracy/{name}"]
+        assert found == evaluate(plain, dataset, "train")["accuracy"]
     assert history.selection.startswith("test (")
     means = [sum(f["test_accuracy"] for f in r.domains.values()) / 2 for r in history.rows]
-    assert [row.test_accuracy for row in history.rows] == means
+    assert [row["test_accuracy"] for row in history.rows] == means
     assert history.best_epoch == 1 + means.index(max(means))
 
     best = make_net(1)
     best.load_state_dict(load_file(tmp_path / "best.safetensors"))
-    assert evaluate_domains(best, datasets) == history.best_accuracies
+    assert evaluate_domains(best, datasets) == history.best_values
     rows = list(csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines()))
-    assert float(rows[-1]["test_accuracy/cars"]) == history.last_accuracies["cars"]
+    assert float(rows[-1]["test_accuracy/cars"]) == history.last_values["cars"]
     saved = json.loads((tmp_path / "history.json").read_text())
-    assert saved["best_accuracies"] == history.best_accuracies
-    assert DomainsHistory.from_json(saved) == history
+    assert saved["best_values"] == history.best_values
+    assert History.from_json(saved) == history
     configuration = json.loads((tmp_path / "run.json").read_text())["configuration"]
-    assert configuration["datasets"]["cars"]["name"] == "c"
+    assert configuration["tasks"]["cars"]["data"]["name"] == "c"
     assert configuration["joint"]["sampler"] == "all"
 
 
@@ -67,9 +76,8 @@ def test_validation_is_split_off_every_domain(make_net, datasets, quick, tmp_pat
     history = train(net, datasets, quick, tmp_path, validation=0.25, seed=3)
     assert history.selection == "validation"
     for name, dataset in datasets.items():
-        _, held_out = split(dataset.train, 0.25, 3)
-        wanted = accuracy(net.deploy(domain=name), held_out, dataset)
-        assert history.rows[-1].domains[name]["validation_accuracy"] == wanted
+        found = evaluate(net.deploy(domain=name), hold_out(dataset, 0.25, 3), "validation")
+        assert history.rows[-1].domains[name]["validation_accuracy"] == found["accuracy"]
 
 
 @pytest.mark.parametrize(
@@ -227,12 +235,12 @@ def test_every_domain_is_augmented_its_own_way(make_net, datasets, quick, tmp_pa
     batches = []
     net = make_net()
     net.register_forward_pre_hook(lambda m, args: batches.append(args[0]) if m.training else None)
-    options = {"joint": Joint(epoch=1), "augment": {"cars": Augment(0, False)}}
+    tasks = {**datasets, "cars": build("classify", datasets["cars"], augment=Augment(0, False))}
     recipe = replace(quick, epochs=1, crop_padding=3)
-    train(net, datasets, recipe, tmp_path, **options)
+    train(net, tasks, recipe, tmp_path, joint=Joint(epoch=1))
 
     def raw(name):
-        images = datasets[name].train.images / 255
+        images = datasets[name].train.inputs / 255
         return {tuple(x) for x in ((images - 0.3) / 0.25).flatten(1).mul(1000).round().tolist()}
 
     def given(name):
@@ -245,7 +253,7 @@ def test_every_domain_is_augmented_its_own_way(make_net, datasets, quick, tmp_pa
 def test_sizes_and_numbers_of_images_may_differ(make_net, make_dataset, quick, tmp_path):
     datasets = {"birds": make_dataset("b", 70, 4), "cars": make_dataset("c", 5, 3, size=12)}
     history = train(make_net(), datasets, quick, tmp_path, precision="bf16-mixed")
-    assert set(history.last_accuracies) == {"birds", "cars"}
+    assert set(history.last_values) == {"birds", "cars"}
 
 
 def test_a_chart_over_the_net_trains(make_net, datasets, quick, tmp_path):
@@ -263,15 +271,14 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
             train(options.pop("net", make_net()), data, recipe, tmp_path / "new", **options)
         assert not (tmp_path / "new").exists()
 
-    refused(ValueError, "datasets is empty", {})
-    refused(ValueError, "datasets lacks cars; give birds, cars", {"birds": datasets["birds"]})
+    refused(ValueError, "data is empty", {})
+    refused(ValueError, "data lacks cars; give birds, cars", {"birds": datasets["birds"]})
     refused(KeyError, "dogs.*domains are birds, cars", {**datasets, "dogs": datasets["cars"]})
     six = {**datasets, "cars": make_dataset("c", 40, 6)}
-    refused(ValueError, "'cars' has 3 classes in the net, .* 'c' has 6", six)
+    refused(ValueError, r"'cars'.* \(2, 3\), .* on 'c' takes \(2, 6\)", six)
     refused(TypeError, "Linear without domains", net=torch.nn.Linear(1, 1))
     weights = Joint(loss_weights={"birds": 1.0, "dogs": 1.0})
     refused(ValueError, "loss_weights lacks cars and names dogs", joint=weights)
-    refused(KeyError, "augment has 'dogs'", augment={"dogs": Augment()})
     refused(ValueError, "decay_on", recipe=replace(quick, decay_on="theta"))
     refused(ValueError, "validation=-1", validation=-1)
     refused(ValueError, "devices=9", devices=9)

@@ -16,8 +16,8 @@ def file(tmp_path):
 def test_every_domain_has_its_options(file):
     found = parse_domains([f"small={file}", f" big-2 = {file},size=8,rgb=true"])
     assert list(found) == ["small", "big-2"]
-    assert found["small"].train.image_shape == (1, 6, 6)
-    assert found["big-2"].train.image_shape == (3, 8, 8)
+    assert found["small"].train.shape == (1, 6, 6)
+    assert found["big-2"].train.shape == (3, 8, 8)
 
 
 @pytest.mark.parametrize(

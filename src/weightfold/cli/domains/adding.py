@@ -20,7 +20,7 @@ from weightfold.files import foreign
 from weightfold.methods.share.bundle import Bundle
 from weightfold.methods.share.net import SharedNet
 from weightfold.records import file_hash
-from weightfold.train.domains import Joint, fit_domains
+from weightfold.train.domains import DomainOptions, Joint, fit_domains
 
 
 def add_domain(asked: Add) -> None:
@@ -53,23 +53,25 @@ def add_domain(asked: Add) -> None:
         folder=asked.folder
         or bundle.folder.with_name(f"{bundle.folder.name}-add-{file_stem(name)}"),
         seed=asked.seed,
-        joint=Joint(head_epochs=asked.head_epochs),
-        validation=asked.validation,
         device=asked.device,
-        precision=asked.precision,
-        about={
-            "model": spec,
-            "domain": asked.domain,
-            "from_domain": asked.from_domain,
-            "weights": asked.weights and file_hash(asked.weights),
-            "base": bundle.manifest["tensors"]["sha256"],
-        },
+        options=DomainOptions(
+            joint=Joint(head_epochs=asked.head_epochs),
+            validation=asked.validation,
+            precision=asked.precision,
+            about={
+                "model": spec,
+                "domain": asked.domain,
+                "from_domain": asked.from_domain,
+                "weights": asked.weights and file_hash(asked.weights),
+                "base": bundle.manifest["tensors"]["sha256"],
+            },
+        ),
     )
     net.sharing.domains[name].load_state_dict(alone.sharing.domains[name].state_dict())
     net.about[name] = about(spec, dataset)
     before = _files(bundle.folder)
     bundle.add(net, name)
-    print(f"{name}: test accuracy {history.last_accuracy:.2%} after the last epoch")
+    print(f"{name}: test accuracy {history.last_value:.2%} after the last epoch")
     _report(bundle, name, before)
 
 

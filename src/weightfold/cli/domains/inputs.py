@@ -39,7 +39,7 @@ def read_domains(texts: Iterable[str], root: Path | None) -> dict[str, Dataset]:
             raise ValueError(f"domain {text!r}: {error}" if "=" in text else error) from error
     if not found:
         raise ValueError("no domain is given; write 'name=dataset', such as 'digits=mnist'")
-    channels = {name: dataset.train.image_shape[0] for name, dataset in found.items()}
+    channels = {name: dataset.image_shape[0] for name, dataset in found.items()}
     if len(set(channels.values())) > 1:
         shown = ", ".join(f"{name}: {count}" for name, count in channels.items())
         raise ValueError(
@@ -80,7 +80,7 @@ def check_sizes(model: nn.Module, datasets: Mapping[str, Dataset], spec: str) ->
         ValueError: As said; the message names the domain.
     """
     for name, dataset in datasets.items():
-        shape = dataset.train.image_shape
+        shape = dataset.image_shape
         if (error := _refusal(model, shape)) is not None:
             raise ValueError(
                 f"domain {name!r}: {spec!r} does not take its images of {shape}: {error}; "
@@ -153,7 +153,7 @@ def about(spec: str, dataset: Dataset) -> dict[str, Any]:
     return {
         "model": spec,
         "class_names": list(dataset.class_names),
-        "image_shape": list(dataset.train.image_shape),
+        "image_shape": list(dataset.image_shape),
         "mean": list(dataset.mean),
         "std": list(dataset.std),
     }
@@ -231,8 +231,8 @@ def as_trained(bundle: Bundle, datasets: Mapping[str, Dataset]) -> dict[str, Dat
                 f"domain {name!r} has the classes {_shown(names)} in {bundle.folder}, the data set "
                 f"{_shown(dataset.class_names)}; give data with the same ones in the same order"
             )
-        if (shape := tuple(told.get("image_shape", dataset.test.image_shape))) != (
-            given := dataset.test.image_shape
+        if (shape := tuple(told.get("image_shape", dataset.image_shape))) != (
+            given := dataset.image_shape
         ):
             raise ValueError(
                 f"domain {name!r} takes images of {shape}, the data set has {given}; add "

@@ -71,7 +71,7 @@ class Plan:
             raise ValueError("give the domains either with --heads or with --domains")
         datasets = read_domains(self.domains, self.data_root) if self.domains else {}
         heads = {n: d.num_classes for n, d in datasets.items()} or heads_of(self.heads)
-        shapes = [dataset.train.image_shape for dataset in datasets.values()]
+        shapes = [dataset.image_shape for dataset in datasets.values()]
         shape = self.image_shape or (shapes[0] if shapes else (3, 224, 224))
         model = seeded_model(self.model, classes=max(heads.values()), channels=shape[0])
         check_sizes(model, datasets, self.model)

@@ -32,9 +32,8 @@ class Predict:
     def run(self) -> None:
         """Classify."""
         from weightfold.cli.domains.inputs import open_bundle
-        from weightfold.data.decode import UndecodableImage
         from weightfold.serve.engine import Engine
-        from weightfold.serve.images import check_servable, prepare
+        from weightfold.serve.images import UndecodableImage, check_servable, prepare
 
         if self.top < 1 or not self.images:
             raise ValueError(f"top={self.top} and {len(self.images)} images; give at least 1 each")

@@ -31,10 +31,11 @@ from weightfold.methods.share.net import SharedNet
 from weightfold.methods.share.plan import Plan, plan_sharing
 from weightfold.methods.share.verb import share
 from weightfold.records import read_record
-from weightfold.train.domains import DomainsHistory, fit_domains
+from weightfold.tasks.registry import as_task
+from weightfold.train import History
+from weightfold.train.domains import DomainOptions, fit_domains
+from weightfold.train.domains.batches import DomainBatches
 from weightfold.train.domains.check import check_all
-from weightfold.train.domains.feed import DomainBatches
-from weightfold.train.feed import set_aside, training_batches
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Study:
         given = None if asked.plan is None else _read_plan(asked.plan)
         weights = None if asked.weights is None else read_weights(asked.weights)
         datasets = _read_data(asked)
-        shape = next(iter(datasets.values())).train.image_shape
+        shape = next(iter(datasets.values())).image_shape
         classes = max(dataset.num_classes for dataset in datasets.values())
         model = seeded_model(asked.model, classes=classes, channels=shape[0])
         check_sizes(model, datasets, asked.model)
@@ -144,7 +145,7 @@ class Study:
         steps = self._steps(seed)
         for name, dataset in self.datasets.items():
             heads = {name: dataset.num_classes}
-            plan = _alone(self._plain(seed), dataset.train.image_shape)
+            plan = _alone(self._plain(seed), dataset.image_shape)
             net = share(self._model(seed, plan.head), heads, plan, seed=seed)
             home = self.asked_for.folder / INDEPENDENT / file_stem(name) / f"seed{seed}"
             joint = replace(
@@ -165,9 +166,9 @@ class Study:
         asked = self.asked_for
         batches, sizes = {}, {}
         for name, dataset in self.datasets.items():
-            train, _ = set_aside(dataset, asked.validation, seed)
-            batches[name] = training_batches(train, dataset, asked.recipe, seed, "cpu")
-            sizes[name] = len(train)
+            task = as_task(dataset).hold_out(asked.validation, seed)
+            batches[name] = task.batches("train", batch_size=asked.recipe.batch_size, seed=seed)
+            sizes[name] = len(task.dataset.train)
         epochs = asked.recipe.epochs
         feed = DomainBatches(batches, sizes, asked.joint, seed, epochs)
         turns = [names for epoch in range(epochs) for names in feed.turns(epoch)]
@@ -183,33 +184,39 @@ class Study:
         strategy: str,
         plan: Plan,
         joint: Any = None,
-    ) -> DomainsHistory:
+    ) -> History:
         asked = self.asked_for
-        padding = asked.recipe.crop_padding
+        unflipped = Augment(asked.recipe.crop_padding, flip=False)
+        tasks = {name: as_task(dataset) for name, dataset in datasets.items()}
+        for name in tasks.keys() & set(asked.unflipped):
+            tasks[name] = replace(tasks[name], augment=unflipped)
         return fit_domains(
             net,
-            datasets,
+            tasks,
             asked.recipe,
             folder=folder,
             seed=seed,
-            joint=joint or asked.joint,
-            augment={n: Augment(padding, False) for n in asked.unflipped if n in datasets},
-            validation=asked.validation,
             device=asked.device,
-            precision=asked.precision,
-            devices=asked.devices,
-            tensorboard=asked.tensorboard,
-            about={
-                "model": asked.model,
-                "strategy": strategy,
-                "domains": [t for t in asked.domains if t.partition("=")[0].strip() in datasets],
-                "own": _digest(json.dumps(plan.to_json()["own"]).encode()),
-                "weights": asked.weights and _digest(asked.weights.read_bytes()),
-            },
+            options=DomainOptions(
+                joint=joint or asked.joint,
+                validation=asked.validation,
+                precision=asked.precision,
+                devices=asked.devices,
+                tensorboard=asked.tensorboard,
+                about={
+                    "model": asked.model,
+                    "strategy": strategy,
+                    "domains": [
+                        t for t in asked.domains if t.partition("=")[0].strip() in datasets
+                    ],
+                    "own": _digest(json.dumps(plan.to_json()["own"]).encode()),
+                    "weights": asked.weights and _digest(asked.weights.read_bytes()),
+                },
+            ),
         )
 
     def _plain(self, seed: int) -> nn.Module:
-        shape = next(iter(self.datasets.values())).train.image_shape
+        shape = next(iter(self.datasets.values())).image_shape
         classes = max(self.heads.values())
         return seeded_model(self.asked_for.model, classes=classes, channels=shape[0], seed=seed)
 
@@ -276,6 +283,10 @@ def _read_plan(path: Path) -> Plan:
         return Plan.from_json(read_record(path))
     except ValueError as error:
         raise ValueError(f"plan={str(path)!r}: {error}; give what 'plan --out' wrote") from error
+
+
+def _name(domain: str) -> str:
+    return domain.partition("=")[0].strip()
 
 
 def _digest(content: bytes) -> str:

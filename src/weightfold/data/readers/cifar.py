@@ -9,7 +9,7 @@ from torchvision import datasets
 from torchvision.datasets.utils import check_integrity
 
 from weightfold.data.budget import check_regular
-from weightfold.data.dataset import Dataset, ImageSet
+from weightfold.data.dataset import Dataset, Examples
 from weightfold.data.registry import reader
 from weightfold.data.torchvision_files import fetch
 
@@ -88,8 +88,8 @@ def _read(cifar: _Cifar, root: Path, download: bool) -> Dataset:
     folder = root / cifar.folder
     if folder.is_dir():
         parts = [_read_file(cifar, folder / file) for file in cifar.files]
-        train = ImageSet(*(torch.cat(tensors) for tensors in zip(*parts[:-1], strict=True)))
-        test = ImageSet(*parts[-1])
+        train = Examples(*(torch.cat(tensors) for tensors in zip(*parts[:-1], strict=True)))
+        test = Examples(*parts[-1])
         names, source = cifar.class_names, folder.name
         listed = folder / "fine_label_names.txt"
         if listed.exists():
@@ -182,6 +182,6 @@ def _read_pickles(
         raise
 
 
-def _from_torchvision(part: datasets.CIFAR10) -> ImageSet:
+def _from_torchvision(part: datasets.CIFAR10) -> Examples:
     images = np.ascontiguousarray(part.data.transpose(0, 3, 1, 2))
-    return ImageSet(torch.from_numpy(images), torch.tensor(part.targets, dtype=torch.int64))
+    return Examples(torch.from_numpy(images), torch.tensor(part.targets, dtype=torch.int64))

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from weightfold.data.dataset import Dataset, ImageSet, mean_and_std
+from weightfold.data.dataset import Dataset, Examples, mean_and_std
 from weightfold.data.registry import reader
 from weightfold.data.splitting import split
 
@@ -29,7 +29,7 @@ def digits() -> Dataset:
         ) from error
     values, labels = (np.asarray(array) for array in load_digits(return_X_y=True))
     images = np.rint(values * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
-    everything = ImageSet(torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)))
+    everything = Examples(torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)))
     train, test = split(everything, _TEST, seed=0)
     mean, std = mean_and_std(train)
     names = tuple("0123456789")

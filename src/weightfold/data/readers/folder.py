@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from weightfold.data.dataset import Dataset, ImageSet, mean_and_std
+from weightfold.data.dataset import Dataset, Examples, mean_and_std
 from weightfold.data.decode import ENDINGS
 from weightfold.data.files import ImageFiles
 from weightfold.data.registry import reader
@@ -63,7 +63,7 @@ def folder(*, path: str, size: int, memory: float = 2.0, workers: int = 4) -> Da
     record |= _tell_skipped(home, [file for part in parts for file in part.skipped])
     files = [_files(part, size, workers) for part in parts]
     if sum(len(part) for part in files) * 3 * size**2 <= memory * 1e9:
-        train, test = (ImageSet(part.images, part.labels) for part in files)
+        train, test = (Examples(part.inputs, part.targets) for part in files)
         mean, std = mean_and_std(train)
     else:
         train, test = files

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision import datasets
 
 from weightfold.data.budget import check_bytes, check_regular
-from weightfold.data.dataset import Dataset, ImageSet, mean_and_std
+from weightfold.data.dataset import Dataset, Examples, mean_and_std
 from weightfold.data.registry import reader
 from weightfold.data.torchvision_files import fetch
 
@@ -72,10 +72,10 @@ def _read(
     train_set, test_set = (
         _read_pair(images, labels, len(names)) for images, labels in (train, test)
     )
-    if train_set.image_shape != test_set.image_shape:
+    if tuple(train_set.shape) != tuple(test_set.shape):
         raise ValueError(
-            f"{train[0]} has images of {train_set.image_shape} and {test[0]} of "
-            f"{test_set.image_shape}; get both again"
+            f"{train[0]} has images of {tuple(train_set.shape)} and {test[0]} of "
+            f"{tuple(test_set.shape)}; get both again"
         )
     mean, std = mean_and_std(train_set)
     if min(std) <= 0:
@@ -84,7 +84,7 @@ def _read(
     return Dataset(name, train_set, test_set, len(names), mean, std, names, record)
 
 
-def _read_pair(images_file: Path, labels_file: Path, classes: int) -> ImageSet:
+def _read_pair(images_file: Path, labels_file: Path, classes: int) -> Examples:
     images, labels = _read_idx(images_file, 3), _read_idx(labels_file, 1)
     if len(images) != len(labels):
         raise ValueError(
@@ -96,7 +96,7 @@ def _read_pair(images_file: Path, labels_file: Path, classes: int) -> ImageSet:
             f"{labels_file}: image {int(labels.argmax())} has label {int(labels.max())} of "
             f"0..{classes - 1}; get the file again"
         )
-    return ImageSet(images.unsqueeze(1), labels.long())
+    return Examples(images.unsqueeze(1), labels.long())
 
 
 def _present(file: Path) -> Path | None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from weightfold.data.budget import MAX_CLASSES, check_bytes, check_regular
-from weightfold.data.dataset import Dataset, ImageSet, mean_and_std
+from weightfold.data.dataset import Dataset, Examples, mean_and_std
 from weightfold.data.registry import reader
 
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
@@ -61,7 +61,7 @@ def npz(*, path: str) -> Dataset:
     check_bytes(file, file.stat().st_size)
     arrays = _arrays(file)
     train, test = (_image_set(file, arrays, part) for part in ("train", "test"))
-    classes = 1 + max(int(part.labels.max()) for part in (train, test))
+    classes = 1 + max(int(part.targets.max()) for part in (train, test))
     mean, std = mean_and_std(train)
     if min(std) <= 0:
         raise ValueError(f"{file}: all of x_train is alike in a channel; give images that differ")
@@ -143,7 +143,7 @@ def _read(archive: zipfile.ZipFile, member: _Member) -> np.ndarray:
     return array
 
 
-def _image_set(file: Path, arrays: dict[str, np.ndarray], part: str) -> ImageSet:
+def _image_set(file: Path, arrays: dict[str, np.ndarray], part: str) -> Examples:
     images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
     images = images[..., np.newaxis] if images.ndim == 3 else images
     low, high = int(labels.min()), int(labels.max())
@@ -153,4 +153,4 @@ def _image_set(file: Path, arrays: dict[str, np.ndarray], part: str) -> ImageSet
             f"to {MAX_CLASSES:,} or more"
         )
     pixels = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
-    return ImageSet(torch.from_numpy(pixels), torch.from_numpy(labels.astype(np.int64)))
+    return Examples(torch.from_numpy(pixels), torch.from_numpy(labels.astype(np.int64)))

@@ -7,7 +7,7 @@ import torch
 from torchvision import datasets
 from torchvision.datasets.utils import check_integrity
 
-from weightfold.data.dataset import Dataset, ImageSet, mean_and_std
+from weightfold.data.dataset import Dataset, Examples, mean_and_std
 from weightfold.data.registry import reader
 from weightfold.data.torchvision_files import fetch
 
@@ -49,7 +49,7 @@ def svhn(root: Path, *, download: bool = False) -> Dataset:
     return Dataset("svhn", train, test, 10, mean, std, tuple("0123456789"), record)
 
 
-def _image_set(part: datasets.SVHN) -> ImageSet:
-    return ImageSet(
+def _image_set(part: datasets.SVHN) -> Examples:
+    return Examples(
         torch.from_numpy(part.data).contiguous(), torch.from_numpy(part.labels.astype("int64"))
     )

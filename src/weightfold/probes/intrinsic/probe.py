@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from weightfold.core.select import Where
-from weightfold.data.samples import Data, Samples, as_samples
+from weightfold.data import Dataset
+from weightfold.data.pairs import Data, as_dataset
 from weightfold.methods.subspace.projections import KINDS, Kind
 from weightfold.probes.intrinsic import search
 from weightfold.probes.intrinsic.finding import IntrinsicDimension, Trained
@@ -21,7 +22,7 @@ from weightfold.probes.registry import register_probe
 from weightfold.train.progress import Tell, telling
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import session
-from weightfold.train.strategies.together import Together, group_size
+from weightfold.train.together import Together, group_size
 
 Metric = Literal["validation", "train"]
 
@@ -69,7 +70,7 @@ def intrinsic_dimension(
     Args:
         model: A module, whose present weights are theta0 for all seeds, or a function that makes
             the network of a seed. It may be a Charted net (`wf.expand`): theta then is its psi.
-        data: Samples, a Dataset, or a pair (training set, held-out set).
+        data: Dataset, a Dataset, or a pair (training set, held-out set).
         threshold: Share of the plain network's accuracy, in (0, 1].
         metric: "validation": accuracy on the held-out set, `validation` if the data has one, else
             `test`. "train": on the training set, in eval mode, for data that cannot be
@@ -101,7 +102,7 @@ def intrinsic_dimension(
             the plain network learns nothing, or its initial weights reach the bar.
     """
     seeds = tuple(seeds)
-    samples = as_samples(data)
+    samples = as_dataset(data)
     _check(threshold, metric, kind, resolution, seeds)
     net = plain(model, where, seeds[0])
     trained = {name: p for name, p in net.named_parameters() if p.requires_grad}
@@ -171,13 +172,13 @@ def _check(
         raise ValueError(f"seeds={seeds}: give at least one, each once")
 
 
-def _part(samples: Samples, metric: Metric) -> str:
+def _part(samples: Dataset, metric: Metric) -> str:
     if metric == "train":
         return "train"
     return "validation" if samples.validation is not None else "test"
 
 
-def _bar(baselines: tuple[Trained, ...], samples: Samples, part: str, threshold: float) -> float:
+def _bar(baselines: tuple[Trained, ...], samples: Dataset, part: str, threshold: float) -> float:
     """The accuracy to reach.
 
     Raises:
@@ -191,8 +192,8 @@ def _bar(baselines: tuple[Trained, ...], samples: Samples, part: str, threshold:
         )
     accuracy = fmean(run.accuracy or 0.0 for run in known)
     bar = threshold * accuracy
-    labels = samples.parts[part].y
-    chance = (labels == samples.train.y.bincount().argmax()).double().mean().item()
+    labels = samples.parts[part].targets
+    chance = (labels == samples.train.targets.bincount().argmax()).double().mean().item()
     error = sqrt(chance * (1 - chance) / len(labels))
     if accuracy <= chance + 3 * error:
         hint = "" if part == "train" else "; for labels without meaning use metric='train'"

@@ -1,24 +1,24 @@
 """The networks that a search for the intrinsic dimension trains."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from weightfold.core.select import Where, select_tensors
-from weightfold.data.samples import Samples
+from weightfold.data import Dataset
 from weightfold.methods.mask.verb import mask
 from weightfold.methods.subspace.projections import Kind
 from weightfold.methods.subspace.verb import subspace
 from weightfold.probes.intrinsic.finding import Trained
 from weightfold.probes.models import Model, net_of
+from weightfold.train.history import History, Row
 from weightfold.train.progress import Progress, Tell
 from weightfold.train.recipe import Recipe
-from weightfold.train.runs import Point, Run, Start
-from weightfold.train.steps import mixed_seed
-from weightfold.train.strategies.together import train_together
+from weightfold.train.seeding import mixed_seed
+from weightfold.train.together import SIDE_BY_SIDE, Run, fit_together
 
 
 def plain(model: Model, where: Where, seed: int) -> nn.Module:
@@ -59,7 +59,7 @@ class Trials:
     model: Model
     where: Where
     kind: Kind
-    samples: Samples
+    samples: Dataset
     part: str
     recipe: Recipe
     seeds: tuple[int, ...]
@@ -101,36 +101,41 @@ class Trials:
         points = 1 + self.recipe.epochs
         self._total = self._completed + points * len(starts)
 
-        def listen(name: str, point: Point) -> None:
+        def shown(name: str, row: Row) -> None:
             self._completed += 1
             dim, seed = names[name]
             what = "all weights" if dim is None else f"d = {dim}"
-            accuracy = f"{100 * point.accuracies[self.part]:.1f}%"
-            self._tell(f"{what}, seed {seed}, step {point.step}: {accuracy}")
+            accuracy = f"{100 * row[self._column]:.1f}%"
+            self._tell(f"{what}, seed {seed}, step {row.step}: {accuracy}")
 
         before = self._completed
         self._tell("")
-        runs = train_together(
-            {name: Start(starts[key], self.samples, key[1]) for name, key in names.items()},
+        runs = fit_together(
+            {name: Run(starts[key], self.samples, key[1]) for name, key in names.items()},
             self.recipe,
             folder=self.folder,
-            measure=(self.part,),
             together=self.side_by_side,
             device=self.device,
-            listen=listen,
+            progress=shown,
+            options=replace(SIDE_BY_SIDE, measure=(self.part,)),
         )
         # Finished runs are read, failed ones end early: neither is heard to its end.
         self._completed = before + points * len(starts)
         self._tell("")
         return [self._result(*names[name], run) for name, run in runs.items()]
 
+    @property
+    def _column(self) -> str:
+        part = "train_eval" if self.part == "train" else self.part
+        return f"{part}_accuracy"
+
     def _tell(self, text: str) -> None:
         self.tell(Progress(self._completed, self._total, text))
 
-    def _result(self, dim: int | None, seed: int, run: Run) -> Trained:
-        start = run.points[0].accuracies[self.part]
+    def _result(self, dim: int | None, seed: int, run: History) -> Trained:
+        start = run.rows[0][self._column]
         if run.failed:
             return Trained(dim, seed, start, None, failed=run.failed)
-        after = [point.accuracies[self.part] for point in run.points[1:]]
+        after = [row[self._column] for row in run.rows[1:]]
         best = max(after)
         return Trained(dim, seed, start, after[-1], best, 1 + after.index(best))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
 
-from weightfold.data.samples import Samples
+from weightfold.data import Dataset
 
 Policy = Literal["keep", "source", "recalibrate"]
 """See `splice`."""
@@ -46,7 +46,7 @@ def running_statistics(net: nn.Module) -> dict[str, tuple[str, ...]]:
     }
 
 
-def recalibrate(net: nn.Module, samples: Samples) -> None:
+def recalibrate(net: nn.Module, samples: Dataset) -> None:
     """Estimate the running statistics of all batch norms anew, in place.
 
     One pass over the training set in train mode, in batches of about `BATCH` in a fixed random
@@ -63,11 +63,11 @@ def recalibrate(net: nn.Module, samples: Samples) -> None:
         module.training = training
 
 
-def _batches(samples: Samples) -> Iterator[Tensor]:
-    x = samples.train.x
+def _batches(samples: Dataset) -> Iterator[Tensor]:
+    x = samples.train.inputs
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0)).to(x.device)
     for piece in order.tensor_split(-(-len(x) // BATCH)):
-        yield samples.inputs(x[piece])
+        yield samples.normalize(x[piece])
 
 
 class _BatchNormsOnly(nn.Module):

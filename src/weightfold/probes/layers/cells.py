@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from weightfold.core.slots import split_name
-from weightfold.data.samples import Samples
+from weightfold.data import Dataset
 from weightfold.files import locked
 from weightfold.probes.layers.batch_norm import BATCH, Policy, recalibrate, running_statistics
 from weightfold.probes.layers.finding import DRAWN, Cell, finite
@@ -24,7 +24,7 @@ from weightfold.probes.models import Model, fresh, redraw
 from weightfold.records import read_record, write_record
 from weightfold.train.checkpoint import RUN
 from weightfold.train.record import check_same, digest, structure
-from weightfold.train.steps import mixed_seed
+from weightfold.train.seeding import mixed_seed
 
 CALIBRATION = 1000
 """Training examples that running statistics are re-estimated on for each test, at most."""
@@ -61,12 +61,12 @@ class Bench:
 
     units: tuple[Unit, ...]
     bn: Policy
-    samples: Samples
+    samples: Dataset
     draws: int
     model: Model
 
     @cached_property
-    def calibration(self) -> Samples:
+    def calibration(self) -> Dataset:
         """Training examples to recalibrate with."""
         return self.samples.limited(train=CALIBRATION)
 
@@ -181,7 +181,7 @@ def _test(
 
 
 @torch.no_grad()
-def evaluate(net: nn.Module, samples: Samples) -> tuple[float, float | None]:
+def evaluate(net: nn.Module, samples: Dataset) -> tuple[float, float | None]:
     """Share of test examples that are wrong, and mean loss; None if that is not finite.
 
     Logits that are not finite are wrong.
@@ -192,8 +192,10 @@ def evaluate(net: nn.Module, samples: Samples) -> tuple[float, float | None]:
     """
     net.eval()
     wrong, loss = 0, 0.0
-    for x, y in zip(samples.test.x.split(BATCH), samples.test.y.split(BATCH), strict=True):
-        logits = net(samples.inputs(x))
+    for x, y in zip(
+        samples.test.inputs.split(BATCH), samples.test.targets.split(BATCH), strict=True
+    ):
+        logits = net(samples.normalize(x))
         right = (logits.argmax(dim=1) == y) & logits.isfinite().all(dim=1)
         wrong += int((~right).sum())
         loss += F.cross_entropy(logits, y, reduction="sum").item()

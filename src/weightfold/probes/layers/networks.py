@@ -1,23 +1,25 @@
 """Trained networks with the weights they had at earlier epochs."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from weightfold.data.samples import Samples
+from weightfold.data import Dataset
 from weightfold.probes.layers.splice import Checkpoint, read_checkpoint, take
 from weightfold.probes.models import Model, net_of
 from weightfold.records import write_record
+from weightfold.tasks.registry import as_task
+from weightfold.train.callbacks import KeepWeights
 from weightfold.train.checkpoint import RUN
+from weightfold.train.history import Row
+from weightfold.train.loop import REMEDY, NonFiniteLoss
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import check_same
-from weightfold.train.runs import Observer, Start, View
-from weightfold.train.steps import REMEDY, NonFiniteLoss
-from weightfold.train.strategies.together import train_together
+from weightfold.train.together import SIDE_BY_SIDE, Run, fit_together
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def saved_epochs(reset_to: Sequence[int] | None, last: int) -> tuple[int, ...]:
 
 def trained_networks(
     model: Model,
-    samples: Samples,
+    samples: Dataset,
     recipe: Recipe,
     seeds: Sequence[int],
     epochs: tuple[int, ...],
@@ -90,16 +92,24 @@ def trained_networks(
         if not check_same(kept, folder):
             folder.mkdir(parents=True, exist_ok=True)
             write_record(folder / RUN, {"configuration": kept})
-    observers: list[_Past] = []
+    keepers: list[KeepWeights] = []
+    unit = len(as_task(samples).batches("train", batch_size=recipe.batch_size))
     progress: dict[str, int] = {}
 
-    def observer() -> _Past:
-        observers.append(_Past(epochs, progress, hear))
-        return observers[-1]
+    def keep() -> KeepWeights:
+        keepers.append(KeepWeights(epochs, unit))
+        return keepers[-1]
 
-    starts = {f"seed{seed}": Start(net_of(model, seed), samples, seed) for seed in seeds}
-    runs = train_together(starts, recipe, folder=folder, observer=observer, device=device)
-    pasts = {name: past for seen in observers for name, past in seen.state.items()}
+    def shown(name: str, row: Row) -> None:
+        progress[name] = row.epoch
+        hear(sum(progress.values()))
+
+    starts = {f"seed{seed}": Run(net_of(model, seed), samples, seed) for seed in seeds}
+    options = replace(SIDE_BY_SIDE, callbacks=(keep,))
+    runs = fit_together(
+        starts, recipe, folder=folder, device=device, progress=shown, options=options
+    )
+    pasts = {name: past for kept in keepers for name, past in kept.state.items()}
     networks = [
         Network(seed, starts[name].net, pasts[name])
         for seed, name in zip(seeds, starts, strict=True)
@@ -109,24 +119,6 @@ def trained_networks(
     if not networks:
         raise NonFiniteLoss(f"no network could be trained; {failed[0]} {REMEDY}")
     return networks, failed
-
-
-class _Past(Observer):
-    """Keeps the tensors of every run at some epochs: name -> epoch -> tensors."""
-
-    def __init__(
-        self, epochs: Iterable[int], progress: dict[str, int], hear: Callable[[int], None]
-    ) -> None:
-        super().__init__()
-        self._epochs, self._progress, self._hear = set(epochs), progress, hear
-
-    def see(self, view: View) -> None:
-        self._progress |= dict.fromkeys(view.names, view.epoch)
-        self._hear(sum(self._progress.values()))
-        if view.epoch in self._epochs:
-            for name in view.names:
-                tensors = {key: t.cpu() for key, t in view.tensors(name).items()}
-                self.state[name] = {**self.state.get(name, {}), view.epoch: tensors}
 
 
 Checkpoints = Mapping[int, Checkpoint]

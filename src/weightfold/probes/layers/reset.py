@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from weightfold.data.samples import Data, as_samples
+from weightfold.data.pairs import Data, as_dataset
 from weightfold.probes.layers.batch_norm import Policy, check_policy, running_statistics
 from weightfold.probes.layers.cells import CALIBRATION, Bench, measure_cells, redrawable
 from weightfold.probes.layers.finding import Cell, Distance, LayerReset
@@ -21,6 +21,7 @@ from weightfold.probes.layers.networks import (
 from weightfold.probes.layers.units import Unit, check_plain, kept_tensors, layer_units
 from weightfold.probes.models import Model, check_network, net_of
 from weightfold.probes.registry import register_probe
+from weightfold.tasks.registry import as_task
 from weightfold.train.progress import Progress, Tell, telling
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import session
@@ -87,11 +88,11 @@ def layer_reset(
         raise ValueError(f"seeds={tuple(seeds)}: give at least one, each once")
     if checkpoints is not None and reset_to is not None:
         raise ValueError("reset_to is for training; with checkpoints it is their epochs")
-    samples = as_samples(data)
+    samples = as_dataset(data)
     net = net_of(model, seeds[0] if checkpoints is None else 0)
     check_plain(net, "model")
     check_network(net, samples, device)
-    units = layer_units(net, samples.inputs(samples.train.x[:1]))
+    units = layer_units(net, samples.normalize(samples.train.inputs[:1]))
     bench = Bench(units, bn, samples.to(device), draws, model)
     networks, failed = [], ()
     if checkpoints is not None:
@@ -132,7 +133,7 @@ def layer_reset(
         units=units,
         cells=tuple(cells),
         distances=tuple(_distance(unit, network) for network in networks for unit in units),
-        chance=1 - samples.chance,
+        chance=1 - as_task(samples).baseline(),
         recipe=asdict(recipe) if checkpoints is None else None,
         notes=(*_notes(net, bench, trained=checkpoints is None), *failed),
         sessions=(session(device),),

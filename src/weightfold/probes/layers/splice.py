@@ -11,7 +11,7 @@ from weightfold.core.charted import check_state
 from weightfold.core.select import Where, select
 from weightfold.core.slots import Slots, tensor_at
 from weightfold.core.tensor_file import read_tensors
-from weightfold.data.samples import Data, as_samples
+from weightfold.data.pairs import Data, as_dataset
 from weightfold.probes.layers.batch_norm import (
     Policy,
     check_policy,
@@ -86,9 +86,11 @@ def splice(
         )
     if data is None and bn == "recalibrate" and statistics:
         raise ValueError("bn='recalibrate' needs data: training data to run through the network")
-    samples = None if data is None else as_samples(data).to(_device(trained))
+    samples = None if data is None else as_dataset(data).to(_device(trained))
     if bn == "source":
-        layer_of = normalised(trained, samples.inputs(samples.train.x[:1])) if samples else {}
+        layer_of = (
+            normalised(trained, samples.normalize(samples.train.inputs[:1])) if samples else {}
+        )
         going = [norm for norm in statistics if norm in chosen or layer_of.get(norm) in chosen]
         taken += [name for norm in going for name in statistics[norm]]
     net = deepcopy(trained)

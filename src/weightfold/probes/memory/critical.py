@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from weightfold.data.samples import Data, Samples, as_samples
+from weightfold.data import Dataset
+from weightfold.data.pairs import Data, as_dataset
 from weightfold.probes.finding import Finding
 from weightfold.probes.models import Model, net_of
 from weightfold.probes.registry import register_probe
@@ -154,7 +155,7 @@ def critical_sample_ratio(
     Args:
         model: A trained network, measured as it is; or a function that gives the trained network
             of a seed.
-        data: Inputs, see `weightfold.data.samples.as_samples`.
+        data: Inputs, see `weightfold.data.as_dataset`.
         radius: Of the box (largest change of a value), in the unit of the data's values: of 255
             for uint8. None: 0.3 for uint8, as in the paper.
         part: "train", "test" or "validation".
@@ -170,12 +171,12 @@ def critical_sample_ratio(
         TypeError: `model` is no model.
         ValueError: An argument is out of range, or no radius is given for floating point inputs.
     """
-    samples = as_samples(data).to(device)
+    samples = as_dataset(data).to(device)
     if part not in samples.parts:
         raise ValueError(f"part={part!r}; the data has {', '.join(samples.parts)}")
     if not seeds:
         raise ValueError("seeds is empty; give at least one")
-    x = samples.parts[part].x
+    x = samples.parts[part].inputs
     if radius is None:
         if x.dtype != torch.uint8:
             raise ValueError(
@@ -216,7 +217,7 @@ def counted(first: Tensor, steps: int) -> tuple[int, ...]:
 
 def search(
     net: nn.Module,
-    samples: Samples,
+    samples: Dataset,
     x: Tensor,
     *,
     radius: float,
@@ -267,25 +268,25 @@ def search(
 
 def _around(
     net: nn.Module,
-    samples: Samples,
+    samples: Dataset,
     x: Tensor,
     radius: float,
     steps: int,
     generator: torch.Generator,
 ) -> Tensor:
     with torch.no_grad():
-        predicted = net(samples.inputs(x)).argmax(dim=1)
+        predicted = net(samples.normalize(x)).argmax(dim=1)
     left, at = torch.arange(len(x), device=x.device), x
     first = torch.zeros_like(left)
     for step in range(1, steps + 1):
         at = at.detach().requires_grad_()
-        loss = F.cross_entropy(net(samples.inputs(at)), predicted[left], reduction="sum")
+        loss = F.cross_entropy(net(samples.normalize(at)), predicted[left], reduction="sum")
         (gradient,) = torch.autograd.grad(loss, at)
         noise = torch.randn(at.shape, generator=generator).to(at.device)
         with torch.no_grad():
             moved = at + radius * (SIGN * gradient.sign() + NOISE * noise)
             at = torch.minimum(torch.maximum(moved, x[left] - radius), x[left] + radius)
-            other = net(samples.inputs(at)).argmax(dim=1) != predicted[left]
+            other = net(samples.normalize(at)).argmax(dim=1) != predicted[left]
         first[left[other]] = step
         left, at = left[~other], at[~other]
         if not len(left):

@@ -1,23 +1,28 @@
 """`wf.example_ledger`: which examples are learnt when, over epochs and seeds."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from weightfold.data import Dataset
 from weightfold.data.disturb import CONDITIONS, IN_PART, disturb
-from weightfold.data.samples import Data, Samples, as_samples
+from weightfold.data.pairs import Data, as_dataset
 from weightfold.probes.memory.book import Book
 from weightfold.probes.memory.ledger_finding import ExampleLedger
 from weightfold.probes.models import Model, check_network, fresh
 from weightfold.probes.registry import register_probe
+from weightfold.tasks.registry import as_task
+from weightfold.train.callbacks import Callback
+from weightfold.train.context import Context
+from weightfold.train.history import Row
+from weightfold.train.loop import REMEDY, NonFiniteLoss
 from weightfold.train.progress import Progress, Tell, telling
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import session
-from weightfold.train.runs import Observer, Point, Start, View
-from weightfold.train.steps import REMEDY, NonFiniteLoss
-from weightfold.train.strategies.together import Together, train_together
+from weightfold.train.together import SIDE_BY_SIDE, Run, Together, fit_together
 
 RECIPE = Recipe(epochs=20, lr=0.01, schedule="constant", crop_padding=0, flip=False)
 """Momentum SGD; the learning rate of Arpit et al., the rest is ours."""
@@ -51,7 +56,7 @@ def example_ledger(
     Args:
         model: A module, of which copies with weights drawn anew are trained, or a function that
             makes the network of a seed; left unchanged.
-        data: Inputs and labels, see `weightfold.data.samples.as_samples`; its training set is what
+        data: Inputs and labels, see `weightfold.data.as_dataset`; its training set is what
             the ledger is of.
         conditions: Of `weightfold.data.disturb.CONDITIONS`.
         fraction: Of the training set that random-labels, random-pixels and gaussian disturb.
@@ -73,7 +78,7 @@ def example_ledger(
         NonFiniteLoss: No run of a condition came to its end.
         FileExistsError: The folder holds other runs.
     """
-    samples = as_samples(data)
+    samples = as_dataset(data)
     seeds = tuple(seeds)
     if not seeds or len({*seeds}) < len(seeds):
         raise ValueError(f"seeds={seeds}: give at least one, each once")
@@ -97,7 +102,7 @@ def example_ledger(
             def told(share: float, text: str, index: int = index) -> None:
                 tell(Progress(index + share, len(disturbed), text))
 
-            starts = {f"seed-{s}": Start(fresh(model, s), now, s) for s in seeds}
+            starts = {f"seed-{s}": Run(fresh(model, s), now, s) for s in seeds}
             runs = None if folder is None else Path(folder) / "runs" / condition
             right, failed = _written(starts, recipe, runs, device, together, told)
             notes += [f"{condition}, {name}: left out, {why}." for name, why in failed.items()]
@@ -119,17 +124,17 @@ def example_ledger(
     )
 
 
-class _Scribe(Observer):
+class _Scribe(Callback):
     """Keeps, for each epoch, the examples of all runs that are right, as bits."""
 
-    def see(self, view: View) -> None:
-        right = [(logits.argmax(2) == y).cpu() for logits, y in view.logits("train")]
+    def on_measure(self, context: Context) -> None:
+        right = [(logits.argmax(2) == y).cpu() for logits, y in context.outputs("train")]
         bits = np.packbits(torch.cat(right, dim=1).numpy(), axis=1)
-        self.state[str(view.epoch)] = torch.from_numpy(bits)
+        self.state[str(context.epoch)] = torch.from_numpy(bits)
 
 
 def _written(
-    starts: dict[str, Start],
+    starts: dict[str, Run],
     recipe: Recipe,
     folder: Path | None,
     device: torch.device | str,
@@ -143,23 +148,22 @@ def _written(
         scribes.append(_Scribe())
         return scribes[-1]
 
-    examples = len(next(iter(starts.values())).data.train)
+    examples = len(as_task(next(iter(starts.values())).data).dataset.train)
     done = dict.fromkeys(starts, 0.0)
     longest = recipe.epochs * examples / recipe.batch_size
 
-    def listen(name: str, point: Point) -> None:
-        done[name] = min(1.0, point.step / longest)
-        told(sum(done.values()) / len(done), f"{name}, {point.step} steps")
+    def shown(name: str, row: Row) -> None:
+        done[name] = min(1.0, (row.step or 0) / longest)
+        told(sum(done.values()) / len(done), f"{name}, {row.step} steps")
 
-    runs = train_together(
+    runs = fit_together(
         starts,
         recipe,
         folder=folder,
-        measure=(),
-        observer=scribe,
         together=together,
         device=device,
-        listen=listen,
+        progress=shown,
+        options=replace(SIDE_BY_SIDE, measure=(), callbacks=(scribe,)),
     )
     groups = []
     for one in scribes:
@@ -173,15 +177,15 @@ def _written(
 
 
 def _book(
-    condition: str, seeds: tuple[int, ...], right: np.ndarray, before: Samples, now: Samples
+    condition: str, seeds: tuple[int, ...], right: np.ndarray, before: Dataset, now: Dataset
 ) -> Book:
-    inputs = (now.train.x != before.train.x).flatten(1).any(dim=1)
+    inputs = (now.train.inputs != before.train.inputs).flatten(1).any(dim=1)
     return Book(
         condition=condition,
         seeds=seeds,
         right=right,
-        labels=now.train.y.cpu().numpy(),
-        labels_changed=(now.train.y != before.train.y).cpu().numpy(),
+        labels=now.train.targets.cpu().numpy(),
+        labels_changed=(now.train.targets != before.train.targets).cpu().numpy(),
         inputs_changed=inputs.cpu().numpy(),
     )
 

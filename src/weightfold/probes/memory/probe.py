@@ -2,25 +2,27 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from weightfold.data import Dataset
 from weightfold.data.disturb import CONDITIONS, IN_PART, disturb
-from weightfold.data.samples import Data, Samples, as_samples
+from weightfold.data.pairs import Data, as_dataset
 from weightfold.probes.memory.critical import search
 from weightfold.probes.memory.finding import Memorization
 from weightfold.probes.memory.fits import Fit, Line
 from weightfold.probes.memory.points import contradictions
 from weightfold.probes.models import Model, check_network, net_of
 from weightfold.probes.registry import register_probe
+from weightfold.tasks.registry import as_task
+from weightfold.train.history import History, Row
+from weightfold.train.loop import REMEDY, NonFiniteLoss
 from weightfold.train.progress import Progress, Tell, telling
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import session
-from weightfold.train.runs import Point, Run, Start
-from weightfold.train.steps import REMEDY, NonFiniteLoss
-from weightfold.train.strategies.together import train_together
+from weightfold.train.together import SIDE_BY_SIDE, Run, fit_together
 
 RECIPE = Recipe(epochs=100, lr=0.01, schedule="constant", crop_padding=0, flip=False)
 """Momentum SGD in batches of 128 with the learning rate of Zhang et al.'s MLPs, without a
@@ -71,7 +73,7 @@ def memorization(
     Args:
         model: A module, whose present weights all networks start from, or a function that makes the
             network of a seed; left unchanged.
-        data: Inputs and labels, see `weightfold.data.samples.as_samples`.
+        data: Inputs and labels, see `weightfold.data.as_dataset`.
         conditions: Of `weightfold.data.disturb.CONDITIONS`, each on the whole training set.
         fractions: Fractions of the training set, in (0, 1), at which those of `noise` are done too.
         noise: Of random-labels, random-pixels and gaussian.
@@ -95,7 +97,7 @@ def memorization(
         NonFiniteLoss: No network came to its end.
         FileExistsError: The folder holds other runs.
     """
-    samples = as_samples(data)
+    samples = as_dataset(data)
     variants = variants or {}
     plan = _plan(conditions, fractions, noise, variants)
     seeds = tuple(seeds)
@@ -174,7 +176,7 @@ def _plan(
 def _train(
     line: Line,
     model: Model,
-    samples: Samples,
+    samples: Dataset,
     recipe: Recipe,
     seeds: tuple[int, ...],
     *,
@@ -184,26 +186,25 @@ def _train(
     told: Callable[[float, str], None],
 ) -> tuple[list[Fit], list[str]]:
     """The networks of a line, one for each seed; and what is to be said of them."""
-    starts: dict[str, Start] = {}
+    starts: dict[str, Run] = {}
     for seed in seeds:
         disturbed = disturb(samples, line.condition, fraction=line.fraction, seed=seed)
-        starts[f"seed-{seed}"] = Start(net_of(model, seed), disturbed, seed)
+        starts[f"seed-{seed}"] = Run(net_of(model, seed), disturbed, seed)
     done = dict.fromkeys(starts, 0.0)
     longest = recipe.epochs * len(samples.train) / recipe.batch_size
 
-    def listen(name: str, point: Point) -> None:
-        done[name] = min(1.0, point.step / longest)
-        accuracy = f"training accuracy {point.accuracies['train']:.1%}"
+    def shown(name: str, row: Row) -> None:
+        done[name] = min(1.0, (row.step or 0) / longest)
+        accuracy = f"training accuracy {row['train_eval_accuracy']:.1%}"
         told(sum(done.values()) / len(done), f"{line.title}, {name}: {accuracy}")
 
-    runs = train_together(
+    runs = fit_together(
         starts,
         recipe,
         folder=folder,
-        measure=("train", "test"),
-        until=_fitted,
         device=device,
-        listen=listen,
+        progress=shown,
+        options=replace(SIDE_BY_SIDE, measure=("train", "test"), until=_fitted),
     )
     fits, notes = [], []
     for seed, (name, run) in zip(seeds, runs.items(), strict=True):
@@ -214,9 +215,13 @@ def _train(
         if radius is not None:
             told(sum(done.values()) / len(done), f"{line.title}, {name}: critical samples")
             critical = _critical(starts[name], radius, device)
-        fits.append(_fit(line, seed, run, samples, starts[name].data, critical))
-    missed = [starts[f"seed-{fit.seed}"].data.train for fit in fits if fit.zero_epoch is None]
-    wrong = [contradictions(train.x, train.y) for train in missed]
+        fits.append(_fit(line, seed, run, samples, as_task(starts[name].data).dataset, critical))
+    missed = [
+        as_task(starts[f"seed-{fit.seed}"].data).dataset.train
+        for fit in fits
+        if fit.zero_epoch is None
+    ]
+    wrong = [contradictions(train.inputs, train.targets) for train in missed]
     if any(wrong):
         notes.append(
             f"{line.title}: equal inputs have different labels, so that at least {min(wrong)} of "
@@ -226,37 +231,38 @@ def _train(
     return fits, notes
 
 
-def _fitted(run: Run) -> bool:
-    return run.last.accuracies["train"] == 1
+def _fitted(run: History) -> bool:
+    return run.last(part="train_eval") == 1
 
 
-def _critical(start: Start, radius: float, device: torch.device | str) -> float:
-    samples = start.data.to(device)
-    first = search(start.net, samples, samples.test.x, radius=radius, seed=start.seed)
+def _critical(start: Run, radius: float, device: torch.device | str) -> float:
+    samples = as_task(start.data).dataset.to(device)
+    first = search(start.net, samples, samples.test.inputs, radius=radius, seed=start.seed)
     return (first > 0).double().mean().item()
 
 
 def _fit(
-    line: Line, seed: int, run: Run, before: Samples, after: Samples, critical: float | None
+    line: Line, seed: int, run: History, before: Dataset, after: Dataset, critical: float | None
 ) -> Fit:
-    zero = next((p.step for p in run.points if p.accuracies["train"] == 1), None)
-    changed = (after.train.x != before.train.x).flatten(1).any(dim=1)
+    zero = next((row.step for row in run.rows if row["train_eval_accuracy"] == 1), None)
+    per_epoch = run.steps_per_epoch or 1
+    changed = (after.train.inputs != before.train.inputs).flatten(1).any(dim=1)
     return Fit(
         line=line,
         seed=seed,
         examples=len(after.train),
-        labels_changed=int((after.train.y != before.train.y).sum()),
+        labels_changed=int((after.train.targets != before.train.targets).sum()),
         inputs_changed=int(changed.sum()),
-        zero_epoch=None if zero is None else zero / run.steps_per_epoch,
+        zero_epoch=None if zero is None else zero / per_epoch,
         zero_step=zero,
-        epochs=run.last.step / run.steps_per_epoch,
-        train_accuracy=run.last.accuracies["train"],
-        test_accuracy=run.last.accuracies["test"],
+        epochs=(run.rows[-1].step or 0) / per_epoch,
+        train_accuracy=run.last(part="train_eval"),
+        test_accuracy=run.last(),
         critical=critical,
         seconds=run.seconds,
         curve=tuple(
-            (p.step / run.steps_per_epoch, p.accuracies["train"], p.accuracies["test"])
-            for p in run.points
+            ((row.step or 0) / per_epoch, row["train_eval_accuracy"], row["test_accuracy"])
+            for row in run.rows
         ),
     )
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from weightfold.methods.subspace.verb import subspace
-from weightfold.train.steps import mixed_seed
+from weightfold.train.seeding import mixed_seed
 
 TASK = "CartPole-v1"
 LONGEST = 500

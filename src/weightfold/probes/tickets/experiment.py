@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from pathlib import Path
 
@@ -10,16 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from weightfold.core.charted import Charted
-from weightfold.data.samples import Samples
+from weightfold.data import Dataset
 from weightfold.methods.mask.verb import mask
 from weightfold.probes.models import Model, fresh, net_of
 from weightfold.probes.tickets.outcomes import TITLES, Kind, Outcome
 from weightfold.probes.tickets.prune import Masks, Pruning, full_masks, random_masks, share
+from weightfold.train.callbacks import Callback, KeepWeights
+from weightfold.train.history import History, Row
+from weightfold.train.loop import REMEDY, NonFiniteLoss
 from weightfold.train.progress import Progress, Tell
 from weightfold.train.recipe import Recipe
-from weightfold.train.runs import Observer, Point, Run, Start, View
-from weightfold.train.steps import REMEDY, NonFiniteLoss, mixed_seed
-from weightfold.train.strategies.together import Together, train_together
+from weightfold.train.seeding import mixed_seed
+from weightfold.train.starts import Start, begin
+from weightfold.train.together import SIDE_BY_SIDE, Run, Together, fit_together
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class Experiment:
     """
 
     model: Model
-    samples: Samples
+    samples: Dataset
     pruning: Pruning
     names: tuple[str, ...]
     recipe: Recipe
@@ -97,19 +100,19 @@ class Experiment:
         nets = {seed: net_of(self.model, seed).cpu() for seed in seeds}
         self.starts = {seed: deepcopy(net) for seed, net in nets.items()}
         networks = [_Network("full", seed, net, 1.0) for seed, net in nets.items()]
-        kept: list[_Kept] = []
+        kept: list[KeepWeights] = []
 
-        def observer() -> _Kept:
-            kept.append(_Kept(self.rewind))
+        def keep() -> KeepWeights:
+            kept.append(KeepWeights([self.rewind]))
             return kept[-1]
 
-        finished = self._train(0, networks, self.steps, observer=observer if self.rewind else None)
+        finished = self._train(0, networks, self.steps, callbacks=(keep,) if self.rewind else ())
         if not finished:
             raise NonFiniteLoss(
                 f"no full network was trained to the end: {'; '.join(self.failures)}; {REMEDY}"
             )
         for name, tensors in (item for one in kept for item in one.state.items()):
-            _set(self.starts[int(name.removeprefix("full-"))], tensors)
+            begin(self.starts[int(name.removeprefix("full-"))], Start(tensors[self.rewind]))
         self._take(finished)
         self._before = {seed: full_masks(weights) for seed, weights in self._trained.items()}
 
@@ -167,7 +170,7 @@ class Experiment:
         suffix: str = "",
         *,
         begin: int = 0,
-        observer: Callable[[], Observer] | None = None,
+        callbacks: tuple[Callable[[], Callback], ...] = (),
     ) -> list[_Network]:
         """Those that were trained to the end; notes outcomes and failures of all."""
         expected = steps or self.recipe.epochs * max(
@@ -175,22 +178,25 @@ class Experiment:
         )
         at = dict.fromkeys([network.name for network in networks], 0.0)
 
-        def listen(name: str, point: Point) -> None:
-            at[name] = min(1.0, point.step / expected)
-            text = f"level {level}, {name}: test accuracy {point.accuracies['test']:.1%}"
+        def shown(name: str, row: Row) -> None:
+            at[name] = min(1.0, (row.step or 0) / expected)
+            text = f"level {level}, {name}: test accuracy {row['test_accuracy']:.1%}"
             self.tell(Progress(self._done + sum(at.values()), self.networks, text))
 
-        runs = train_together(
-            {n.name: Start(n.net, self.samples, n.seed) for n in networks},
+        runs = fit_together(
+            {n.name: Run(n.net, self.samples, n.seed) for n in networks},
             self.recipe,
             folder=None if self.folder is None else self.folder / f"level-{level:02}{suffix}",
-            measure=("validation", "test"),
-            every=self.every,
-            steps=steps,
-            observer=observer,
             together=self.together,
             device=self.device,
-            listen=listen,
+            progress=shown,
+            options=replace(
+                SIDE_BY_SIDE,
+                measure=("validation", "test"),
+                every=self.every,
+                steps=steps,
+                callbacks=callbacks,
+            ),
         )
         self._done += len(networks)
         finished = []
@@ -214,19 +220,6 @@ class Experiment:
             self._trained[network.seed] = {n: tensors[n].detach().cpu() for n in self.names}
 
 
-class _Kept(Observer):
-    """Keeps all tensors of each run as they are after `step` steps."""
-
-    def __init__(self, step: int) -> None:
-        super().__init__()
-        self._step = step
-
-    def see(self, view: View) -> None:
-        """Keep them if it is that step."""
-        if view.step == self._step:
-            self.state |= {name: view.tensors(name) for name in view.names}
-
-
 def sparse(net: nn.Module, masks: Mapping[str, Tensor]) -> Charted:
     """The network with the masked weights at zero, trained in those that survive alone.
 
@@ -237,28 +230,23 @@ def sparse(net: nn.Module, masks: Mapping[str, Tensor]) -> Charted:
     return mask(net, masks, live=True)
 
 
-def _set(net: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    with torch.no_grad():
-        for name, tensor in (*net.named_parameters(), *net.named_buffers()):
-            tensor.copy_(tensors[name])
-
-
-def _outcome(network: _Network, run: Run, level: int, begin: int) -> Outcome:
-    measured = [point for point in run.points if isfinite(point.losses["validation"])]
-    best = min(measured, key=lambda point: point.losses["validation"])
+def _outcome(network: _Network, run: History, level: int, begin: int) -> Outcome:
+    measured = [row for row in run.rows if isfinite(row["validation_loss"])]
+    best = min(measured, key=lambda row: row["validation_loss"])
     return Outcome(
         kind=network.kind,
         level=level,
         seed=network.seed,
         draw=network.draw,
         remaining=network.remaining,
-        iteration=begin + best.step,
-        last_iteration=begin + run.last.step,
-        accuracy=best.accuracies["test"],
-        final_accuracy=run.last.accuracies["test"],
-        train_accuracy=1 - (run.last.train_error or 0.0),
+        iteration=begin + (best.step or 0),
+        last_iteration=begin + (run.rows[-1].step or 0),
+        accuracy=best["test_accuracy"],
+        final_accuracy=run.last(),
+        train_accuracy=run.last(part="train"),
         seconds=run.seconds,
         curve=tuple(
-            (begin + p.step, p.losses["validation"], p.accuracies["test"]) for p in run.points
+            (begin + (row.step or 0), row["validation_loss"], row["test_accuracy"])
+            for row in run.rows
         ),
     )

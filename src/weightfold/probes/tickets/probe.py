@@ -8,7 +8,8 @@ from torch import nn
 
 from weightfold.core.charted import Charted
 from weightfold.core.select import Where
-from weightfold.data.samples import Data, Samples, as_samples
+from weightfold.data import Dataset, hold_out
+from weightfold.data.pairs import Data, as_dataset
 from weightfold.probes.models import Model, check_network, fresh, net_of
 from weightfold.probes.registry import register_probe
 from weightfold.probes.tickets.experiment import Experiment
@@ -18,7 +19,7 @@ from weightfold.probes.tickets.prune import Method, Pruning, Scope, own_shares, 
 from weightfold.train.progress import Tell, telling
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import session
-from weightfold.train.strategies.together import Together
+from weightfold.train.together import Together
 
 RECIPE = Recipe(
     epochs=10,
@@ -69,7 +70,7 @@ def lottery_ticket(
     Args:
         model: A module, whose present weights all trials start from (they then differ in the order
             of the data alone), or a function that makes the network of a seed; left unchanged.
-        data: Inputs and labels, see `weightfold.data.samples.as_samples`.
+        data: Inputs and labels, see `weightfold.data.as_dataset`.
         rounds: Levels of pruning, at least 1.
         fraction: Share of the surviving weights that a level prunes, in (0, 1).
         method: "iterative": each level prunes the ticket of the last, trained; "one-shot": each
@@ -106,7 +107,7 @@ def lottery_ticket(
         NonFiniteLoss: No full network was trained to the end.
         FileExistsError: The folder holds other runs.
     """
-    samples = _with_validation(as_samples(data), validation)
+    samples = _with_validation(as_dataset(data), validation)
     trials = len(seeds)
     random_trials = trials if random_trials is None else random_trials
     for name, value in {"rounds": rounds, "every": every, "steps": steps}.items():
@@ -166,7 +167,7 @@ def lottery_ticket(
     return finding
 
 
-def _with_validation(samples: Samples, validation: float | None) -> Samples:
+def _with_validation(samples: Dataset, validation: float | None) -> Dataset:
     if samples.validation is not None:
         if validation is not None:
             raise ValueError(
@@ -178,7 +179,7 @@ def _with_validation(samples: Samples, validation: float | None) -> Samples:
     count = 0.1 if validation is None else validation
     if count != int(count) and count > 1:
         raise ValueError(f"validation={count}: give a share below 1 or a whole number of examples")
-    return samples.hold_out(round(count * size) if 0 < count < 1 else int(count))
+    return hold_out(samples, round(count * size) if 0 < count < 1 else int(count), seed=0)
 
 
 def _notes(experiment: Experiment, model: Model) -> list[str]:

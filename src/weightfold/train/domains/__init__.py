@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from weightfold.train.domains.joint import Joint as Joint
+from weightfold.train.domains.options import DomainOptions as DomainOptions
 
 if TYPE_CHECKING:
     from weightfold.train.domains.evaluate import (
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from weightfold.train.domains.evaluate import decathlon_score as decathlon_score
     from weightfold.train.domains.evaluate import evaluate_domains as evaluate_domains
     from weightfold.train.domains.fit import fit_domains as fit_domains
-    from weightfold.train.domains.history import DomainsHistory as DomainsHistory
-    from weightfold.train.domains.history import DomainsRow as DomainsRow
     from weightfold.train.domains.text import parse_domains as parse_domains
 
 _HOMES = {
@@ -26,12 +25,10 @@ _HOMES = {
     "decathlon_score": "evaluate",
     "evaluate_domains": "evaluate",
     "fit_domains": "fit",
-    "DomainsHistory": "history",
-    "DomainsRow": "history",
     "parse_domains": "text",
 }
 
-__all__ = ["Joint", *_HOMES]
+__all__ = ["DomainOptions", "Joint", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:

@@ -4,12 +4,12 @@ from collections.abc import Collection, Mapping
 
 from torch import nn
 
-from weightfold.data import Dataset
+from weightfold.tasks.task import Task
 from weightfold.train.domains.objective import shared_net
 
 
-def check_domains(net: nn.Module, datasets: Mapping[str, Dataset]) -> tuple[str, ...]:
-    """Refuse data that is not the net's.
+def check_domains(net: nn.Module, tasks: Mapping[str, Task]) -> tuple[str, ...]:
+    """Refuse tasks that are not the net's.
 
     Returns:
         All domains of the net, in order.
@@ -17,20 +17,32 @@ def check_domains(net: nn.Module, datasets: Mapping[str, Dataset]) -> tuple[str,
     Raises:
         KeyError: The net has no such domain.
         TypeError: `net` has no domains.
-        ValueError: No data at all, or a number of classes that differs from the net's.
+        ValueError: No task at all, or tasks of different measures.
     """
     classes = shared_net(net).classes
-    if not datasets:
-        raise ValueError("datasets is empty; give domain -> data set")
-    for name, dataset in datasets.items():
+    if not tasks:
+        raise ValueError("data is empty; give domain -> task or data set")
+    for name in tasks:
         if name not in classes:
-            raise KeyError(f"datasets has {name!r}; the net's domains are {', '.join(classes)}")
-        if dataset.num_classes != classes[name]:
-            raise ValueError(
-                f"domain {name!r} has {classes[name]} classes in the net, but its data set "
-                f"{dataset.name!r} has {dataset.num_classes}"
-            )
+            raise KeyError(f"data has {name!r}; the net's domains are {', '.join(classes)}")
+    measures = {task.measures for task in tasks.values()}
+    if len(measures) > 1:
+        names = {name: task.name for name, task in tasks.items()}
+        raise ValueError(f"the domains' tasks have different measures: {names}; give tasks alike")
     return tuple(classes)
+
+
+def check_outputs(net: nn.Module, tasks: Mapping[str, Task]) -> None:
+    """Refuse tasks that the net's outputs do not fit.
+
+    Raises:
+        ValueError: As said; the message names the domain.
+    """
+    for name, task in tasks.items():
+        try:
+            task.check(net, lambda inputs, name=name: net({name: inputs})[name])
+        except ValueError as error:
+            raise ValueError(f"domain {name!r}: {error}") from None
 
 
 def check_all(given: Collection[str], domains: Collection[str], argument: str) -> None:

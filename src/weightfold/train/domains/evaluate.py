@@ -1,12 +1,14 @@
-"""Accuracy by domain, and the Decathlon score."""
+"""Measures by domain, and the Decathlon score."""
 
 from collections.abc import Mapping
 
-from torch import Tensor, nn
+from torch import nn
 
-from weightfold.data import Dataset
-from weightfold.train.domains.check import check_domains
-from weightfold.train.evaluate import accuracy
+from weightfold.data import Data
+from weightfold.tasks.registry import as_task
+from weightfold.tasks.task import Task
+from weightfold.train.domains.check import check_domains, check_outputs
+from weightfold.train.evaluation import evaluate
 
 DECATHLON_BASELINE_ERRORS: Mapping[str, float] = {
     "imagenet12": 0.4013,
@@ -26,30 +28,34 @@ their score is by definition 2500. They hold for the Decathlon's own 72-pixel im
 not for other copies of these data sets."""
 
 
-def evaluate_domains(net: nn.Module, datasets: Mapping[str, Dataset]) -> dict[str, float]:
-    """Top-1 accuracy on each domain's test set, in eval mode.
+def evaluate_domains(
+    net: nn.Module, data: Mapping[str, Task | Data], part: str = "test"
+) -> dict[str, float]:
+    """The first measure of each domain's task, in eval mode.
 
     Args:
         net: A SharedNet, or a Charted net over one.
-        datasets: Domain -> data; some of the net's domains, or all.
+        data: Domain -> task, or data to classify; some of the net's domains, or all.
+        part: "test", "train" or "validation".
 
     Returns:
-        Domain -> share of its test images whose highest logit is their label's.
+        Domain -> value; of data to classify, the share of examples whose highest logit is their
+        label's.
 
     Raises:
         KeyError: The net has no such domain.
         TypeError: `net` has no domains.
-        ValueError: No domain, or a number of classes that differs from the net's.
+        ValueError: No domain, or a task that the net's outputs do not fit.
     """
-    check_domains(net, datasets)
+    tasks = {name: as_task(given) for name, given in data.items()}
+    check_domains(net, tasks)
+    check_outputs(net, tasks)
 
-    def measure(name: str, dataset: Dataset) -> float:
-        def forward(images: Tensor) -> Tensor:
-            return net({name: images})[name]
+    def measure(name: str, task: Task) -> float:
+        found = evaluate(net, task, part, forward=lambda inputs: net({name: inputs})[name])
+        return found[task.measure.name]
 
-        return accuracy(net, dataset.test, dataset, forward)
-
-    return {name: measure(name, dataset) for name, dataset in datasets.items()}
+    return {name: measure(name, task) for name, task in tasks.items()}
 
 
 def decathlon_points(

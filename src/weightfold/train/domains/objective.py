@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from weightfold.methods.share.net import SharedNet
-from weightfold.train.objective import sample_losses
-from weightfold.train.steps import count
+from weightfold.tasks.task import Task
+from weightfold.train.strategies.strategy import count, mean_scores
 
 
 class Terms(NamedTuple):
@@ -18,55 +18,53 @@ class Terms(NamedTuple):
     losses: dict[str, Tensor]
     """Domain -> its weighted term of the loss, a scalar."""
     counts: dict[str, Tensor]
-    """Domain -> (3,): summed cross-entropy, misclassified, images."""
+    """Domain -> what `count` gives, of its loss without the weight."""
 
 
 class Objective(nn.Module):
     """A net with the weights of its domains' losses, so that one forward holds all that is trained.
 
     Args:
-        net: Takes domain -> images and gives domain -> logits.
+        net: Takes domain -> inputs and gives domain -> outputs.
         weights: Domain -> factor of its loss; None: learned (see `Joint.loss_weights`).
-        domains: All names.
-        label_smoothing: Of the cross-entropy.
+        tasks: All domains', of equal measures.
     """
 
     def __init__(
-        self,
-        net: nn.Module,
-        weights: Mapping[str, float] | None,
-        domains: tuple[str, ...],
-        label_smoothing: float,
+        self, net: nn.Module, weights: Mapping[str, float] | None, tasks: Mapping[str, Task]
     ) -> None:
         super().__init__()
-        self.net, self._weights, self._label_smoothing = net, weights, label_smoothing
-        learned = [nn.Parameter(torch.zeros(())) for _ in domains if weights is None]
+        self.net, self._weights, self._tasks = net, weights, dict(tasks)
+        learned = [nn.Parameter(torch.zeros(())) for _ in tasks if weights is None]
         self.log_variances = nn.ParameterList(learned)
-        self._place = {name: place for place, name in enumerate(domains)}
+        self._place = {name: place for place, name in enumerate(tasks)}
+        self._scores = mean_scores(next(iter(tasks.values())))
 
     def forward(
         self,
-        images: dict[str, Tensor],
-        labels: dict[str, Tensor] | None = None,
+        inputs: dict[str, Tensor],
+        targets: dict[str, Any] | None = None,
         shares: dict[str, float] | None = None,
-    ) -> dict[str, Tensor] | Terms:
-        """Logits by domain or, with labels, the loss.
+    ) -> dict[str, Any] | Terms:
+        """Outputs by domain or, with targets, the loss.
 
         Args:
-            images: Domain -> float (B, C, H, W).
-            labels: Domain -> int64 (B,).
-            shares: Domain -> factor of its images' summed loss; with `labels`.
+            inputs: Domain -> float (B, ...).
+            targets: Domain -> what its task takes.
+            shares: Domain -> factor of its examples' summed loss; with `targets`.
         """
-        logits = self.net(images)
-        if labels is None or shares is None:
-            return logits
+        outputs = self.net(inputs)
+        if targets is None or shares is None:
+            return outputs
         terms = Terms({}, {})
-        for name, given in logits.items():
-            losses = sample_losses(
-                given.float(), labels[name], label_smoothing=self._label_smoothing
+        for name, given in outputs.items():
+            found = given.float() if isinstance(given, Tensor) else given
+            one = self._tasks[name].objective(
+                lambda _, found=found: found, inputs[name], targets[name]
             )
-            terms.losses[name] = self._weighted(name, losses.sum() * shares[name])
-            terms.counts[name] = count(losses, given, labels[name])
+            summed = one.losses.sum() * shares[name] if one.losses.dim() else one.losses
+            terms.losses[name] = self._weighted(name, summed)
+            terms.counts[name] = count(one, len(targets[name]), self._scores)
         return terms
 
     def weights(self) -> dict[str, float]:
@@ -131,9 +129,7 @@ def only(net: nn.Module, trained: list[nn.Parameter]) -> Iterator[None]:
             parameter.requires_grad_()
 
 
-def shared_parameters(
-    net: nn.Module, shapes: Mapping[str, tuple[int, int, int]]
-) -> list[nn.Parameter]:
+def shared_parameters(net: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> list[nn.Parameter]:
     """The parameters that more than one domain's outputs depend on.
 
     Args:

@@ -4,16 +4,19 @@ from itertools import islice
 import pytest
 import torch
 
+from weightfold.tasks import as_task
 from weightfold.train.domains import Joint
-from weightfold.train.domains.feed import DomainBatches
-from weightfold.train.feed import training_batches
+from weightfold.train.domains.batches import DomainBatches
 
 
 @pytest.fixture
 def make(make_dataset, quick):
     def build(sizes, joint, seed=0, epochs=5):
         datasets = {name: make_dataset(name, n, 2) for name, n in sizes.items()}
-        feeds = {n: training_batches(d.train, d, quick, seed, "cpu") for n, d in datasets.items()}
+        feeds = {
+            name: as_task(dataset).batches("train", batch_size=quick.batch_size, seed=seed)
+            for name, dataset in datasets.items()
+        }
         return DomainBatches(feeds, sizes, joint, seed, epochs)
 
     return build
@@ -92,7 +95,7 @@ def test_batches_depend_on_seed_and_epoch_alone(make):
 def test_the_first_pass_is_that_of_the_domain_alone(make, make_dataset, quick):
     feed = make({"a": 64, "b": 32}, Joint(epoch="max"))
     dataset = make_dataset("a", 64, 2)
-    alone = training_batches(dataset.train, dataset, quick, 0, "cpu").epoch(2)
+    alone = as_task(dataset).batches("train", batch_size=quick.batch_size).epoch(2)
     together = islice((batch["a"] for batch in feed.epoch(2)), 4)
     for (x, y), (u, v) in zip(together, alone, strict=True):
         assert torch.equal(x, u) and torch.equal(y, v)

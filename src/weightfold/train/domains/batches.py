@@ -2,16 +2,17 @@
 
 from collections.abc import Iterator, Mapping
 from itertools import count
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from weightfold.data import Batches
 from weightfold.train.domains.joint import Joint
-from weightfold.train.steps import mixed_seed
+from weightfold.train.seeding import mixed_seed
 
-Batch = dict[str, tuple[Tensor, Tensor]]
-"""Domain -> images (B, C, H, W) and labels (B,)."""
+Batch = dict[str, tuple[Tensor, Any]]
+"""Domain -> inputs (B, ...) and targets."""
 
 
 class DomainBatches:
@@ -22,7 +23,7 @@ class DomainBatches:
 
     Args:
         batches: Domain -> its batches.
-        sizes: Domain -> its training images.
+        sizes: Domain -> its training examples.
         joint: The sampler and the length of an epoch.
         seed: Of the sampler.
         epochs: Epochs of the run.
@@ -53,10 +54,12 @@ class DomainBatches:
         turns = min(lengths) if joint.epoch == "min" else max(lengths)
         return turns if joint.sampler == "all" else turns * len(self._names)
 
-    def epoch(self, index: int) -> Iterator[Batch]:
-        """The batches of each step of epoch `index`, domains in their order."""
-        streams = {name: self._stream(name, index) for name in self._names}
-        for names in self.turns(index):
+    def epoch(self, index: int, first: int = 0) -> Iterator[Batch]:
+        """The batches of epoch `index`, from its step `first` on, domains in their order."""
+        turns = self.turns(index)
+        taken = {name: sum(name in names for names in turns[:first]) for name in self._names}
+        streams = {name: self._stream(name, index, taken[name]) for name in self._names}
+        for names in turns[first:]:
             yield {name: next(streams[name]) for name in names}
 
     def turns(self, index: int) -> list[tuple[str, ...]]:
@@ -70,7 +73,9 @@ class DomainBatches:
         drawn = torch.multinomial(self._chances, steps, replacement=True, generator=generator)
         return [(names[domain],) for domain in drawn.tolist()]
 
-    def _stream(self, name: str, index: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """A domain's batches from the start of an epoch, pass after pass."""
-        for again in count():
-            yield from self._batches[name].epoch(index + again * self._epochs)
+    def _stream(self, name: str, index: int, first: int) -> Iterator[tuple[Tensor, Any]]:
+        """A domain's batches from the start of an epoch, or its batch `first`, pass after pass."""
+        passes, first = divmod(first, len(self._batches[name]))
+        for again in count(passes):
+            yield from self._batches[name].epoch(index + again * self._epochs, first)
+            first = 0

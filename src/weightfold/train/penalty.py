@@ -1,45 +1,11 @@
-"""What a training step minimises: cross-entropy, distillation, and decay on theta."""
+"""Decay on theta, a part of the loss."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from weightfold.core.chart import Chart
 from weightfold.core.charted import Charted
-from weightfold.train.recipe import Distillation, Recipe
-
-
-def sample_losses(
-    logits: Tensor,
-    labels: Tensor,
-    *,
-    label_smoothing: float = 0.0,
-    teacher_logits: Tensor | None = None,
-    distillation: Distillation | None = None,
-) -> Tensor:
-    """The loss of each image, with a teacher's term if there is one.
-
-    Args:
-        logits: (B, classes).
-        labels: (B,) int64.
-        label_smoothing: Of the cross-entropy.
-        teacher_logits: (B, classes), without gradient; given together with `distillation`.
-        distillation: Temperature and weight.
-
-    Returns:
-        (B,) losses, in the dtype of `logits`.
-    """
-    hard = F.cross_entropy(logits, labels, reduction="none", label_smoothing=label_smoothing)
-    if teacher_logits is None or distillation is None:
-        return hard
-    t = distillation.temperature
-    soft = F.kl_div(
-        F.log_softmax(logits / t, dim=1),
-        F.log_softmax(teacher_logits / t, dim=1),
-        log_target=True,
-        reduction="none",
-    ).sum(dim=1)
-    return (1 - distillation.weight) * hard + distillation.weight * t**2 * soft
+from weightfold.train.recipe import Recipe
 
 
 class Penalty(nn.Module):

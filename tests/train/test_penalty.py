@@ -1,13 +1,12 @@
 import pytest
 import torch
-import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
 
 from weightfold.core.chart import Chart
 from weightfold.core.charted import Charted
-from weightfold.train import Distillation, Recipe, load_teacher
-from weightfold.train.objective import Penalty, sample_losses
+from weightfold.train import Recipe, load_teacher
+from weightfold.train.penalty import Penalty
 
 
 class Product(Chart):
@@ -30,25 +29,6 @@ def plain():
 
 def decay(weight_decay, on):
     return Recipe(weight_decay=weight_decay, decay_on=on)
-
-
-def test_distillation_is_hintons():
-    logits, teacher = torch.randn(2, 5, 3, dtype=torch.float64)
-    labels = torch.tensor([0, 2, 1, 1, 0])
-    t, weight = 3.0, 0.7
-    losses = sample_losses(
-        logits, labels, teacher_logits=teacher, distillation=Distillation(t, weight)
-    )
-    q, p = (logits / t).softmax(1), (teacher / t).softmax(1)
-    hard = -logits.softmax(1).log()[range(5), labels]
-    soft = (p * (p / q).log()).sum(1)
-    torch.testing.assert_close(losses, (1 - weight) * hard + weight * t**2 * soft)
-
-
-def test_without_a_teacher_it_is_cross_entropy():
-    logits, labels = torch.randn(5, 3), torch.tensor([0, 2, 1, 1, 0])
-    losses = sample_losses(logits, labels, label_smoothing=0.1)
-    torch.testing.assert_close(losses.mean(), F.cross_entropy(logits, labels, label_smoothing=0.1))
 
 
 def test_decay_on_theta_of_a_plain_net_is_weight_decay():

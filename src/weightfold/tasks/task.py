@@ -1,0 +1,260 @@
+"""What is learnt: examples, their batches, the loss of each, and by what a network is judged."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, ClassVar, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+
+from weightfold.data.batches import Augment, Batches
+from weightfold.data.contents import digest_of, moved
+from weightfold.data.dataset import Dataset
+from weightfold.data.splitting import hold_out
+from weightfold.tasks.measure import Measure
+from weightfold.tasks.outputs import tensor_of
+
+EVALUATION_BATCH, EVALUATION_VALUES = 512, 2**25
+"""Examples evaluated at once, at most, and the values of their inputs, about."""
+
+
+class Terms(NamedTuple):
+    """What a batch gives: its losses, and how it was judged."""
+
+    losses: Tensor
+    """(B,), or a scalar where the model computes the loss of the whole batch itself."""
+    scores: dict[str, Tensor]
+    """Measure -> (B,), by the outputs that were trained on; without a gradient."""
+
+
+@dataclass(frozen=True, eq=False)
+class Task(ABC):
+    """What is learnt, on which data.
+
+    A subclass is a frozen dataclass, registered by `weightfold.tasks.registry.task`. Its fields
+    are its options; they are part of what defines a run.
+
+    Attributes:
+        dataset: The examples.
+        augment: How training images are varied, in place of what the recipe says.
+    """
+
+    dataset: Dataset
+    augment: Augment | None = None
+
+    name: ClassVar[str] = ""
+    """Set by the registry."""
+    measures: ClassVar[tuple[Measure, ...]] = ()
+    """By what it is judged; the first decides the best epoch."""
+    model_computes_loss: ClassVar[bool] = False
+    """Whether `objective` gets its loss from the model, as a scalar, and only in train mode."""
+
+    @property
+    def stackable(self) -> bool:
+        """Whether networks can be trained on it as one vmapped batch."""
+        return not self.model_computes_loss
+
+    @property
+    def measure(self) -> Measure:
+        """The first of the measures."""
+        return self.measures[0]
+
+    @property
+    def digest(self) -> str:
+        """Hash of the contents of the data."""
+        return self.dataset.digest
+
+    @abstractmethod
+    def losses(self, outputs: Tensor, targets: Any) -> Tensor:
+        """The loss of each example, (B,), which training makes small; without tricks of training.
+
+        Args:
+            outputs: As `read` returns them.
+            targets: Of the same examples.
+        """
+
+    @abstractmethod
+    def scores(self, outputs: Tensor, targets: Any) -> dict[str, Tensor]:
+        """Measure -> (B,), for those measures that are means over examples; runs under vmap.
+
+        Args:
+            outputs: As `read` returns them.
+            targets: Of the same examples.
+        """
+
+    @abstractmethod
+    def wanted(self, targets: Any) -> tuple[int, ...]:
+        """The shape that `read` must give for these targets."""
+
+    @abstractmethod
+    def baseline(self) -> float:
+        """What the trivial predictor, which knows the training targets alone, gets by `measure`."""
+
+    def read(self, outputs: Any) -> Tensor:
+        """What losses and scores take, out of what the model returned: see `tensor_of`."""
+        return tensor_of(outputs)
+
+    def metrics(self) -> Mapping[str, Any]:
+        """Measure -> a fresh torchmetrics Metric, for those that are no means over examples."""
+        return {}
+
+    def objective(self, net: Callable[..., Any], inputs: Tensor, targets: Any) -> Terms:
+        """What a training step makes small.
+
+        Args:
+            net: The network, in train mode, or what stands for it.
+            inputs: float32 (B, ...), normalised.
+            targets: (B, ...), or a list of B.
+        """
+        outputs = self.read(net(inputs))
+        return Terms(self.losses(outputs, targets), self.scores(outputs.detach(), targets))
+
+    def with_smoothing(self, share: float) -> Self:
+        """The task with a share of each label spread over all classes.
+
+        Raises:
+            ValueError: The task has no labels.
+        """
+        if share:
+            raise ValueError(f"label_smoothing={share} in the recipe: task {self.name!r} has none")
+        return self
+
+    def hold_out(self, validation: int | float, seed: int) -> Self:
+        """The task with training examples set aside as part "validation"; unchanged for 0.
+
+        Raises:
+            ValueError: As `weightfold.data.hold_out`.
+        """
+        if validation < 0:
+            raise ValueError(f"validation={validation}: a number of examples or a share, from 0")
+        if not validation:
+            return self
+        return replace(self, dataset=hold_out(self.dataset, validation, seed))
+
+    def batches(
+        self,
+        part: str,
+        device: torch.device | str = "cpu",
+        *,
+        batch_size: int | None = None,
+        seed: int = 0,
+        augment: Augment | None = None,
+    ) -> Batches:
+        """Batches of a part of the data, normalised.
+
+        Args:
+            part: "train", "test" or "validation".
+            device: Where they are wanted.
+            batch_size: To train on: in an order that depends on `seed` and the epoch. A last batch
+                of less than half the size is left out: the batch norm statistics of an image or
+                two would undo an epoch's training. None: to evaluate on, all in order.
+            seed: Of order and augmentation.
+            augment: How training images are varied, if the task does not say.
+
+        Raises:
+            ValueError: `augment` with inputs that are no uint8 images.
+        """
+        examples = self.dataset.parts[part]
+        values = max(1, torch.Size(self.dataset.shape).numel())
+        size = max(1, min(EVALUATION_BATCH, EVALUATION_VALUES // values))
+        size = size if batch_size is None else batch_size
+        rest = len(examples) % size
+        return Batches(
+            examples,
+            batch_size=size,
+            mean=self.dataset.mean,
+            std=self.dataset.std,
+            augment=None if batch_size is None else self.augmented(augment),
+            seed=seed,
+            device=device,
+            drop_last=batch_size is not None and 2 * rest < size <= len(examples),
+            shuffle=batch_size is not None,
+        )
+
+    def augmented(self, augment: Augment | None) -> Augment | None:
+        """How training images are varied, None if not at all.
+
+        Args:
+            augment: What the recipe says.
+
+        Raises:
+            ValueError: The inputs are no uint8 images.
+        """
+        augment = self.augment or augment
+        if augment is None or not (augment.crop_padding or augment.flip):
+            return None
+        if self.dataset.train.dtype != torch.uint8 or len(self.dataset.shape) != 3:
+            raise ValueError(
+                f"crop_padding={augment.crop_padding}, flip={augment.flip} in the recipe are for "
+                f"uint8 images (C, H, W); for {self.dataset.train.dtype} {self.dataset.shape} set "
+                "0 and False"
+            )
+        return augment
+
+    def check(self, net: nn.Module, forward: Callable[[Tensor], Any] | None = None) -> None:
+        """Run the net on two test examples in eval mode, and see whether its outputs fit.
+
+        Args:
+            net: Left as found.
+            forward: What to call, if not `net` itself, such as one of its domains.
+
+        Raises:
+            ValueError: They do not.
+        """
+        device = next((p.device for p in net.parameters()), torch.device("cpu"))
+        few = self.dataset.test.select(torch.arange(min(2, len(self.dataset.test))))
+        inputs = self.dataset.normalize(few.inputs).to(device)
+        with evaluating(net), torch.no_grad(), torch.random.fork_rng([]):
+            outputs = (forward or net)(inputs)
+        self.check_outputs(net, outputs, moved(few.targets, device))
+
+    def check_outputs(self, net: nn.Module, outputs: Any, targets: Any) -> None:
+        """Refuse what a net gave in eval mode, if it does not fit the targets.
+
+        Raises:
+            ValueError: As said.
+        """
+        wanted, asked = self.wanted(targets), f"task {self.name!r} on {self.dataset.name!r}"
+        try:
+            found = tuple(self.read(outputs).shape)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"net={type(net).__name__} does not fit {asked}: {error}") from None
+        if found != wanted:
+            raise ValueError(
+                f"net={type(net).__name__} gives outputs of shape {found}, but {asked} takes "
+                f"{wanted}, of so many examples first"
+            )
+
+    def identity(self) -> dict[str, Any]:
+        """What defines the task, as JSON values: its name, options, and the data's contents."""
+        options = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
+        del options["dataset"]
+        return {
+            "name": self.name,
+            **{name: _plain(value) for name, value in options.items() if value is not None},
+            "data": {
+                "name": self.dataset.name,
+                "record": self.dataset.record,
+                "contents": self.digest,
+            },
+        }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, nn.Module):
+        return digest_of(value.state_dict())
+    return asdict(value) if hasattr(value, "__dataclass_fields__") else value
+
+
+@contextmanager
+def evaluating(net: nn.Module) -> Iterator[None]:
+    """Inside, the net and all its modules are in eval mode."""
+    modes = {module: module.training for module in net.modules()}
+    net.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training

@@ -1,0 +1,328 @@
+"""Many runs at once: networks of one architecture trained side by side."""
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from weightfold.core.charted import Charted
+from weightfold.core.tensor_file import write_tensors
+from weightfold.data import Augment, Data
+from weightfold.files import locked
+from weightfold.tasks.registry import as_task
+from weightfold.tasks.task import Task
+from weightfold.train import checkpoint
+from weightfold.train.callbacks import Callback, KeepBest, Report, SaveWeights
+from weightfold.train.history import History, Row
+from weightfold.train.loop import REMEDY, Loop, NonFiniteLoss
+from weightfold.train.options import Options
+from weightfold.train.recipe import Recipe
+from weightfold.train.record import check_run, describe, identity, write_run
+from weightfold.train.starts import Start, begin
+from weightfold.train.strategies.single import Fabric, Single
+from weightfold.train.strategies.stacked import Stacked, stackable
+from weightfold.train.strategies.strategy import Strategy
+
+SAVE_SECONDS = 20.0
+"""Between checkpoints of a group."""
+SMALL = 30_000
+"""On a CPU networks of at most so many parameters, without convolutions, are run as one batch: the
+others fill the cores alone (measured by `benchmarks/together.py`)."""
+
+Together = Literal["auto"] | int
+SIDE_BY_SIDE = Options(at_start=True, save_seconds=SAVE_SECONDS, measure=("test",))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One of several runs.
+
+    Attributes:
+        net: With its initial weights; holds the final ones afterwards.
+        data: The task, or data to classify; runs may share it, else theirs have equal sizes and
+            shapes.
+        seed: Of data order, augmentation and dropout.
+        start: Another run that it starts from; None: the weights of `net`.
+    """
+
+    net: nn.Module
+    data: Task | Data
+    seed: int
+    start: Start | None = None
+
+
+def fit_together(
+    runs: Mapping[str, Run],
+    recipe: Recipe,
+    *,
+    folder: Path | None = None,
+    together: Together = "auto",
+    device: torch.device | str = "auto",
+    progress: Callable[[str, Row], None] | None = None,
+    options: Options = SIDE_BY_SIDE,
+) -> dict[str, History]:
+    """Train networks of one architecture side by side.
+
+    Every run sees what it would see alone: the order of an epoch depends on (seed, epoch), dropout
+    on (seeds of those trained with it, step). Runs are trained in groups, a group as one vmapped
+    batch, see `together`; a group of one as `fit` trains it. With `folder`, a call that was stopped
+    goes on with its group where it was last saved and ends with the same weights, bit for bit on a
+    CPU; finished groups are read.
+
+    Args:
+        runs: Name -> net, data and seed. Names are file names.
+        recipe: Hyperparameters; crop and flip are for uint8 images only.
+        folder: Holds a folder per group; None: nothing is written.
+        together: Runs in a group; "auto": one if the network cannot be run as a batch, see
+            `stackable`; else on a CPU all if it is small and has no convolution, else one; on an
+            accelerator all.
+        device: To train on; "auto": an accelerator if there is one.
+        progress: Called with a run's name and each of its rows.
+        options: How they are carried out. `validation`, `devices`, `precision` and `tensorboard`
+            are those of `fit` alone.
+
+    Returns:
+        Name -> history, in the order of `runs`. A run whose loss became NaN or infinite is among
+        them, with `failed` set; it spoils no other.
+
+    Raises:
+        FileExistsError: The folder holds other runs, or another process trains in it.
+        ValueError: An argument is out of range, the networks are not of one architecture, or the
+            task cannot be stacked.
+    """
+    if not runs:
+        raise ValueError("runs is empty; give at least one run")
+    device = device_of(device)
+    runs = {
+        name: replace(run, data=as_task(run.data).with_smoothing(recipe.label_smoothing))
+        for name, run in _shared(runs).items()
+    }
+    first_run = next(iter(runs.values()))
+    size = group_size(first_run.net, first_run.data, len(runs), together, device)
+    names, histories = list(runs), {}
+    for first in range(0, len(names), size):
+        chosen = {name: runs[name] for name in names[first : first + size]}
+        group = _Group(
+            chosen,
+            recipe,
+            None if folder is None else folder / _group_name(list(chosen)),
+            device,
+            progress,
+            options,
+        )
+        histories |= dict(zip(chosen, group.train(), strict=True))
+    return histories
+
+
+def _shared(runs: Mapping[str, Run]) -> dict[str, Run]:
+    """With tasks; runs that share data share one task."""
+    tasks = {id(run.data): as_task(run.data) for run in runs.values()}
+    return {name: replace(run, data=tasks[id(run.data)]) for name, run in runs.items()}
+
+
+def device_of(device: torch.device | str) -> torch.device:
+    """The device that is meant; "auto": CUDA, else MPS, else the CPU."""
+    if device != "auto":
+        return torch.device(device)
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return torch.device("cpu") if accelerator is None else accelerator
+
+
+def group_size(
+    net: nn.Module,
+    data: Task | Data,
+    runs: int,
+    together: Together,
+    device: torch.device | str,
+) -> int:
+    """How many of `runs` runs of a network on such data are one batch, as `fit_together` says.
+
+    Raises:
+        ValueError: `together` is below 1.
+    """
+    if together != "auto":
+        if together < 1:
+            raise ValueError(f"together={together}: give how many runs, at least 1, or 'auto'")
+        return together
+    if torch.device(device).type == "cpu":
+        plain = net.deploy(net.default_context()) if isinstance(net, Charted) else net
+        convolves = any(isinstance(m, nn.modules.conv._ConvNd) for m in plain.modules())
+        if convolves or sum(p.numel() for p in plain.parameters()) > SMALL:
+            return 1
+    if runs == 1:
+        return 1
+    return runs if stackable(deepcopy(net).to(device), as_task(data), device) else 1
+
+
+def _group_name(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]}+{len(names) - 1}"
+
+
+@dataclass
+class _Group:
+    """Runs that are trained as one batch, or a single one."""
+
+    runs: Mapping[str, Run]
+    recipe: Recipe
+    folder: Path | None
+    device: torch.device
+    progress: Callable[[str, Row], None] | None
+    options: Options
+    randomness: Literal["error", "different"] = "different"
+    more: tuple[Callback, ...] = ()
+
+    def train(self) -> tuple[History, ...]:
+        """Train them, or read what they came to."""
+        for run in self.runs.values():
+            begin(run.net, run.start)
+        if self.folder is None:
+            return self._train()
+        configuration = self._configuration()
+        with locked(self.folder):
+            there = check_run(configuration, self.folder)
+            if there and not self.options.resume:
+                raise FileExistsError(
+                    f"folder={str(self.folder)!r} already holds these runs; resume=True goes on"
+                )
+            write_run(self.folder, configuration, None, self.device)
+            return self._train()
+
+    def _train(self) -> tuple[History, ...]:
+        strategy = self._strategy()
+        callbacks = [*(make() for make in self.options.callbacks), *self.more]
+        if self.folder is not None:
+            callbacks.append(SaveWeights(self.folder, self.options.save_at))
+        if self.progress is not None:
+            callbacks.append(Report(self.progress))
+        task = as_task(next(iter(self.runs.values())).data)
+        return Loop(strategy, self.options, task.measures, self.folder, callbacks).run()
+
+    def _strategy(self) -> Strategy:
+        tasks = [as_task(run.data) for run in self.runs.values()]
+        if len(self.runs) == 1:
+            ((name, run),) = self.runs.items()
+            place = self.device
+            fabric = Fabric(accelerator=place.type, devices=[place.index] if place.index else 1)
+            return Single(fabric, run.net, tasks[0], self.recipe, run.seed, name)
+        nets = {name: run.net.to(self.device) for name, run in self.runs.items()}
+        seeds = [run.seed for run in self.runs.values()]
+        return Stacked(nets, tasks, seeds, self.recipe, self.randomness)
+
+    def _configuration(self) -> dict[str, Any]:
+        first = next(iter(self.runs.values()))
+        return describe(
+            first.net,
+            self.recipe,
+            seed=0,
+            options=self.options,
+            runs={
+                name: {
+                    "seed": run.seed,
+                    "weights": identity(run.net)["weights"],
+                    "start": None if run.start is None else run.start.identity(),
+                    "task": as_task(run.data).identity(),
+                }
+                for name, run in self.runs.items()
+            },
+        )
+
+
+def fit_seeds(
+    make_net: Callable[[int], nn.Module],
+    data: Task | Data,
+    recipe: Recipe,
+    seeds: Sequence[int],
+    *,
+    folder: Path | str,
+    device: torch.device | str = "auto",
+    progress: bool | Callable[[Row], None] = True,
+    options: Options | None = None,
+) -> dict[int, History]:
+    """Train one network per seed, all of them in each step.
+
+    Each seed sees the data that `fit` would show it, and ends where `fit` would, up to rounding;
+    folder/<seed> is what `fit` leaves, but for last.pt, which is of all seeds. A seed whose run is
+    finished is not trained again. Seconds are wall time divided by the seeds trained.
+
+    Worth it where a step is many small operations. On one core of a shared CPU, against one seed
+    after another (`benchmarks/seeds.py`): DigitNet at batch 64 took 0.9, 1.2 and 1.6 times as many
+    steps a second with 3, 5 and 10 seeds, expanded (CL, rate 4) 1.05, 1.5 and 2 or more. Networks
+    whose convolutions fill the core get slower: SmallNet A on 32 x 32 images, 3 seeds, 0.65.
+
+    Args:
+        make_net: Gives the network of a seed, always of the same architecture, without dropout.
+        data: As for `fit`.
+        recipe: As for `fit`.
+        seeds: Distinct.
+        folder: Holds a folder per seed.
+        device: As for `fit_together`.
+        progress: As for `fit`; a function is called with each row of each seed.
+        options: As for `fit`.
+
+    Returns:
+        Seed -> history.
+
+    Raises:
+        FileExistsError: A seed's folder holds another run, or another process trains in it.
+        NonFiniteLoss: A seed's loss became NaN or infinite; nothing is written.
+        RuntimeError: The network draws random numbers (dropout): torch says which.
+        ValueError: Seeds repeat.
+    """
+    folder, options, task = Path(folder), options or Options(), as_task(data)
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds={list(seeds)} repeat; give each once")
+    task, place = task.with_smoothing(recipe.label_smoothing), device_of(device)
+    found: dict[int, History] = {}
+    runs: dict[str, Run] = {}
+    records: dict[int, dict[str, Any]] = {}
+    for seed in seeds:
+        net, held = make_net(seed), task.hold_out(options.validation, seed)
+        begin(net, options.start)
+        records[seed] = describe(net, recipe, seed=seed, options=options, task=held.identity())
+        there = check_run(records[seed], folder / str(seed))
+        history = checkpoint.finished(folder / str(seed)) if there else None
+        if history is None:
+            held.check(net)
+            runs[str(seed)] = Run(net, held, seed)
+        else:
+            found[seed] = history
+    if runs:
+        best = KeepBest()
+        tell = partial(_tell_row, progress) if callable(progress) else None
+        group = _Group(runs, recipe, None, place, tell, options, "error", (best,))
+        for run in runs.values():
+            as_task(run.data).augmented(Augment(recipe.crop_padding, recipe.flip))
+        histories = group.train()
+        failed = [h for h in histories if h.failed]
+        if failed:
+            raise NonFiniteLoss(f"seed {failed[0].name} failed: {failed[0].failed}; {REMEDY}")
+        for (name, run), history in zip(runs.items(), histories, strict=True):
+            history = replace(history, name="")
+            _write(folder / name, records[run.seed], run.net, best.state[name], history, place)
+            found[run.seed] = history
+    return {seed: found[seed] for seed in seeds}
+
+
+def _tell_row(progress: Callable[[Row], None], name: str, row: Row) -> None:
+    progress(row)
+
+
+def _write(
+    folder: Path,
+    record: Mapping[str, Any],
+    net: nn.Module,
+    best: Mapping[str, torch.Tensor],
+    history: History,
+    device: torch.device,
+) -> None:
+    """What `fit` leaves in a folder."""
+    with locked(folder):
+        write_run(folder, record, net, device)
+        write_tensors(folder / checkpoint.BEST_WEIGHTS, best)
+        checkpoint.save_weights(net, folder / checkpoint.LAST_WEIGHTS)
+        checkpoint.write_history(folder, history)

@@ -121,10 +121,10 @@ def example_ledger(
 class _Scribe(Callback):
     """Keeps, for each epoch, the examples of all runs that are right, as bits."""
 
-    def on_measure(self, view: Context) -> None:
-        right = [(logits.argmax(2) == y).cpu() for logits, y in view.outputs("train")]
+    def on_measure(self, context: Context) -> None:
+        right = [(logits.argmax(2) == y).cpu() for logits, y in context.outputs("train")]
         bits = np.packbits(torch.cat(right, dim=1).numpy(), axis=1)
-        self.state[str(view.epoch)] = torch.from_numpy(bits)
+        self.state[str(context.epoch)] = torch.from_numpy(bits)
 
 
 def _written(

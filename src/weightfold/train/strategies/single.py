@@ -46,9 +46,14 @@ class OnFabric(Strategy):
     ) -> None:
         self.fabric, self.net, self.module, self.recipe = fabric, net, module, recipe
         self.rank, self.world = fabric.global_rank, fabric.world_size
-        self.device, self.seeds = fabric.device, (seed,)
+        self.seeds = (seed,)
         self.optimizer = optimizer
         self.model, self._stepper = fabric.setup(module, optimizer)
+
+    @property
+    def device(self) -> torch.device:
+        """As in `Strategy`."""
+        return self.fabric.device
 
     @abstractmethod
     def losses(self, batch: Any) -> tuple[Any, Tensor]:

@@ -198,7 +198,6 @@ class Stacked(Strategy):
     ) -> None:
         self.names, self.recipe, self.seeds = tuple(nets), recipe, tuple(seeds)
         self._nets = tuple(nets.values())
-        self.device = next(p.device for p in self._nets[0].parameters())
         self._tasks = _moved(tasks, self.device)
         sizes = {(len(task.dataset.train), task.dataset.shape) for task in self._tasks}
         if len(sizes) > 1:
@@ -215,6 +214,11 @@ class Stacked(Strategy):
             )
             for task, seed in zip(self._tasks, seeds, strict=True)
         ]
+
+    @property
+    def device(self) -> torch.device:
+        """As in `Strategy`."""
+        return next(p.device for p in self._nets[0].parameters())
 
     @property
     def steps_per_epoch(self) -> int:

@@ -23,7 +23,6 @@ class Strategy(ABC):
         recipe: Every hyperparameter.
         rank: Of this process.
         world: Number of processes.
-        device: On which the steps are taken.
         optimizer: Of all that is trained.
         names: Of the runs.
         domains: Names of the domains of a run, "" for the only one.
@@ -34,7 +33,6 @@ class Strategy(ABC):
     rank: int = 0
     world: int = 1
     recipe: Recipe
-    device: torch.device
     optimizer: torch.optim.Optimizer
     names: tuple[str, ...] = ("",)
     domains: tuple[str, ...] = ("",)
@@ -45,6 +43,11 @@ class Strategy(ABC):
     def first(self) -> bool:
         """Whether this process writes."""
         return self.rank == 0
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """On which the steps are taken."""
 
     @property
     @abstractmethod

@@ -46,6 +46,8 @@ def auxiliary(outputs: Any) -> list[Tensor]:
 
 def named(outputs: Any) -> dict[str, Any]:
     """Outputs by name, or by place where they have none; empty for a tensor."""
+    if isinstance(outputs, Tensor):
+        return {}
     if isinstance(outputs, Mapping):
         return dict(outputs)
     if hasattr(outputs, "_asdict"):

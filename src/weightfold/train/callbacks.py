@@ -1,12 +1,13 @@
 """What is done besides training while a run goes on."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from weightfold.core.tensor_file import write_tensors
 from weightfold.train import checkpoint
 from weightfold.train.context import Context
+from weightfold.train.history import Row
 
 
 class Callback:
@@ -134,16 +135,16 @@ class Report(Callback):
     """Calls a function with each new row.
 
     Args:
-        tell: Takes a run's name and its row.
+        function: Takes a run's name and its row.
     """
 
-    def __init__(self, tell: Any) -> None:
+    def __init__(self, function: Callable[[str, Row], None]) -> None:
         super().__init__()
-        self._tell = tell
+        self._function = function
 
     def on_row(self, context: Context, names: tuple[str, ...]) -> None:
         """Call it."""
         if context.strategy.first:
             for name, row in zip(context.names, context.rows, strict=True):
                 if name in names:
-                    self._tell(name, row)
+                    self._function(name, row)

@@ -70,13 +70,13 @@ class Training(ABC):
         if folder is not None and options.tensorboard:
             found.append(TensorBoard(folder / "tensorboard"))
         if callable(self.progress):
-            found.append(Report(partial(_tell, self.progress)))
+            found.append(Report(partial(_unnamed, self.progress)))
         elif self.progress:
             found.append(Bar())
         return found
 
 
-def _tell(progress: Callable[[Row], None], name: str, row: Row) -> None:
+def _unnamed(progress: Callable[[Row], None], name: str, row: Row) -> None:
     progress(row)
 
 

@@ -20,8 +20,9 @@ from weightfold.train.history import SELECTIONS, History, Row
 from weightfold.train.options import Options
 from weightfold.train.strategies.strategy import Columns, Strategy
 
-LOOK_STEPS, LOOK_SECONDS = 20, 0.1
-"""Steps between looks at the loss, at most; on a CPU also seconds. A look waits for the device."""
+PENDING_STEPS, PENDING_SECONDS = 20, 0.1
+"""Steps whose losses are not read yet, at most; on a CPU also seconds. Reading them waits for the
+device."""
 
 REMEDY = "lower lr, add warmup_epochs or set clip_norm"
 
@@ -58,10 +59,10 @@ class Loop:
         self._strategy, self._options, self._folder = strategy, options, folder
         self._callbacks = tuple(callbacks)
         self._marks = frozenset().union(*(callback.marks for callback in self._callbacks))
-        self._listeners = [c for c in self._callbacks if type(c).on_step is not Callback.on_step]
+        self._following = [c for c in self._callbacks if type(c).on_step is not Callback.on_step]
         self._per_epoch = strategy.steps_per_epoch
         self._end = last_step(strategy, options)
-        self._look_seconds = LOOK_SECONDS if strategy.device.type == "cpu" else inf
+        self._pending_seconds = PENDING_SECONDS if strategy.device.type == "cpu" else inf
         held_out = tuple(part for part in ("test", "validation") if part in strategy.parts)
         self._parts = held_out if options.measure is None else options.measure
         if missing := [part for part in self._parts if part not in strategy.parts]:
@@ -122,9 +123,9 @@ class Loop:
             pending.append(strategy.step(batch, lr))
             self._step = at + 1
             measuring = self._step % every == 0 or self._step == self._end
-            due = len(pending) == LOOK_STEPS or self._step in self._marks
-            if due or measuring or perf_counter() - self._step_began > self._look_seconds:
-                self._look(pending)
+            due = len(pending) == PENDING_STEPS or self._step in self._marks
+            if due or measuring or perf_counter() - self._step_began > self._pending_seconds:
+                self._collect(pending)
                 pending = []
                 if all(self._ended):
                     break
@@ -142,17 +143,18 @@ class Loop:
         shape = (len(strategy.names), len(strategy.domains), 2 + len(strategy.scores))
         self._sums, self._times = torch.zeros(shape, dtype=torch.float64), []
 
-    def _look(self, pending: list[Tensor]) -> None:
-        """Add steps up, note which run's loss is not finite, and tell those who listen."""
+    def _collect(self, pending: list[Tensor]) -> None:
+        """Add steps up, note which run's loss is not finite, and call those who follow steps."""
         counts = torch.stack(pending).cpu().double()
         now = perf_counter()
         self._times.append((now - self._step_began) / len(pending))
         self._step_began = now
-        self._sums += counts.sum(dim=0)
+        for one in counts:  # in turn, so that sums do not depend on when they are read
+            self._sums += one
         losses = counts[..., 1]
         if not losses.isfinite().all():
             self._note_failures(losses)
-        if self._listeners:
+        if self._following:
             seen = self._strategy.domains
             last = {
                 domain: (counts[:, 0, place, 1] / counts[:, 0, place, 0]).tolist()
@@ -160,7 +162,7 @@ class Loop:
             }
             shown = {domain: _last_known(values) for domain, values in last.items()}
             known = {domain: value for domain, value in shown.items() if value is not None}
-            for callback in self._listeners:
+            for callback in self._following:
                 callback.on_step(self._context(), known, len(pending))
 
     def _note_failures(self, losses: Tensor) -> None:

@@ -293,8 +293,8 @@ def fit_seeds(
             found[seed] = history
     if runs:
         best = KeepBest()
-        tell = partial(_tell_row, progress) if callable(progress) else None
-        group = _Group(runs, recipe, None, place, tell, options, "error", (best,))
+        report = partial(_unnamed, progress) if callable(progress) else None
+        group = _Group(runs, recipe, None, place, report, options, "error", (best,))
         for run in runs.values():
             as_task(run.data).augmented(Augment(recipe.crop_padding, recipe.flip))
         histories = group.train()
@@ -308,7 +308,7 @@ def fit_seeds(
     return {seed: found[seed] for seed in seeds}
 
 
-def _tell_row(progress: Callable[[Row], None], name: str, row: Row) -> None:
+def _unnamed(progress: Callable[[Row], None], name: str, row: Row) -> None:
     progress(row)
 
 

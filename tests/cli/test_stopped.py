@@ -46,7 +46,7 @@ def stopped(command, begun, number):
 def test_a_training(number, command, tmp_path):
     folder = tmp_path / "run"
     asked = [*command, "train", *DATA, *QUICK, "--folder", str(folder)]
-    code, said = stopped(asked, (folder / "last.pt").exists, number)
+    code, said = stopped(asked, (folder / "history.json").exists, number)
     assert code == 128 + number
     assert "stopped; the same command goes on" in said
     rows = len(json.loads((folder / "history.json").read_text())["rows"])

@@ -206,8 +206,8 @@ def test_what_is_set_allows_any_ratio(tmp_path, monkeypatch):
 def test_labels_beyond_any_class_are_refused_before_they_are_counted(label):
     labels = torch.tensor([0, 1, label])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(ValueError, match=f"labels has {label}"):
+    with pytest.raises(ValueError, match=f"targets has {label}"):
         Examples(torch.zeros(3, 1, 2, 2, dtype=torch.uint8), labels)
-    with pytest.raises(ValueError, match=f"labels has {label}"):
+    with pytest.raises(ValueError, match=f"targets has {label}"):
         as_dataset(((torch.zeros(3, 2), labels), (torch.zeros(3, 2), labels)))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000

@@ -104,8 +104,8 @@ def test_arrays_in_fortran_order_and_of_any_whole_dtype(tmp_path, shape):
     plain, found = (load(f"{tmp_path}/{name}.npz") for name in ("plain", "changed"))
     for part in ("train", "test"):
         expected, given = getattr(plain, part), getattr(found, part)
-        assert torch.equal(expected.images, given.images)
-        assert torch.equal(expected.labels, given.labels)
+        assert torch.equal(expected.inputs, given.inputs)
+        assert torch.equal(expected.targets, given.targets)
 
 
 def test_missing_arrays_are_named(tmp_path):

@@ -57,6 +57,7 @@ def test_what_cannot_be_reached_is_said_before_any_work(
 ):
     monkeypatch.setenv("PATH", str(tmp_path))  # no Slurm there
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "ray"))  # no cluster that runs here
     root = tmp_path / "runs"
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))  # nothing listens there

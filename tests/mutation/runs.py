@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from weightfold.train.steps import NonFiniteLoss
 
 from mutation.harness import Format
 from mutation.saved import outputs, seal
@@ -18,7 +17,7 @@ from weightfold.lab.variants import make_net
 from weightfold.probes.finding import write_finding
 from weightfold.probes.pendulum.finding import PendulumDimension, Trial
 from weightfold.probes.tickets.masks_file import load_masks, write_masks
-from weightfold.train import Recipe, checkpoint, fit
+from weightfold.train import NonFiniteLoss, Options, Recipe, checkpoint, fit
 
 RECIPE = Recipe(epochs=2, batch_size=16, lr=0.05, crop_padding=0, flip=False)
 ABOUT = {"model": "digitnet", "variant": "cl,rate=2", "data": "stripes"}
@@ -59,7 +58,9 @@ def train(folder: Path, stop: bool = False) -> nn.Module:
 
     net = network()
     try:
-        fit(net, dataset(), RECIPE, folder=folder, seed=0, device="cpu", progress=told, about=ABOUT)
+        options = Options(about=ABOUT)
+        how = {"folder": folder, "seed": 0, "device": "cpu", "progress": told}
+        fit(net, dataset(), RECIPE, options=options, **how)
     except Stopped:
         assert stop
     return net
@@ -68,7 +69,7 @@ def train(folder: Path, stop: bool = False) -> nn.Module:
 def write_run(folder: Path) -> None:
     """A finished run, whose seconds are always the same."""
     train(folder)
-    history = checkpoint.load_history(folder / checkpoint.HISTORY, checkpoint.History)
+    history = checkpoint.load_history(folder / checkpoint.HISTORY)
     rows = tuple(replace(row, seconds=1.0, seconds_per_step=0.1) for row in history.rows)
     checkpoint.write_history(folder, replace(history, rows=rows))
 

@@ -8,13 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file
-from weightfold.data.samples import as_samples
-from weightfold.train.runs import Start
 
 from weightfold.files import FolderLockedError, locked
-from weightfold.train import fit, fit_seeds
+from weightfold.train import Run, fit, fit_seeds, fit_together
 from weightfold.train.checkpoint import finished
-from weightfold.train.together import train_together
 
 FORK = multiprocessing.get_context("fork")
 WEIGHTS = ("last.safetensors", "best.safetensors")
@@ -109,8 +106,8 @@ def test_seeds_and_runs_side_by_side_take_the_lock_too(dataset, make_net, quick,
         )  # fmt: skip
 
     def together():
-        return train_together(
-            {"one": Start(make_net(), as_samples(dataset), 0)}, quick, folder=tmp_path / "together"
+        return fit_together(
+            {"one": Run(make_net(), dataset, 0)}, quick, folder=tmp_path / "together"
         )
 
     for folder, call in (("seeds/1", seeds), ("together/one", together)):

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self, TypedDict
 from weightfold import records
 from weightfold.codec import decode, encode
 from weightfold.files import write_csv
-from weightfold.records import write_record
+from weightfold.records import SEAL, write_record
 from weightfold.report.page import Section, Table, write_page
 
 RESULT = "result.json"
@@ -75,7 +75,9 @@ class Finding(ABC):
             TypeError: A field is of another type.
             ValueError: A field is unknown.
         """
-        return decode({k: v for k, v in record.items() if k not in ("probe", *cls.answers)}, cls)
+        return decode(
+            {k: v for k, v in record.items() if k not in ("probe", SEAL, *cls.answers)}, cls
+        )
 
     def table(self) -> Table | None:
         """A short table for the page; None for none."""

@@ -95,8 +95,10 @@ def run(training: Training, net: nn.Module, device: str) -> History:
         training.check(net)
     if folder is None:
         return _launch(training, net, device)
+    if (history := _finished(training, net, folder)) is not None:
+        return history
     with locked(folder):
-        history = _finished(training, net, folder)
+        history = _finished(training, net, folder)  # another process may just have ended it
         return _launch(training, net, device) if history is None else history
 
 

@@ -1,6 +1,6 @@
 """The training loop: steps, measurements, checkpoints. What takes the steps is a strategy."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from math import inf, isfinite
@@ -195,9 +195,8 @@ class Loop:
     def _measure(self) -> None:
         """Make a row of each run that goes on, save, and see which runs have ended."""
         strategy, before = self._strategy, tuple(self._ended)
-        found = [_columns(part, strategy.evaluate(part)) for part in self._parts]
-        self._rows(found)
         self._note_broken()
+        self._rows([_columns(part, strategy.evaluate(part)) for part in self._parts], before)
         if all(history.failed for history in self._histories):
             return
         self._stop()
@@ -224,12 +223,12 @@ class Loop:
                 where = f"after step {self._step}, epoch {epoch}"
                 self._fail(run, f"{broken[0]} is no longer finite {where}")
 
-    def _rows(self, found: list[list[Columns]]) -> None:
+    def _rows(self, found: list[list[Columns]], ended: tuple[bool, ...]) -> None:
         strategy = self._strategy
         trained = _trained(strategy, strategy.total(self._sums).cpu())
         now, count = monotonic(), len(strategy.names)
         for run in range(count):
-            if self._ended[run]:
+            if ended[run]:
                 continue
             values = {**trained[run], **strategy.columns()}
             for columns in found:
@@ -244,7 +243,7 @@ class Loop:
             )
             self._histories[run] = self._histories[run].extended(row)
             losses = [v for name, v in values.items() if "_loss" in name and v is not None]
-            if not all(map(isfinite, losses)):
+            if not self._ended[run] and not all(map(isfinite, losses)):
                 self._fail(run, f"the loss is not finite after step {self._step}")
 
     def _stop(self) -> None:
@@ -292,7 +291,13 @@ class Loop:
         """Go on from the checkpoint, if there is one."""
         if self._folder is None or not (self._folder / checkpoint.LAST).exists():
             return
-        state = checkpoint.load_state(self._folder / checkpoint.LAST, self._strategy.device)
+        path = self._folder / checkpoint.LAST
+        state = checkpoint.load_state(path, self._strategy.device)
+        with checkpoint.restoring(path):
+            self._take(state)
+
+    def _take(self, state: Mapping[str, Any]) -> None:
+        """Take over what a checkpoint holds."""
         self._strategy.load_state_dict(state["strategy"])
         self._step = state["step"]
         for run, saved in enumerate(state["runs"]):

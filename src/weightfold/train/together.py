@@ -1,6 +1,7 @@
 """Many runs at once: networks of one architecture trained side by side."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -183,6 +184,8 @@ class _Group:
         if self.folder is None:
             return self._train()
         configuration = self._configuration()
+        if check_run(configuration, self.folder) and self.options.resume and self._ended():
+            return self._train()
         with locked(self.folder):
             there = check_run(configuration, self.folder)
             if there and not self.options.resume:
@@ -191,6 +194,14 @@ class _Group:
                 )
             write_run(self.folder, configuration, None, self.device)
             return self._train()
+
+    def _ended(self) -> bool:
+        """Whether the folder holds the runs to their end."""
+        path = self.folder / checkpoint.LAST if self.folder is not None else None
+        if path is None or not path.exists():
+            return False
+        saved = checkpoint.load_state(path, torch.device("cpu"))["runs"]
+        return all(run["finished"] or run["failed"] for run in saved)
 
     def _train(self) -> tuple[History, ...]:
         strategy = self._strategy()
@@ -292,20 +303,27 @@ def fit_seeds(
         else:
             found[seed] = history
     if runs:
-        best = KeepBest()
-        report = partial(_unnamed, progress) if callable(progress) else None
-        group = _Group(runs, recipe, None, place, report, options, "error", (best,))
-        for run in runs.values():
-            as_task(run.data).augmented(Augment(recipe.crop_padding, recipe.flip))
-        histories = group.train()
-        failed = [h for h in histories if h.failed]
-        if failed:
-            raise NonFiniteLoss(f"seed {failed[0].name} failed: {failed[0].failed}; {REMEDY}")
-        for (name, run), history in zip(runs.items(), histories, strict=True):
-            history = replace(history, name="")
-            _write(folder / name, records[run.seed], run.net, best.state[name], history, place)
-            found[run.seed] = history
+        with ExitStack() as stack:
+            for name in runs:
+                stack.enter_context(locked(folder / name))
+            best = KeepBest()
+            report = partial(_unnamed, progress) if callable(progress) else None
+            group = _Group(runs, recipe, None, place, report, options, "error", (best,))
+            for history in _trained(group):
+                run = runs[history.name]
+                _write(folder, records[run.seed], run.net, best.state, history, place)
+                found[run.seed] = replace(history, name="")
     return {seed: found[seed] for seed in seeds}
+
+
+def _trained(group: _Group) -> tuple[History, ...]:
+    """Train the seeds of a group, none of which may fail."""
+    for run in group.runs.values():
+        as_task(run.data).augmented(Augment(group.recipe.crop_padding, group.recipe.flip))
+    histories = group.train()
+    if failed := [history for history in histories if history.failed]:
+        raise NonFiniteLoss(f"seed {failed[0].name} failed: {failed[0].failed}; {REMEDY}")
+    return histories
 
 
 def _unnamed(progress: Callable[[Row], None], name: str, row: Row) -> None:
@@ -316,13 +334,13 @@ def _write(
     folder: Path,
     record: Mapping[str, Any],
     net: nn.Module,
-    best: Mapping[str, torch.Tensor],
+    best: Mapping[str, Mapping[str, torch.Tensor]],
     history: History,
     device: torch.device,
 ) -> None:
-    """What `fit` leaves in a folder."""
-    with locked(folder):
-        write_run(folder, record, net, device)
-        write_tensors(folder / checkpoint.BEST_WEIGHTS, best)
-        checkpoint.save_weights(net, folder / checkpoint.LAST_WEIGHTS)
-        checkpoint.write_history(folder, history)
+    """What `fit` leaves, in the folder of the history's name."""
+    home = folder / history.name
+    write_run(home, record, net, device)
+    write_tensors(home / checkpoint.BEST_WEIGHTS, best[history.name])
+    checkpoint.save_weights(net, home / checkpoint.LAST_WEIGHTS)
+    checkpoint.write_history(home, replace(history, name=""))

@@ -148,7 +148,7 @@ def test_runs_that_are_not_finite_are_named_and_left_out(probe, make_net):
     failed = [run for run in (*found.baselines, *found.trained) if run.failed]
     assert {run.seed for run in failed} == {1}
     for run in failed:
-        assert any(run.name in note and "not finite" in note for note in found.notes)
+        assert any(run.name in note and "finite" in note for note in found.notes)
     assert "2 seeds" in found.headline
     with pytest.raises(ValueError, match="failed with every seed"):
         probe(broken, seeds=(1,))

@@ -16,7 +16,7 @@ RECIPE = Recipe(
 )
 
 
-def fit_together(runs, recipe, *, folder=None, together="auto", progress=None, **options):
+def fit_together(runs, recipe, *, folder=None, together="auto", progress=False, **options):
     return fit_in_groups(
         runs,
         recipe,

@@ -196,8 +196,8 @@ class Loop:
         """Make a row of each run that goes on, save, and see which runs have ended."""
         strategy, before = self._strategy, tuple(self._ended)
         found = [_columns(part, strategy.evaluate(part)) for part in self._parts]
-        self._rows(found)
         self._note_broken()
+        self._rows(found, before)
         if all(history.failed for history in self._histories):
             return
         self._stop()
@@ -224,12 +224,13 @@ class Loop:
                 where = f"after step {self._step}, epoch {epoch}"
                 self._fail(run, f"{broken[0]} is no longer finite {where}")
 
-    def _rows(self, found: list[list[Columns]]) -> None:
+    def _rows(self, found: list[list[Columns]], ended: tuple[bool, ...]) -> None:
+        """Make a row of each run that had not ended."""
         strategy = self._strategy
         trained = _trained(strategy, strategy.total(self._sums).cpu())
         now, count = monotonic(), len(strategy.names)
         for run in range(count):
-            if self._ended[run]:
+            if ended[run]:
                 continue
             values = {**trained[run], **strategy.columns()}
             for columns in found:
@@ -244,7 +245,7 @@ class Loop:
             )
             self._histories[run] = self._histories[run].extended(row)
             losses = [v for name, v in values.items() if "_loss" in name and v is not None]
-            if not all(map(isfinite, losses)):
+            if not self._ended[run] and not all(map(isfinite, losses)):
                 self._fail(run, f"the loss is not finite after step {self._step}")
 
     def _stop(self) -> None:

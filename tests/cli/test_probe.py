@@ -5,7 +5,7 @@ import pytest
 import weightfold.lab.probe_cell
 from weightfold.cli import main
 from weightfold.lab.probe_cell import ProbeCell
-from weightfold.probes.registry import PROBES
+from weightfold.probes.registry import probes
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_help_names_every_probe(capsys):
     with pytest.raises(SystemExit):
         main(["probe", "--help"])
     shown = capsys.readouterr().out
-    assert all(name in shown for name in PROBES)
+    assert all(name in shown for name in probes())
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from mutation.edits import Canary, edit_json, edits_for, is_json
+from mutation.edits import Canary, edit_json, edit_member, edits_for, is_json
 
 DELIBERATE = (ValueError, KeyError, FileNotFoundError, FileExistsError, RuntimeError, OSError)
 NO_MEMORY = ("allocate", "out of memory")
@@ -107,17 +107,19 @@ def _one(format: Format, folder: Path, expected: object, canary: Canary, number:
 def damage(
     format: Format, file: Path, files: list[Path], rng: Random, canary: Canary
 ) -> tuple[bool, str]:
-    """Change a file in place; whether it was sealed again, and what was done."""
+    """Change a file in place; whether its checks were made right again, and what was done."""
     if rng.random() < 0.06:
         return False, _displace(file, files, rng)
     content = file.read_bytes()
     edit = rng.choice(edits_for(content))
     what, changed = edit(content, rng, canary)
-    sealed = format.seal is not None and edit is edit_json and rng.random() < 0.7
-    if sealed and is_json(changed):
-        changed, what = format.seal(changed), f"{what}, sealed"
     file.write_bytes(changed)
-    return sealed, what
+    if edit is edit_member:  # whose checksum is right
+        return True, what
+    if format.seal is not None and edit is edit_json and rng.random() < 0.7 and is_json(changed):
+        file.write_bytes(format.seal(changed))
+        return True, f"{what}, sealed"
+    return False, what
 
 
 def _displace(file: Path, files: list[Path], rng: Random) -> str:

@@ -53,7 +53,8 @@ class Export:
     """Of the run's last or best epoch."""
 
     model: str | None = None
-    """The network's spec, needed for a folder of wf.save."""
+    """The network's spec, needed for a folder of wf.save, and for a run of a module:function of
+    yours, which no file may run by itself."""
 
     data: str | None = None
     """Data set to test and calibrate with; none: the run's own. Needed for a folder of wf.save."""
@@ -99,13 +100,8 @@ class Export:
                 )
             dataset = load(self.data, self.data_root)
             return deployed(load_saved(self.source, self.model, dataset)), dataset
-        if self.model is not None:
-            raise ValueError(
-                f"model={self.model!r}: the run in {str(self.source)!r} knows its network; "
-                "leave --model out"
-            )
         dataset = load(self.data or configuration(self.source)["about"]["data"], self.data_root)
-        return deployed(load_run(self.source, dataset, self.weights)), dataset
+        return deployed(load_run(self.source, dataset, self.weights, model=self.model)), dataset
 
     def _plain_files(self, net: "nn.Module", dataset: "Dataset") -> list[Row]:
         """Rows of the float32 files and of the network in torch."""

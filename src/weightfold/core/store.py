@@ -1,67 +1,110 @@
-"""wf.save and wf.load: one pair for every chart; safetensors and a manifest, written atomically.
+"""`save` and `load`: one pair for every chart; safetensors and a manifest, written atomically.
 
-A chart says through `Chart.part` which file each coordinate lies in: what one part alone uses lies
-in that part's file, everything else in the shared one. Files are named by their hash.
+A chart may say (`FilePerPart`) which file each coordinate lies in: what one part alone uses lies in
+that part's file, everything else in the shared one. Files are named by their hash.
 """
 
-import copy
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
-import weightfold
+from weightfold.core.arguments import check_net
 from weightfold.core.chart import Chart
-from weightfold.core.charted import Charted, check_state
-from weightfold.files import replacing, write_json
+from weightfold.core.charted import Charted
+from weightfold.core.manifest import FORMAT, MANIFEST, read_manifest
+from weightfold.core.mixins import FilePerPart
+from weightfold.core.rebuild import rebuild
+from weightfold.core.tensor_file import LABEL, read_label
+from weightfold.files import BRIEFLY, foreign, locked, replacing, settled
+from weightfold.records import file_hash, write_record
+from weightfold.version import __version__
 
-FORMAT = 2
-MANIFEST = "manifest.json"
 WHOLE, SHARED, PART = "tensors-", "shared-", "domain-"
 OWN_NAMES = (MANIFEST, WHOLE, SHARED, PART)
-LABEL = "weightfold"
+OWN_FILE = re.compile(rf"({WHOLE}|{SHARED}|{PART}.+-)[0-9a-f]{{12}}\.safetensors")
+LONGEST_STEM = 100
 
 
 def save(net: nn.Module, folder: str | Path) -> None:
     """Save a plain or Charted net: its tensors and how its charts are made.
+
+    >>> import tempfile, torch, weightfold as wf
+    >>> model = torch.nn.Linear(3, 2)
+    >>> folder = tempfile.mkdtemp()
+    >>> wf.save(wf.subspace(model, dim=4), folder)
+    >>> wf.load(folder, model).summary()
+    parameters: 4 while training (4 trainable), 8 deployed
+    subspace: 4 coordinates
 
     A net of several parts (domains) becomes one shared file and one small file a part; each names
     the shared file it belongs to. A file is named by its hash, is not written again while its
     content stays, and the manifest, renamed last, names all: a crash leaves the earlier save whole.
 
     Args:
-        net: The net; tied tensors are stored once.
+        net: The net, or torch.compile's, DataParallel's or DistributedDataParallel's wrapper of
+            it; tied tensors are stored once.
         folder: Made if missing.
 
     Raises:
-        FileExistsError: The folder holds files, and no earlier save.
-        TypeError: A chart's configuration (what is told about a domain) is not of JSON values.
+        FileExistsError: The folder holds files, and no earlier save; or another process writes
+            into it for more than ten seconds.
+        OSError: The disk is full or read-only, ...; the message names the file.
+        TypeError: `net` is no module or holds a Charted net inside; or a module's extra state, or a
+            chart's configuration (what is told about a domain), is not of JSON values.
         ValueError: A part's name does not do for a file.
     """
+    check_net(net)
+    net = _unwrapped(net)
     folder = Path(folder)
-    foreign = [f for f in folder.glob("*") if not f.name.lstrip(".").startswith(OWN_NAMES)]
-    if foreign and not (folder / MANIFEST).exists():
+    others = [file for file in foreign(folder) if not file.name.startswith(OWN_NAMES)]
+    if others and not (folder / MANIFEST).exists():
         raise FileExistsError(
-            f"folder={str(folder)!r} holds files that are no saved net, e.g. {foreign[0].name!r}; "
+            f"folder={str(folder)!r} holds files that are no saved net, e.g. {others[0].name!r}; "
             "give a new or empty folder"
         )
     tensors, groups, aliases = contents(net)
+    extra = {n: v for n, v in net.state_dict().items() if not isinstance(v, Tensor)}
+    for name, value in extra.items():
+        try:
+            json.dumps(value)
+        except TypeError as error:
+            raise TypeError(f"{name!r}, a {type(value).__name__}, is not of JSON values") from error
     try:
         json.dumps(charts := levels(net))
     except TypeError as error:
         raise TypeError(f"a chart's configuration is not of JSON values: {error}") from error
-    folder.mkdir(parents=True, exist_ok=True)
-    shared = write_tensors(folder, SHARED if groups else WHOLE, tensors)
-    parts = {p: write_part(folder, p, own, shared["sha256"]) for p, own in groups.items()}
-    write_manifest(folder, {**shared, "aliases": aliases}, parts, charts)
+    with locked(folder, BRIEFLY):
+        shared = write_tensors(folder, SHARED if groups else WHOLE, tensors)
+        parts = {p: write_part(folder, p, own, shared["sha256"]) for p, own in groups.items()}
+        write_manifest(folder, {**shared, "aliases": aliases, "extra": extra}, parts, charts)
+
+
+def _unwrapped(net: nn.Module) -> nn.Module:
+    """The net inside what torch.compile, DataParallel and DistributedDataParallel made of it."""
+    while isinstance(inner := getattr(net, "_orig_mod", net), nn.Module):
+        wrapped = isinstance(inner, nn.DataParallel | nn.parallel.DistributedDataParallel)
+        inner = inner.module if wrapped else inner
+        if inner is net:
+            break
+        net = inner
+    plain = net
+    while isinstance(plain, Charted):
+        plain = plain.model
+    inside = [path for path, module in plain.named_modules() if isinstance(module, Charted)]
+    if inside:
+        raise TypeError(
+            f"net is a {type(net).__name__} that holds a Charted net at {inside[0]!r}; save that "
+            "one, or the whole with what its deploy() gives in its place"
+        )
+    return net
 
 
 def contents(
@@ -81,6 +124,8 @@ def contents(
     first: dict[int, str] = {}
     aliases: dict[str, str] = {}
     for name, tensor in net.state_dict(keep_vars=True).items():
+        if not isinstance(tensor, Tensor):  # extra state of a module
+            continue
         if (kept := first.setdefault(id(tensor), name)) != name:
             aliases[name] = kept
         elif (part := part_of(net, name)) is None:
@@ -103,8 +148,8 @@ def part_of(net: nn.Module, name: str) -> str | None:
     if name.startswith("model."):
         return part_of(net.model, name.removeprefix("model."))
     _, index, coordinate = name.split(".", 2)
-    chart: Chart = net.charts[int(index)]  # type: ignore[assignment]
-    if (part := chart.stored_in(coordinate)) is not None:
+    chart = net.charts[int(index)]
+    if isinstance(chart, FilePerPart) and (part := chart.stored_in(coordinate)) is not None:
         return part
     computed = {part_of(net.model, place) for place in net._places}
     return computed.pop() if len(computed) == 1 else None
@@ -113,7 +158,48 @@ def part_of(net: nn.Module, name: str) -> str | None:
 def write_part(folder: Path, part: str, tensors: Mapping[str, Tensor], base: str) -> dict[str, str]:
     """Write one part's file, labelled with its name and `base`, the hash of the shared file."""
     label = json.dumps({"base": base, "part": part})
-    return write_tensors(folder, f"{PART}{part}-", tensors, {LABEL: label})
+    return write_tensors(folder, f"{PART}{file_stem(part)}-", tensors, {LABEL: label})
+
+
+def copy_part(source: Path, manifest: Mapping[str, Any], part: str, folder: Path) -> dict[str, str]:
+    """Copy a part's file to another save, under the name that its content gives it.
+
+    Args:
+        source: Folder that it lies in.
+        manifest: Of that folder.
+        part: Its name.
+        folder: Where the copy goes; whatever the manifest calls the file, nothing is overwritten.
+
+    Returns:
+        Its entry for the other manifest.
+
+    Raises:
+        FileExistsError: Another file has that name.
+        ValueError: The file was changed.
+    """
+    content = (file := file_of(source, manifest, part)).read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != manifest["parts"][part]["sha256"]:
+        raise ValueError(f"{file} is truncated or was changed: its hash is not the manifest's")
+    target = folder / _name(f"{PART}{file_stem(part)}-", digest)
+    if target.exists() or target.is_symlink():
+        if target.is_symlink() or file_hash(target) != digest:
+            raise FileExistsError(f"{target} is another file than {part!r} of {source}; move it")
+    else:
+        with replacing(target) as temporary:
+            temporary.write_bytes(content)
+    return {"file": target.name, "sha256": digest}
+
+
+def _name(prefix: str, digest: str) -> str:
+    return f"{prefix}{digest[:12]}.safetensors"
+
+
+def file_stem(name: str) -> str:
+    """A name as the beginning of a file's name: whole, or short with a hash if it is long."""
+    if len(name) <= LONGEST_STEM:
+        return name
+    return f"{name[:LONGEST_STEM]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
 
 
 def write_tensors(
@@ -132,8 +218,8 @@ def write_tensors(
     """
     content = _serialized(tensors, labels)
     digest = hashlib.sha256(content).hexdigest()
-    file = folder / f"{prefix}{digest[:12]}.safetensors"
-    if not file.exists() or _digest(file) != digest:
+    file = folder / _name(prefix, digest)
+    if not file.exists() or file_hash(file) != digest:
         with replacing(file) as temporary:
             temporary.write_bytes(content)
     return {"file": file.name, "sha256": digest}
@@ -161,24 +247,23 @@ def write_manifest(
     """Put a save in force: rename the manifest, then remove the files that it does not name.
 
     Args:
-        folder: Of the save.
-        tensors: The shared file: "file", "sha256", "aliases".
+        folder: Of the save, locked.
+        tensors: The shared file: "file", "sha256", "aliases"; "extra" state that is no tensor.
         parts: Part -> "file", "sha256".
         levels: As `levels` gives them.
     """
     manifest = {
         "format": FORMAT,
-        "weightfold": weightfold.__version__,
+        "weightfold": __version__,
         "torch": torch.__version__,
         "tensors": tensors,
         "parts": parts,
         "levels": levels,
     }
-    write_json(folder / MANIFEST, manifest)
+    write_record(folder / MANIFEST, manifest)
     named = {tensors["file"], *(part["file"] for part in parts.values())}
     for file in folder.iterdir():
-        own = file.name.lstrip(".").startswith(OWN_NAMES)
-        if own and file.suffix in (".safetensors", ".tmp") and file.name not in named:
+        if OWN_FILE.fullmatch(file.name) and file.name not in named:
             file.unlink(missing_ok=True)
 
 
@@ -193,84 +278,32 @@ def levels(net: nn.Module) -> list[list[dict[str, Any]]]:
 
 
 def load(folder: str | Path, model: nn.Module) -> nn.Module:
-    """Load what `save` wrote, over a model of the same architecture.
+    """Load what `save` wrote, over a model of the same architecture; as `wf.load`.
+
+    Knows the charts that have been imported; `weightfold.methods.load` imports all of ours.
+
+    A folder that another process is saving into gives the earlier net or the later one, whole.
 
     Args:
         folder: A folder written by `save`.
         model: A plain module of the architecture that was charted; left unchanged.
 
     Returns:
-        A Charted net as it was saved (or a copy of the plain model, if that was saved).
+        A Charted net as it was saved (or a copy of the plain model, if that was saved), in the
+        dtypes it was saved in.
 
     Raises:
         FileNotFoundError: There is no manifest, or a file it names is missing or renamed.
         ValueError: A file is truncated, changed, of a later format, or belongs to another save.
         KeyError: The weights are of another architecture; the message lists the keys.
     """
-    manifest = read_manifest(folder)
-    return rebuild(folder, model, manifest["levels"], read_state(folder, manifest))
 
+    def read() -> tuple[dict[str, Any], dict[str, Tensor]]:
+        manifest = read_manifest(folder)
+        return manifest, read_state(folder, manifest)
 
-def rebuild(
-    folder: str | Path,
-    model: nn.Module,
-    levels: list[list[dict[str, Any]]],
-    state: Mapping[str, Tensor],
-) -> nn.Module:
-    """The net of `levels` over a copy of `model`, with `state`; `folder` is named in errors.
-
-    Raises:
-        ValueError: A chart is unknown.
-        KeyError: The weights are of another architecture; the message lists the keys.
-    """
-    from weightfold.methods import catalogue
-
-    kinds = catalogue()
-    net: nn.Module = model
-    for level in levels:
-        if unknown := [c["kind"] for c in level if c["kind"] not in kinds]:
-            raise ValueError(f"{folder} needs the chart {unknown[0]!r}; there are {list(kinds)}")
-        try:
-            charts = [kinds[c["kind"]].build(net, **c["config"]) for c in level]
-            net = (type(charts[0]) if charts else Chart).assemble(net, charts)
-        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise KeyError(
-                f"{folder} was saved from another architecture than this "
-                f"{type(model).__name__}: {error}"
-            ) from error
-    if net is model:
-        net = copy.deepcopy(model)
-    check_state(net.state_dict(), state)
-    net.load_state_dict(state, strict=False)
-    return net
-
-
-def read_manifest(folder: str | Path) -> dict[str, Any]:
-    """The manifest of a saved net: "tensors", "parts", "levels" and versions.
-
-    Raises:
-        FileNotFoundError: It is missing.
-        ValueError: It is damaged or of a later format.
-    """
-    path = Path(folder) / MANIFEST
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing; folder={str(folder)!r} holds no saved net")
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        if (version := manifest["format"]) <= FORMAT:
-            entries = [manifest["tensors"], *manifest.setdefault("parts", {}).values()]
-            _ = [Path(entry["file"]) / entry["sha256"] for entry in entries]
-            _ = manifest["tensors"]["aliases"].items()
-            _ = [
-                (chart["kind"] + "", {**chart["config"]})
-                for level in manifest["levels"]
-                for chart in level
-            ]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); save the net again") from error
-    if version > FORMAT:
-        raise ValueError(f"{path} has format {version}; this version reads up to {FORMAT}")
-    return manifest
+    manifest, state = settled(Path(folder) / MANIFEST, read)
+    return rebuild(folder, model, manifest["levels"], state)
 
 
 def read_state(
@@ -293,35 +326,13 @@ def read_state(
         check_file(folder, manifest, part)
         state |= load_file(file_of(folder, manifest, part))
     aliases = manifest["tensors"]["aliases"].items()
-    return state | {alias: state[name] for alias, name in aliases if name in state}
-
-
-class Stored(Mapping[str, Tensor]):
-    """Tensors of a file by name, memory-mapped; each is made when it is taken.
-
-    Held ready, the objects alone would add a tenth to hundreds of tensors of a few kilobytes.
-    """
-
-    def __init__(self, file: Path) -> None:
-        self._file = safe_open(file, "pt")
-
-    def __getitem__(self, name: str) -> Tensor:
-        try:
-            return self._file.get_tensor(name)
-        except SafetensorError as error:
-            raise KeyError(name) from error
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._file.keys())
-
-    def __len__(self) -> int:
-        return len(self._file.keys())
+    state |= {alias: state[name] for alias, name in aliases if name in state}
+    return state | manifest["tensors"].get("extra", {})
 
 
 def file_of(folder: Path, manifest: Mapping[str, Any], part: str | None) -> Path:
-    """Path of a part's file, in the folder whatever the manifest says; None: the shared one."""
-    entry = manifest["tensors"] if part is None else manifest["parts"][part]
-    return folder / Path(entry["file"]).name
+    """Path of a part's file; None: the shared one."""
+    return folder / entry_of(manifest, part)["file"]
 
 
 def check_file(folder: Path, manifest: Mapping[str, Any], part: str | None) -> None:
@@ -332,17 +343,40 @@ def check_file(folder: Path, manifest: Mapping[str, Any], part: str | None) -> N
         ValueError: It is damaged or changed, another part's, or was saved with other shared
             tensors than the folder's.
     """
+    file = existing_file(folder, manifest, part)
+    if file_hash(file) != entry_of(manifest, part)["sha256"]:
+        raise ValueError(f"{file} is truncated or was changed: its hash is not the manifest's")
+    check_label(file, read_label(file), manifest, part)
+
+
+def entry_of(manifest: Mapping[str, Any], part: str | None) -> Mapping[str, Any]:
+    """What a manifest says of a part's file; None: of the shared one."""
+    return manifest["tensors"] if part is None else manifest["parts"][part]
+
+
+def existing_file(folder: Path, manifest: Mapping[str, Any], part: str | None) -> Path:
+    """Path of a part's file, which is there.
+
+    Raises:
+        FileNotFoundError: It is not.
+        ValueError: It is a link.
+    """
     file = file_of(folder, manifest, part)
+    if file.is_symlink():
+        raise ValueError(f"{file} is a link; copy the files themselves (cp -L)")
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing; the manifest beside it names it")
-    entry = manifest["tensors"] if part is None else manifest["parts"][part]
-    if _digest(file) != entry["sha256"]:
-        raise ValueError(f"{file} is truncated or was changed: its hash is not the manifest's")
-    try:
-        with safe_open(file, "pt") as opened:
-            label = json.loads((opened.metadata() or {}).get(LABEL, "{}"))
-    except (SafetensorError, json.JSONDecodeError) as error:
-        raise ValueError(f"{file} is no safetensors file of a saved net: {error}") from error
+    return file
+
+
+def check_label(
+    file: Path, label: Mapping[str, Any], manifest: Mapping[str, Any], part: str | None
+) -> None:
+    """Hold what a file says of itself against the manifest.
+
+    Raises:
+        ValueError: It is another part's, or was saved with other shared tensors.
+    """
     if label.get("part") != part:
         raise ValueError(f"{file} holds {label.get('part')!r}, where the manifest says {part!r}")
     base = manifest["tensors"]["sha256"]
@@ -351,8 +385,3 @@ def check_file(folder: Path, manifest: Mapping[str, Any], part: str | None) -> N
             f"{file} was saved with the shared tensors {str(label.get('base'))[:12]}, but this "
             f"folder's are {base[:12]}; take {part!r} from a save with the same shared tensors"
         )
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

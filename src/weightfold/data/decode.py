@@ -15,10 +15,13 @@ Its policy, as torchvision's loader where nothing else is said:
 """
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
@@ -99,41 +102,73 @@ def scaled_pixels(height: int, width: int, size: int) -> int:
     return size * size * max(height, width) // min(height, width)
 
 
-def _decoded(file: io.BufferedIOBase, channels: int, size: int | None, max_pixels: int) -> Tensor:
+def count_pixels(data: bytes, *, size: int, max_pixels: int = MAX_PIXELS) -> int:
+    """Pixels that decoding an image file takes, by its header; nothing is unpacked.
+
+    Args:
+        data: The whole file.
+        size: As in `decode`.
+        max_pixels: As there.
+
+    Returns:
+        Width times height as stored, or as scaled where that is more.
+
+    Raises:
+        UndecodableImage: No image of a known format, or one of more than `max_pixels`.
+    """
+    with _opened(io.BytesIO(data), max_pixels) as image:
+        return _checked_pixels(image, size, max_pixels)
+
+
+def _decoded(file: IO[bytes], channels: int, size: int | None, max_pixels: int) -> Tensor:
+    with _opened(file, max_pixels) as image:
+        _checked_pixels(image, size, max_pixels)
+        deep = _is_deep(image)
+        image.load()
+        turn = _TURNS.get(_orientation(image))
+        upright = image if turn is None else image.transpose(turn)
+        return _tensor(_high_byte(upright) if deep else upright, channels)
+
+
+@contextmanager
+def _opened(file: IO[bytes], max_pixels: int) -> Iterator[ImageFile.ImageFile]:
+    """The image with its header read; what goes wrong inside is an `UndecodableImage`."""
     # On bytes made to hurt, Pillow raises nearly anything (SyntaxError, struct.error, KeyError...).
     try:
         with Image.open(file, formats=FORMATS) as image:
-            _check_pixels(image, size, max_pixels)
-            deep = _is_deep(image)
-            image.load()
-            turn = _TURNS.get(_orientation(image))
-            upright = image if turn is None else image.transpose(turn)
-            return _tensor(_high_byte(upright) if deep else upright, channels)
+            yield image
     except UndecodableImage:
         raise
     except UnidentifiedImageError as error:
         raise UndecodableImage(f"not an image in one of {', '.join(FORMATS)}") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UndecodableImage(f"the image has more than {max_pixels} pixels") from error
+        raise UndecodableImage(
+            f"the image has more than {max_pixels} pixels ({error}); scale it down"
+        ) from error
+    except MemoryError as error:
+        raise UndecodableImage("decoding the image takes more memory than there is") from error
     except Exception as error:
         raise UndecodableImage(f"the image is damaged or cut short ({error})") from error
 
 
-def _check_pixels(image: Image.Image, size: int | None, max_pixels: int) -> None:
-    """Refuse an image by the width and height in its header."""
-    if image.width * image.height > max_pixels:
+def _checked_pixels(image: Image.Image, size: int | None, max_pixels: int) -> int:
+    """Pixels by the width and height in the header, as stored or scaled; too many are refused."""
+    stored = image.width * image.height
+    if stored > max_pixels:
         raise UndecodableImage(
             f"the image has {image.width} x {image.height} pixels; at most {max_pixels} are taken; "
             "scale it down"
         )
-    if size is not None and scaled_pixels(image.height, image.width, size) > max_pixels:
+    scaled = 0 if size is None else scaled_pixels(image.height, image.width, size)
+    if scaled > max_pixels:
         raise UndecodableImage(
-            f"the image has {image.width} x {image.height} pixels, and would have more than "
-            f"{max_pixels} with its shorter side scaled to {size}; crop it"
+            f"the image has {image.width} x {image.height} pixels, and {scaled} with its shorter "
+            f"side scaled to {size}; at most {max_pixels} are taken; crop it"
         )
+    return max(stored, scaled)
 
 
-def _is_deep(image: Image.Image) -> bool:
+def _is_deep(image: ImageFile.ImageFile) -> bool:
     """Whether pixels are 16 bits of one channel; Pillow's own conversion clips those at 255.
 
     Raises:

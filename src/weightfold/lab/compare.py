@@ -1,12 +1,11 @@
 """Compare ways to train one network over seeds: compact against expansions."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -15,12 +14,15 @@ from torch import nn
 from weightfold.data import Augment, Dataset, load
 from weightfold.export import accuracy as runner_accuracy
 from weightfold.export import onnx_runner, to_onnx
-from weightfold.files import write_json
+from weightfold.files import foreign, locked, write_json
 from weightfold.lab.cell import Cell, build
 from weightfold.lab.compare_page import write_all
 from weightfold.lab.comparison import Comparison, Deployed, Result
+from weightfold.lab.executors.base import RunExecutor
+from weightfold.lab.executors.registry import opened
 from weightfold.lab.runner import run_cells
 from weightfold.lab.saved import deployed, load_run
+from weightfold.records import read_record, write_record
 from weightfold.report.statistics import paired, summarize
 from weightfold.tasks.registry import as_task
 from weightfold.timing import alternate
@@ -29,6 +31,14 @@ from weightfold.train.optimizer import make_optimizer
 from weightfold.train.record import check_same
 
 WARMUP_STEPS, TIMED_STEPS = 5, 30
+
+
+class ComparisonRecord(TypedDict):
+    """What a comparison's run.json holds."""
+
+    configuration: dict[str, Any]
+    sessions: list[dict[str, Any]]
+    step_seconds: dict[str, float]
 
 
 def compare(
@@ -41,7 +51,8 @@ def compare(
     folder: Path | str,
     match: Literal["epochs", "time"] = "epochs",
     data_root: Path | None = None,
-    jobs: int = 1,
+    on: str = "local",
+    jobs: int | None = None,
     progress: bool = True,
 ) -> Comparison:
     """Train a network in several ways over seeds; leave numbers, a page and the best one deployed.
@@ -61,14 +72,16 @@ def compare(
             others as many as its steps take, by step times measured at first. Milestones and
             warm-up are stretched with them.
         data_root: Data folder; None: $WEIGHTFOLD_DATA.
+        on: Where they are trained, see `run_cells`; step times are measured on this machine.
         jobs: Networks trained at once, see `run_cells`.
         progress: Show bars.
 
     Raises:
         FileExistsError: The folder holds another comparison (the message says what differs), or
-            other files.
+            other files; or another process compares in it.
         ValueError: A spec is wrong, or variants or seeds are too few or repeat.
         CellsFailed: A training failed.
+        ConnectionError: The executor cannot be reached.
     """
     folder, variants, seeds = Path(folder), tuple(variants), tuple(seeds)
     for name, values in (("variants", variants), ("seeds", seeds)):
@@ -82,31 +95,34 @@ def compare(
         "match": match,
         "recipe": json.loads(json.dumps(asdict(recipe))),
     }
-    goes_on = check_same(configuration, folder)
-    if not goes_on and folder.exists() and any(folder.iterdir()):
+    if not check_same(configuration, folder) and foreign(folder):
         raise FileExistsError(
             f"folder={str(folder)!r} holds files that are no comparison; give a new or empty one"
         )
     dataset = load(data, data_root)
     nets = {v: build(Cell(model, v, data, recipe, seeds[0]), dataset) for v in variants}
-    with _threads_of(jobs):
-        started, times = _begin(folder, configuration, goes_on, nets, dataset, recipe)
-    epochs = _epochs(recipe.epochs, times, match)
-    cells = {
-        (variant, seed): Cell(model, variant, data, stretched(recipe, epochs[variant]), seed)
-        for seed in seeds
-        for variant in variants
-    }
-    trained = run_cells(
-        list(cells.values()), folder / "runs", data_root=data_root, jobs=jobs, progress=progress
-    )
-    histories = {v: tuple(trained[cells[v, seed]] for seed in seeds) for v in variants}
-    results = tuple(_result(v, nets, histories, times) for v in variants)
-    best = max(results, key=lambda result: result.last.mean).variant
-    shipped = _deploy(cells[best, seeds[0]], folder, dataset)
-    comparison = Comparison(configuration, started, results, histories, shipped)
-
-    write_all(comparison, folder)
+    with opened(on, folder / "runs", jobs=jobs) as executor, locked(folder):
+        with _threads_of(executor):
+            started, times = _begin(folder, configuration, nets, dataset, recipe)
+        epochs = _epochs(recipe.epochs, times, match)
+        cells = {
+            (variant, seed): Cell(model, variant, data, stretched(recipe, epochs[variant]), seed)
+            for seed in seeds
+            for variant in variants
+        }
+        trained = run_cells(
+            list(cells.values()),
+            folder / "runs",
+            data_root=data_root,
+            on=executor,
+            progress=progress,
+        )
+        histories = {v: tuple(trained[cells[v, seed]] for seed in seeds) for v in variants}
+        results = tuple(_result(v, nets, histories, times) for v in variants)
+        best = max(results, key=lambda result: result.last.mean).variant
+        shipped = _deploy(cells[best, seeds[0]], folder, dataset)
+        comparison = Comparison(configuration, started, results, histories, shipped)
+        write_all(comparison, folder)
     return comparison
 
 
@@ -154,11 +170,11 @@ def _device() -> torch.device:
 
 
 @contextmanager
-def _threads_of(jobs: int) -> Iterator[None]:
-    """As many threads of torch as each of `run_cells`' processes has."""
+def _threads_of(executor: RunExecutor) -> Iterator[None]:
+    """As many threads of torch as each of an executor's workers has."""
     before = torch.get_num_threads()
-    if jobs > 1:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
+    if executor.threads is not None:
+        torch.set_num_threads(executor.threads)
     try:
         yield
     finally:
@@ -179,7 +195,6 @@ def stretched(recipe: Recipe, epochs: int) -> Recipe:
 def _begin(
     folder: Path,
     configuration: dict[str, Any],
-    goes_on: bool,
     nets: Mapping[str, nn.Module],
     dataset: Dataset,
     recipe: Recipe,
@@ -187,13 +202,12 @@ def _begin(
     """Measure step times, once a comparison; note them and this session in run.json."""
     path = folder / checkpoint.RUN
     record: dict[str, Any] = {"configuration": configuration, "sessions": []}
-    if goes_on:
-        record = json.loads(path.read_text(encoding="utf-8"))
+    if check_same(configuration, folder):
+        record = read_record(path, ComparisonRecord)
     else:
         record["step_seconds"] = step_seconds(nets, dataset, recipe)
-        folder.mkdir(parents=True, exist_ok=True)
     record["sessions"].append(session(_device()))
-    write_json(path, record)
+    write_record(path, record)
     return record["sessions"][-1], record["step_seconds"]
 
 
@@ -226,7 +240,7 @@ def _result(
 
 def _deploy(cell: Cell, folder: Path, dataset: Dataset) -> Deployed:
     """Write the cell's deployed network as safetensors and ONNX, with how to feed it."""
-    net = deployed(load_run(folder / "runs" / cell.folder, dataset))
+    net = deployed(load_run(folder / "runs" / cell.folder, dataset, model=cell.model))
     target = folder / "deployed"
     target.mkdir(exist_ok=True)
     checkpoint.save_weights(net, target / "model.safetensors")

@@ -7,6 +7,7 @@ from typing import Any
 
 from weightfold.files import write_csv, write_json
 from weightfold.lab.comparison import Comparison, readings, verdicts
+from weightfold.lab.measures import learning_panels
 from weightfold.report.figures import learning_curves
 from weightfold.report.page import Section, Table, write_page
 
@@ -26,7 +27,8 @@ def write_all(comparison: Comparison, folder: Path) -> None:
     )
     write_csv(folder / "results.csv", [_flat(asdict(result)) for result in comparison.results])
     write_csv(folder / "runs.csv", runs)
-    learning_curves(comparison.histories, folder / "curves.png", title=comparison.title)
+    panels = learning_panels(comparison.histories)
+    learning_curves(panels, folder / "curves.png", title=comparison.title)
     _write_page(comparison, folder)
 
 

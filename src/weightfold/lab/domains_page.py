@@ -13,7 +13,7 @@ from weightfold.lab.domains_declare import Counted
 from weightfold.lab.domains_figures import accuracy_curves, front_figure, share_figure
 from weightfold.lab.domains_results import MEAN, Epoch, Results
 from weightfold.lab.experiment_page import footer, machines
-from weightfold.report.figures import Dot, dot_plot
+from weightfold.report.figures import Dot, dot_plot, erase
 from weightfold.report.page import Section, Table, write_page
 from weightfold.report.statistics import Summary
 from weightfold.train.record import session
@@ -234,7 +234,7 @@ def _draw_dots(results: Results, path: Path) -> Path | None:
             published = (100 * fmean(printed.values()), None) if printed else None
             dots.append(Dot(label, ours, published))
     if not dots:
-        path.unlink(missing_ok=True)
+        erase(path)
         return None
     title = f"{results.experiment.name}, preset {results.preset}"
     dot_plot(dots, path, title=title, unit="test accuracy, last epoch, mean over domains (%)")
@@ -253,7 +253,7 @@ def _figures(results: Results, folder: Path) -> list[Section]:
         path = folder / f"{name}.png"
         there = draw(results, path)
         if not there:
-            path.unlink(missing_ok=True)
+            erase(path)
         if there or name == "front":
             table = _costs(results) if name == "front" else None
             sections.append(Section(title, text, table, path if there else None))

@@ -9,7 +9,7 @@ from weightfold.files import write_csv, write_json
 from weightfold.lab.claims import describe
 from weightfold.lab.domains_pruning import PruningCell, PruningExperiment, Way
 from weightfold.lab.experiment_page import footer
-from weightfold.report.figures import COLOURS, drawing
+from weightfold.report.figures import COLOURS, drawing, erase
 from weightfold.report.page import Section, Table, write_page
 from weightfold.report.statistics import Summary, paired, summarize
 from weightfold.train.record import session
@@ -170,7 +170,7 @@ def _draw(
 ) -> Path | None:
     labels = [label for label in found if found[label]]
     if not labels:
-        path.unlink(missing_ok=True)
+        erase(path)
         return None
     with drawing(
         path, figsize=(11, 3.8 * len(labels)), nrows=len(labels), ncols=len(experiment.ways),

@@ -1,6 +1,5 @@
 """What an experiment on several domains came to, read from the folders of its runs."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,5 +188,4 @@ def _read(cell: DomainCell, runs: Path) -> Outcome:
     history = cell.finished(runs)
     if history is None:
         return Outcome(cell, None)
-    run = json.loads((runs / cell.folder / checkpoint.RUN).read_text(encoding="utf-8"))
-    return Outcome(cell, history, tuple(run["sessions"]))
+    return Outcome(cell, history, tuple(checkpoint.sessions_of(runs / cell.folder)))

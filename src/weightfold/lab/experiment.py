@@ -1,21 +1,40 @@
 """The experiments: found in `lab/papers/`, listed, run, and reported."""
 
 import importlib
-import json
 import pkgutil
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import TypedDict
 
+from weightfold.files import locked
 from weightfold.lab.declare import PRESETS, Experiment
 from weightfold.lab.domains_declare import DomainsExperiment
 from weightfold.lab.domains_pruning import PruningExperiment
 from weightfold.lab.probe_declare import ProbeExperiment
+from weightfold.records import read_record
 
 AnyExperiment = Experiment | DomainsExperiment | PruningExperiment | ProbeExperiment
 
 RUNS = "runs"
+PAGE_SECONDS = 300.0
+"""That a page waits for another process that writes it; drawing it takes seconds."""
 RESULTS = "results.json"
+
+
+class Asked(TypedDict):
+    """What an experiment's page was made of."""
+
+    name: str
+    preset: str
+    seeds: int | None
+    data: str | None
+
+
+class Page(TypedDict):
+    """What is read of an experiment's results.json."""
+
+    asked: Asked
 
 
 @cache
@@ -67,7 +86,8 @@ def run_experiment(
     folder: Path,
     *,
     data_root: Path | None = None,
-    jobs: int = 1,
+    on: str = "local",
+    jobs: int | None = None,
     seeds: int | None = None,
     data: str | None = None,
     runs: Path | None = None,
@@ -80,6 +100,7 @@ def run_experiment(
         preset: "smoke", "cpu" or "paper".
         folder: Results go to folder/<name>/<preset>.
         data_root: Data folder; None: $WEIGHTFOLD_DATA.
+        on: As for `run_cells`.
         jobs: As for `run_cells`.
         seeds: How many: 0, 1, 2, ...; None: the preset's.
         data: Data spec instead of the preset's, such as "cifar100".
@@ -91,24 +112,27 @@ def run_experiment(
 
     Raises:
         CellsFailed: Some cells failed; the page of the others is written.
+        ConnectionError: The executor cannot be reached.
         ValueError: An argument is out of range.
     """
+    from weightfold.lab.executors.registry import opened
     from weightfold.lab.runner import run_cells
 
     cells = experiment(name).cells(preset, data=data, seeds=seeds)
     where = folder / RUNS if runs is None else runs
     write = {"runs": where, "seeds": seeds, "data": data}
-    report_experiment(name, preset, folder, **write)
-    try:
-        run_cells(
-            [cell for line in cells.values() for cell in line],
-            where,
-            data_root=data_root,
-            jobs=jobs,
-            progress=progress,
-        )
-    finally:
-        page = report_experiment(name, preset, folder, **write)
+    with opened(on, where, jobs=jobs) as executor:
+        report_experiment(name, preset, folder, **write)
+        try:
+            run_cells(
+                [cell for line in cells.values() for cell in line],
+                where,
+                data_root=data_root,
+                on=executor,
+                progress=progress,
+            )
+        finally:
+            page = report_experiment(name, preset, folder, **write)
     return page
 
 
@@ -137,7 +161,8 @@ def report_experiment(
     where = folder / RUNS if runs is None else runs
     slug = "".join(c if c.isalnum() else "-" for c in f"{preset}-{data}") if data else preset
     asked = {"name": name, "preset": preset, "seeds": seeds, "data": data}
-    return experiment(name).write(preset, where, folder / name / slug, asked=asked)
+    with locked(folder / name / slug, PAGE_SECONDS):
+        return experiment(name).write(preset, where, folder / name / slug, asked=asked)
 
 
 def report(folder: Path, *, runs: Path | None = None) -> list[Path]:
@@ -159,7 +184,7 @@ def report(folder: Path, *, runs: Path | None = None) -> list[Path]:
             f"folder={str(folder)!r} holds no <experiment>/<preset>/{RESULTS}; give the folder "
             "that experiments were run in"
         )
-    asked = [json.loads(path.read_text(encoding="utf-8"))["asked"] for path in found]
+    asked = [read_record(path, Page)["asked"] for path in found]
     pages = [report_experiment(folder=folder, runs=runs, **one) for one in asked]
     for page in pages:
         print(page)

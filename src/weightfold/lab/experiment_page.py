@@ -8,8 +8,9 @@ from typing import Any
 from weightfold.files import write_csv, write_json
 from weightfold.lab.claims import Verdict
 from weightfold.lab.declare import Number
+from weightfold.lab.measures import learning_panels
 from weightfold.lab.outcomes import Results
-from weightfold.report.figures import Dot, dot_plot, learning_curves
+from weightfold.report.figures import Dot, dot_plot, erase, learning_curves
 from weightfold.report.page import Section, Table, write_page
 from weightfold.train.record import session
 
@@ -191,9 +192,10 @@ def _draw_curves(results: Results, path: Path) -> Path | None:
         for label, line in results.outcomes.items()
     }
     if max((len(h.rows) for line in histories.values() for h in line), default=0) < 2:
-        path.unlink(missing_ok=True)
+        erase(path)
         return None
-    learning_curves(histories, path, title=f"{results.experiment.name}, preset {results.preset}")
+    panels = learning_panels(histories)
+    learning_curves(panels, path, title=f"{results.experiment.name}, preset {results.preset}")
     return path
 
 

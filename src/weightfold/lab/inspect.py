@@ -1,20 +1,19 @@
 """`wf.inspect`: the probes that fit a time budget, and one page of what they found."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
 from time import monotonic, perf_counter
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
 
 from weightfold.data import Dataset
 from weightfold.data.pairs import Data, as_dataset
-from weightfold.files import write_json
+from weightfold.files import locked
 from weightfold.lab.inspect_page import TITLES, write_inspection
 from weightfold.lab.inspect_plan import DEMANDS, Demand, Pace, Sizes, fit
 from weightfold.lab.probe_cell import measure_in, read_finding
@@ -23,7 +22,8 @@ from weightfold.probes.finding import Finding
 from weightfold.probes.layers.batch_norm import running_statistics
 from weightfold.probes.layers.units import layer_units
 from weightfold.probes.models import Model, net_of
-from weightfold.probes.registry import PROBES
+from weightfold.probes.registry import probes
+from weightfold.records import read_record, write_record
 from weightfold.report.page import Section
 from weightfold.tasks.registry import as_task
 from weightfold.tasks.task import evaluating
@@ -91,7 +91,8 @@ def inspect(
         progress: Show a bar for the probe that is running.
 
     Raises:
-        FileExistsError: The folder holds the inspection of another network or other data.
+        FileExistsError: The folder holds the inspection of another network or other data, or
+            another process inspects in it.
         TypeError: `model` or `data` is no such thing.
         ValueError: `minutes` is not above 0, or the data has one class.
     """
@@ -110,7 +111,7 @@ def inspect(
         device = str(torch.accelerator.current_accelerator(check_available=True) or "cpu")
     folder = Path(folder)
     configuration = {"inspected": about}
-    there = check_same(configuration, folder)
+    check_same(configuration, folder)
     end = monotonic() + 60 * minutes
     run = _Run(
         model=model,
@@ -122,12 +123,21 @@ def inspect(
         end=end,
         deadline=end + 60 * minutes * (GRACE - 1),
     )
-    path = folder / PLAN
-    plan = json.loads(path.read_text(encoding="utf-8")) if there and path.exists() else {}
-    run.begin(plan, 60 * minutes)
-    write_json(folder / RUN, {"configuration": configuration})
-    run.all()
-    return Inspection(run.findings, run.left_out, run.write_page())
+    with locked(folder):
+        there, path = check_same(configuration, folder), folder / PLAN
+        plan = read_record(path, PlanRecord) if there and path.exists() else {}
+        run.begin(plan, 60 * minutes)
+        write_record(folder / RUN, {"configuration": configuration})
+        run.all()
+        return Inspection(run.findings, run.left_out, run.write_page())
+
+
+class PlanRecord(TypedDict):
+    """What was planned before."""
+
+    pace: Pace
+    lr: float | None
+    sizes: dict[str, Sizes]
 
 
 @dataclass
@@ -161,7 +171,6 @@ class _Run:
             tell(Progress(1, 2, "learning rate"))
             self.lr = plan["lr"] if plan else self._learning_rate(0.05 * seconds)
             tell(Progress(2, 2))
-        self.folder.mkdir(parents=True, exist_ok=True)
         self.write_plan()
 
     def _learning_rate(self, seconds: float) -> float | None:
@@ -192,7 +201,7 @@ class _Run:
     def write_plan(self) -> None:
         sizes = {name: asdict(one) for name, one in self.sizes.items()}
         pace = asdict(self.pace)
-        write_json(self.folder / PLAN, {"pace": pace, "lr": self.lr, "sizes": sizes})
+        write_record(self.folder / PLAN, {"pace": pace, "lr": self.lr, "sizes": sizes})
 
     def write_page(self) -> Path:
         return write_inspection(
@@ -246,7 +255,7 @@ class _Run:
             del self.left_out[name]
 
     def _measure(self, name: str, sizes: Sizes) -> Finding:
-        probe = PROBES[name]
+        probe = probes()[name]
         recipe = probe.recipe or Recipe()
         lr = self.lr if self.lr and recipe.optimizer == "sgd" else recipe.lr
         recipe = replace(recipe, epochs=sizes.epochs, batch_size=sizes.batch_size, lr=lr)

@@ -1,6 +1,5 @@
 """What an experiment's runs came to, read from their folders."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -117,5 +116,4 @@ def _read(cell: Cell, column: Column, folder: Path) -> Outcome:
     history = checkpoint.finished(folder)
     if history is None:
         return Outcome(cell, column, None)
-    run = json.loads((folder / checkpoint.RUN).read_text(encoding="utf-8"))
-    return Outcome(cell, column, history, tuple(run["sessions"]))
+    return Outcome(cell, column, history, tuple(checkpoint.sessions_of(folder)))

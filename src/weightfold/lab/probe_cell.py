@@ -6,13 +6,15 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from weightfold.files import write_json
+from weightfold.files import foreign, locked
 from weightfold.probes.registry import Probe, probe
+from weightfold.records import conform, write_record
 from weightfold.spec import parse_spec, read_options
+from weightfold.train.checkpoint import sessions_of
 from weightfold.train.progress import Tell
 from weightfold.train.recipe import Recipe
 
@@ -97,13 +99,23 @@ class ProbeCell:
 
 
 def read_finding(folder: Path) -> "Finding | None":
-    """The finding that was written into a folder; None if it holds none."""
-    from weightfold.probes.finding import read_record
+    """The finding that was written into a folder; None if it holds none.
+
+    Raises:
+        ValueError: result.json is damaged or was changed.
+    """
+    from weightfold.probes.finding import RESULT, read_record
 
     record = read_record(folder)
     if record is None:
         return None
-    return probe(record.pop("probe"))[0].finding.from_record(record)
+    try:
+        kind = probe(record.pop("probe"))[0].finding
+        own = {f.name: record[f.name] for f in fields(kind) if f.name in record}
+        conform(own, kind, str(folder / RESULT))
+        return kind.from_record(record)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{folder / RESULT} is damaged: {error!r}") from error
 
 
 def measure(
@@ -185,7 +197,7 @@ def measure_in(
         progress: As for `measure`.
 
     Raises:
-        FileExistsError: The folder holds something else.
+        FileExistsError: The folder holds something else, or another process measures in it.
     """
     import torch
 
@@ -199,23 +211,24 @@ def measure_in(
         return found
     if device == "auto":
         device = str(torch.accelerator.current_accelerator(check_available=True) or "cpu")
-    run = folder / RUN
-    before = json.loads(run.read_text(encoding="utf-8"))["sessions"] if run.exists() else []
-    sessions = (*before, session(device))
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(run, {"sessions": sessions, "configuration": configuration})
-    given = {"device": device, "folder": folder, "progress": progress}
-    taken = {name: value for name, value in given.items() if chosen.takes(name)}
-    try:
-        found = chosen.measure(**arguments, **taken)
-    except Exception:
-        if [*folder.iterdir()] == [run]:  # refused before work began: the folder is free again
-            run.unlink()
-            folder.rmdir()
-        raise
-    found = replace(found, sessions=sessions)
-    write_finding(found, folder, title=title)
-    return found
+    with locked(folder):
+        check_same(configuration, folder)
+        if (found := read_finding(folder)) is not None:
+            return found  # of another process, just now
+        run = folder / RUN
+        sessions = (*sessions_of(folder), session(device))
+        write_record(run, {"sessions": sessions, "configuration": configuration})
+        given = {"device": device, "folder": folder, "progress": progress}
+        taken = {name: value for name, value in given.items() if chosen.takes(name)}
+        try:
+            found = chosen.measure(**arguments, **taken)
+        except Exception:
+            if foreign(folder) == [run]:  # refused before work began: the folder is free again
+                run.unlink()
+            raise
+        found = replace(found, sessions=sessions)
+        write_finding(found, folder, title=title)
+        return found
 
 
 def samples_of(cell: ProbeCell, data_root: Path | None = None) -> "Dataset":

@@ -12,6 +12,7 @@ from weightfold.lab.probe_declare import Estimate, Printed, ProbeLine, ProbeMeas
 from weightfold.lab.probe_figures import draw_first_measure
 from weightfold.lab.probe_results import ProbeResults
 from weightfold.probes.finding import Finding
+from weightfold.report.figures import erase
 from weightfold.report.page import Section, Table, write_page
 from weightfold.train.record import session
 
@@ -198,7 +199,7 @@ def _reasons(results: ProbeResults, lines: list[ProbeLine]) -> Table:
 def _figure(results: ProbeResults, folder: Path) -> Path | None:
     """The figure above all, once something is finished."""
     path = folder / "figure.png"
-    path.unlink(missing_ok=True)
+    erase(path)
     if not any(map(results.records, results.outcomes)):
         return None
     (results.experiment.draw or draw_first_measure)(results, path)

@@ -1,6 +1,5 @@
 """What an experiment of probes came to, read from the folders of its runs."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,10 +90,9 @@ def read_results(
 
 
 def _read(cell: ProbeCell | Cell, runs: Path) -> ProbeOutcome:
-    from weightfold.train.checkpoint import RUN
+    from weightfold.train.checkpoint import sessions_of
 
     record = cell.finished(runs)
     if record is None:
         return ProbeOutcome(cell, None)
-    run = json.loads((runs / cell.folder / RUN).read_text(encoding="utf-8"))
-    return ProbeOutcome(cell, record, tuple(run["sessions"]))
+    return ProbeOutcome(cell, record, tuple(sessions_of(runs / cell.folder)))

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from weightfold.core.tensor_file import write_tensors
 from weightfold.train import checkpoint
 from weightfold.train.context import Context
 from weightfold.train.history import Row
@@ -84,7 +85,7 @@ class SaveWeights(Callback):
             folder = self._folder / name if len(context.names) > 1 else self._folder
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / checkpoint.step_weights(context.step)
-            checkpoint.save_tensors(context.strategy.state_of(place), path)
+            write_tensors(path, context.strategy.state_of(place))
 
 
 class KeepBest(Callback):
@@ -121,8 +122,8 @@ class WriteRecord(Callback):
         (history,) = context.histories
         tensors = context.strategy.state_of(0)
         if history.best is history.rows[-1]:
-            checkpoint.save_tensors(tensors, self._folder / checkpoint.BEST_WEIGHTS)
-        checkpoint.save_tensors(tensors, self._folder / checkpoint.LAST_WEIGHTS)
+            write_tensors(self._folder / checkpoint.BEST_WEIGHTS, tensors)
+        write_tensors(self._folder / checkpoint.LAST_WEIGHTS, tensors)
 
     def on_row(self, context: Context, names: tuple[str, ...]) -> None:
         """The rows."""

@@ -1,26 +1,80 @@
 """Files of a run's folder: each is written under a temporary name and renamed."""
 
 import io
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
+from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import torch
-from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from torch import nn
 
-from weightfold.files import replacing, write_csv, write_json
+from weightfold.core.tensor_file import read_tensors, write_tensors
+from weightfold.files import replacing, write_csv
+from weightfold.records import file_hash, read_record, write_record
 from weightfold.train.history import History
 
 LAST, LAST_WEIGHTS, BEST_WEIGHTS = "last.pt", "last.safetensors", "best.safetensors"
 RUN, HISTORY, METRICS = "run.json", "history.json", "metrics.csv"
 
 
+class RunRecord(TypedDict):
+    """What run.json holds."""
+
+    configuration: dict[str, Any]
+    sessions: NotRequired[list[dict[str, Any]]]
+    format: NotRequired[int]
+
+
+class HistoryRecord(TypedDict):
+    """What history.json holds beside the history."""
+
+    rows: list[dict[str, float | dict[str, dict[str, float | None]] | None]]
+    weights: NotRequired[dict[str, str]]
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """Read run.json.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It is damaged or was changed.
+    """
+    return read_record(folder / RUN, RunRecord)
+
+
+def sessions_of(folder: Path) -> list[dict[str, Any]]:
+    """The sessions in run.json; none if there is no such file.
+
+    Raises:
+        ValueError: It is damaged or was changed.
+    """
+    return read_run(folder).get("sessions", []) if (folder / RUN).exists() else []
+
+
 def write_history(folder: Path, history: History) -> None:
-    """Write metrics.csv, one row per epoch, and history.json."""
+    """Write metrics.csv, one row per epoch, and history.json; at the end with the weights' hash."""
     write_csv(folder / METRICS, [row.flat() for row in history.rows])
-    write_json(folder / HISTORY, history.as_json())
+    record = history.as_json()
+    if history.finished:
+        names = [n for n in (LAST_WEIGHTS, BEST_WEIGHTS) if (folder / n).exists()]
+        record["weights"] = {name: file_hash(folder / name) for name in names}
+    write_record(folder / HISTORY, record)
+
+
+def check_weights(folder: Path, name: str) -> None:
+    """Check the weights of a finished run against history.json, if that has their hash.
+
+    Raises:
+        FileNotFoundError: A file is missing.
+        ValueError: One is damaged or was changed.
+    """
+    told = read_record(folder / HISTORY, HistoryRecord).get("weights", {})
+    if name in told and file_hash(folder / name) != told[name]:
+        raise ValueError(
+            f"{folder / name} is truncated or was changed: its hash is not that in {HISTORY}"
+        )
 
 
 def step_weights(step: int) -> str:
@@ -30,23 +84,22 @@ def step_weights(step: int) -> str:
 
 def save_weights(net: nn.Module, path: Path) -> None:
     """Write `net.state_dict()` as safetensors, tied tensors once under each of their names."""
-    save_tensors(net.state_dict(), path)
-
-
-def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write tensors as safetensors, tied ones once under each of their names."""
-    state = {n: t.detach().to("cpu", copy=True).contiguous() for n, t in tensors.items()}
-    with replacing(path) as temporary:
-        temporary.write_bytes(save(state))
+    write_tensors(path, net.state_dict())
 
 
 def load_weights(net: nn.Module, path: Path) -> None:
     """Load what `save_weights` wrote.
 
     Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is damaged or was changed.
         RuntimeError: The weights are not this network's.
     """
-    net.load_state_dict(load_file(path))
+    state = read_tensors(path)
+    try:
+        net.load_state_dict(state)
+    except RuntimeError as error:
+        raise RuntimeError(f"{path} has the weights of another network: {error}") from error
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
@@ -58,23 +111,61 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def load_state(path: Path, device: torch.device) -> dict[str, Any]:
-    """Read what `save_state` wrote, with weights_only=True.
+    """Read what `save_state` wrote, with weights_only=True, and its checksums, which torch skips.
 
     Raises:
         RuntimeError: The file is damaged.
     """
+    with restoring(path):
+        _check_archive(path)
+        state = torch.load(path, map_location=device, weights_only=True)
+        if not isinstance(state, dict):
+            raise ValueError(f"it holds a {type(state).__name__}")
+        return state
+
+
+@contextmanager
+def restoring(path: Path) -> Iterator[None]:
+    """Inside, what a checkpoint's content raises says which file it is.
+
+    Raises:
+        RuntimeError: In place of any exception.
+    """
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        yield
     except Exception as error:
         raise RuntimeError(
-            f"checkpoint {path} cannot be read ({type(error).__name__}); remove its folder to "
-            "train again, or restore the file"
+            f"checkpoint {path} cannot be read ({type(error).__name__}: {error}); remove its "
+            "folder to train again, or restore the file"
         ) from error
 
 
+def _check_archive(path: Path) -> None:
+    """Refuse an archive that torch.save did not write as it is: changed, or compressed."""
+    with ZipFile(path) as archive:
+        for member in archive.infolist():
+            if member.compress_type != ZIP_STORED:
+                raise ValueError(f"{member.filename} is compressed")
+        if (bad := archive.testzip()) is not None:
+            raise BadZipFile(f"{bad} was changed")
+
+
 def load_history(path: Path) -> History:
-    """Read history.json."""
-    return History.from_json(json.loads(path.read_text(encoding="utf-8")))
+    """Read history.json, of this version or 0.1.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It is damaged or was changed.
+    """
+    record = read_record(path, HistoryRecord)
+    try:
+        history = History.from_json(record)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: {type(error).__name__} {error}") from error
+    epochs = [row.epoch for row in history.rows]
+    if not epochs or epochs != sorted(epochs):
+        raise ValueError(f"{path} is damaged: its rows are not of rising epochs")
+    return history
 
 
 def finished(folder: Path) -> History | None:

@@ -17,7 +17,8 @@ import torch
 from torch import nn
 
 from weightfold.core.charted import Charted
-from weightfold.files import write_json
+from weightfold.core.tensor_file import tensors_hash
+from weightfold.records import write_record
 from weightfold.train import checkpoint
 from weightfold.train.options import Options
 from weightfold.train.recipe import Recipe
@@ -70,11 +71,7 @@ def identity(net: nn.Module) -> dict[str, Any]:
 
 def digest(net: nn.Module) -> str:
     """SHA-256 over the names, shapes and values of a state_dict."""
-    sha = hashlib.sha256()
-    for name, tensor in net.state_dict().items():
-        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return sha.hexdigest()
+    return tensors_hash(net.state_dict())
 
 
 def structure(net: nn.Module) -> str:
@@ -95,8 +92,9 @@ def check_run(configuration: Mapping[str, Any], folder: Path) -> bool:
         FileExistsError: As there; or it holds a run of another version.
         ValueError: As there.
     """
-    path = folder / checkpoint.RUN
-    record = read_record(path) if path.exists() else {"format": FORMAT}
+    if not (folder / checkpoint.RUN).exists():
+        return False
+    record = checkpoint.read_run(folder)
     if record.get("format") != FORMAT:
         sessions = record.get("sessions") or [{}]
         wrote = sessions[-1].get("weightfold", "an unknown version")
@@ -116,12 +114,13 @@ def check_same(configuration: Mapping[str, Any], folder: Path) -> bool:
 
     Raises:
         FileExistsError: It has another one; the message names the fields that differ.
-        ValueError: It is damaged.
+        ValueError: run.json is damaged or was changed.
     """
     path = folder / checkpoint.RUN
     if not path.exists():
         return False
-    there, here = dict(_flat(read_record(path)["configuration"])), dict(_flat(configuration))
+    there = dict(_flat(checkpoint.read_run(folder)["configuration"]))
+    here = dict(_flat(configuration))
     names = [name for name in {**there, **here} if there.get(name, ...) != here.get(name, ...)]
     if names:
         shown = "; ".join(f"{n}: {_show(there, n)} there, {_show(here, n)} now" for n in names[:8])
@@ -131,23 +130,6 @@ def check_same(configuration: Mapping[str, Any], folder: Path) -> bool:
             "Choose another folder, or remove this one"
         )
     return True
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """Read run.json.
-
-    Raises:
-        ValueError: It is damaged.
-    """
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(record, dict) or not isinstance(record.get("configuration"), dict):
-            raise ValueError("it has no configuration")
-    except ValueError as error:
-        raise ValueError(
-            f"{path} cannot be read ({error}); remove its folder to train again, or restore it"
-        ) from error
-    return record
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
@@ -178,14 +160,12 @@ def write_run(
         device: It trains on.
         **more: Further fields of the session.
     """
-    path = folder / checkpoint.RUN
-    sessions = read_record(path)["sessions"] if path.exists() else []
     record: dict[str, Any] = {"format": FORMAT}
     if net is not None:
-        deployed = net.deploy(net.somewhere()) if isinstance(net, Charted) else net
+        deployed = net.deploy(net.default_context()) if isinstance(net, Charted) else net
         record["parameters"] = {"training": _count(net), "deployed": _count(deployed)}
-    record["sessions"] = [*sessions, {**session(device), **more}]
-    write_json(path, {**record, "configuration": configuration})
+    record["sessions"] = [*checkpoint.sessions_of(folder), {**session(device), **more}]
+    write_record(folder / checkpoint.RUN, {**record, "configuration": configuration})
 
 
 def _count(net: nn.Module) -> int:

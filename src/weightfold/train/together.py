@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from weightfold.core.charted import Charted
+from weightfold.core.tensor_file import write_tensors
 from weightfold.data import Augment, Data
 from weightfold.files import locked
 from weightfold.tasks.registry import as_task
@@ -152,7 +153,7 @@ def group_size(
             raise ValueError(f"together={together}: give how many runs, at least 1, or 'auto'")
         return together
     if torch.device(device).type == "cpu":
-        plain = net.deploy(net.somewhere()) if isinstance(net, Charted) else net
+        plain = net.deploy(net.default_context()) if isinstance(net, Charted) else net
         convolves = any(isinstance(m, nn.modules.conv._ConvNd) for m in plain.modules())
         if convolves or sum(p.numel() for p in plain.parameters()) > SMALL:
             return 1
@@ -326,6 +327,6 @@ def _write(
     """What `fit` leaves in a folder."""
     with locked(folder):
         write_run(folder, record, net, device)
-        checkpoint.save_tensors(best, folder / checkpoint.BEST_WEIGHTS)
+        write_tensors(folder / checkpoint.BEST_WEIGHTS, best)
         checkpoint.save_weights(net, folder / checkpoint.LAST_WEIGHTS)
         checkpoint.write_history(folder, history)

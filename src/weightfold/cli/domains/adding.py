@@ -1,6 +1,5 @@
 """What `weightfold domains add` does: a domain trained beside frozen ones, and its one new file."""
 
-import hashlib
 from pathlib import Path
 from types import MethodType
 
@@ -15,9 +14,12 @@ from weightfold.cli.domains.inputs import (
     read_domains,
     read_weights,
 )
-from weightfold.core.store import MANIFEST
+from weightfold.core.manifest import MANIFEST
+from weightfold.core.store import file_stem
+from weightfold.files import foreign
 from weightfold.methods.share.bundle import Bundle
 from weightfold.methods.share.net import SharedNet
+from weightfold.records import file_hash
 from weightfold.train.domains import DomainOptions, Joint, fit_domains
 
 
@@ -48,7 +50,8 @@ def add_domain(asked: Add) -> None:
         alone,
         {name: dataset},
         asked.recipe,
-        folder=asked.folder or bundle.folder.with_name(f"{bundle.folder.name}-add-{name}"),
+        folder=asked.folder
+        or bundle.folder.with_name(f"{bundle.folder.name}-add-{file_stem(name)}"),
         seed=asked.seed,
         device=asked.device,
         options=DomainOptions(
@@ -59,7 +62,7 @@ def add_domain(asked: Add) -> None:
                 "model": spec,
                 "domain": asked.domain,
                 "from_domain": asked.from_domain,
-                "weights": asked.weights and _digest(asked.weights),
+                "weights": asked.weights and file_hash(asked.weights),
                 "base": bundle.manifest["tensors"]["sha256"],
             },
         ),
@@ -124,7 +127,7 @@ def _stay(module: nn.Module, mode: bool = True) -> nn.Module:
 
 def _files(folder: Path) -> dict[str, str]:
     """Name -> hash, of all files but the manifest."""
-    return {p.name: _digest(p) for p in sorted(folder.iterdir()) if p.name != MANIFEST}
+    return {path.name: file_hash(path) for path in foreign(folder) if path.name != MANIFEST}
 
 
 def _report(bundle: Bundle, name: str, before: dict[str, str]) -> None:
@@ -135,8 +138,3 @@ def _report(bundle: Bundle, name: str, before: dict[str, str]) -> None:
     for file in after.keys() - before.keys():
         size = (bundle.folder / file).stat().st_size
         print(f"new: {file}, {size:,} bytes; domains: {', '.join(bundle.domains)}")
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,14 +11,11 @@ from torch import nn
 
 from weightfold.cli.domains.export import Export
 from weightfold.cli.domains.inputs import open_bundle
-from weightfold.export.checks import BATCH_SIZES, check_differences, relative_differences
-from weightfold.export.domains import (
-    to_executorch,
-    to_exported_program,
-    to_onnx,
-    to_onnx_per_domain,
-)
+from weightfold.core.store import file_stem
+from weightfold.export import to_exported_program, to_onnx
+from weightfold.export.domains import to_executorch, to_onnx_per_domain
 from weightfold.export.runners import torch_runner
+from weightfold.export.subject import BATCH_SIZES, check_differences, relative_differences
 from weightfold.files import write_json
 from weightfold.methods.share.bundle import Bundle
 from weightfold.methods.share.net import SharedNet
@@ -71,7 +68,7 @@ def _plain(net: SharedNet, examples: dict[str, torch.Tensor], asked: Export) -> 
     """A safetensors file per domain, read again into a network that is compared with `net`."""
     rows = []
     for name, example in examples.items():
-        path = asked.folder / f"{name}.safetensors"
+        path = asked.folder / f"{file_stem(name)}.safetensors"
         plain = net.deploy(domain=name, fold_bn=asked.fold_bn).eval()
         save_weights(plain, path)
         load_weights(plain.apply(_blank), path)
@@ -102,7 +99,12 @@ def _per_domain(net: SharedNet, examples: dict[str, torch.Tensor], asked: Export
     """A graph per domain with its own weights, and what they share."""
     report = to_onnx_per_domain(net, examples, asked.folder, tolerance=asked.tolerance)
     rows = [
-        _row(asked.folder / f"{name}.onnx", [name], size + report.own_bytes[name], {name: found})
+        _row(
+            asked.folder / f"{file_stem(name)}.onnx",
+            [name],
+            size + report.own_bytes[name],
+            {name: found},
+        )
         for (name, size), found in zip(
             report.graph_bytes.items(), report.max_relative_difference.values(), strict=True
         )
@@ -115,9 +117,9 @@ def _executorch(net: SharedNet, examples: dict[str, torch.Tensor], asked: Export
     """A .pte file per domain."""
     rows = []
     for name, example in examples.items():
-        path = asked.folder / f"{name}.pte"
+        path = asked.folder / f"{file_stem(name)}.pte"
         report = to_executorch(net, example, path, domain=name, tolerance=asked.tolerance)
-        rows.append(_row(path, [name], report.bytes, {name: report.max_relative_difference}))
+        rows.append(_row(path, [name], report.bytes, report.max_relative_difference))
     return rows
 
 

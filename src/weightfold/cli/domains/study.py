@@ -23,12 +23,14 @@ from weightfold.cli.domains.inputs import (
 )
 from weightfold.cli.domains.options import Sharing
 from weightfold.cli.domains.train import Train
-from weightfold.core.store import MANIFEST
+from weightfold.core.manifest import MANIFEST
+from weightfold.core.store import file_stem
 from weightfold.data import Augment, Dataset
 from weightfold.lab.domains_study_page import INDEPENDENT, Outcome
 from weightfold.methods.share.net import SharedNet
 from weightfold.methods.share.plan import Plan, plan_sharing
 from weightfold.methods.share.verb import share
+from weightfold.records import read_record
 from weightfold.tasks.registry import as_task
 from weightfold.train import History
 from weightfold.train.domains import DomainOptions, fit_domains
@@ -145,7 +147,7 @@ class Study:
             heads = {name: dataset.num_classes}
             plan = _alone(self._plain(seed), dataset.image_shape)
             net = share(self._model(seed, plan.head), heads, plan, seed=seed)
-            home = self.asked_for.folder / INDEPENDENT / name / f"seed{seed}"
+            home = self.asked_for.folder / INDEPENDENT / file_stem(name) / f"seed{seed}"
             joint = replace(
                 self.asked_for.joint,
                 sampler="all",
@@ -278,15 +280,9 @@ def _plans(
 
 def _read_plan(path: Path) -> Plan:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return Plan.from_json(read_record(path))
     except ValueError as error:
-        raise ValueError(
-            f"plan={str(path)!r} is no JSON ({error}); give what 'plan --out' wrote"
-        ) from error
-    try:
-        return Plan.from_json(content)
-    except ValueError as error:
-        raise ValueError(f"plan={str(path)!r}: {error}") from error
+        raise ValueError(f"plan={str(path)!r}: {error}; give what 'plan --out' wrote") from error
 
 
 def _name(domain: str) -> str:

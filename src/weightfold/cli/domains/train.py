@@ -89,11 +89,13 @@ class Train:
         from rich.console import Console
 
         from weightfold.cli.domains.study import Study
+        from weightfold.files import locked
         from weightfold.lab.domains_study_page import results_table, write_study
 
         study = Study.of(self)
-        outcomes = study.train()
-        page = write_study(outcomes, self.folder, title=study.title, asked=study.asked)
+        with locked(self.folder):
+            outcomes = study.train()
+            page = write_study(outcomes, self.folder, title=study.title, asked=study.asked)
         Console().print(results_table(outcomes))
         for bundle in study.bundles:
             print(f"bundle: {bundle}")

@@ -119,25 +119,41 @@ def _read_names(path: Path, classes: int) -> tuple[str, ...]:
 
 
 def _read_file(cifar: _Cifar, path: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images (N, 3, 32, 32) and labels (N,) of one binary file."""
     if not path.exists():
         raise FileNotFoundError(
             f"{path} is missing; {cifar.name} is whole with {', '.join(cifar.files)} ({_PAGE})"
         )
-    record_bytes = cifar.label_bytes + _IMAGE_BYTES
-    expected, found = cifar.files[path.name] * record_bytes, path.stat().st_size
+    return read_records(path, cifar.files[path.name], cifar.label_bytes, len(cifar.class_names))
+
+
+def read_records(
+    path: Path, images: int, label_bytes: int, classes: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images, uint8 (N, 3, 32, 32), and labels, int64 (N,), of one binary file.
+
+    Args:
+        path: The file.
+        images: How many it must hold.
+        label_bytes: Before each image; the last one is its label.
+        classes: Labels must be below.
+
+    Raises:
+        ValueError: `path` is not a file of that length, or has another label.
+    """
+    check_regular(path)
+    record_bytes = label_bytes + _IMAGE_BYTES
+    expected, found = images * record_bytes, path.stat().st_size
     if found != expected:
         raise ValueError(f"{path} has {found:,} bytes instead of {expected:,}; get it again")
     records = np.fromfile(path, dtype=np.uint8).reshape(-1, record_bytes)
-    labels = records[:, cifar.label_bytes - 1].astype(np.int64)
-    if labels.max() >= len(cifar.class_names):
+    labels = records[:, label_bytes - 1].astype(np.int64)
+    if labels.max() >= classes:
         at = int(labels.argmax())
         raise ValueError(
-            f"{path}: image {at} has label {labels[at]} of 0..{len(cifar.class_names) - 1}; "
-            "get the file again"
+            f"{path}: image {at} has label {labels[at]} of 0..{classes - 1}; get the file again"
         )
-    images = np.ascontiguousarray(records[:, cifar.label_bytes :]).reshape(-1, 3, 32, 32)
-    return torch.from_numpy(images), torch.from_numpy(labels)
+    pixels = np.ascontiguousarray(records[:, label_bytes:]).reshape(-1, 3, 32, 32)
+    return torch.from_numpy(pixels), torch.from_numpy(labels)
 
 
 def _read_pickles(

@@ -69,7 +69,14 @@ def _read(
     if download and not all(_present(file) for file in (*train, *test)):
         fetch(name, kind, root, download=True, **options)
     names = tuple(names or kind.classes)
-    train_set, test_set = (_read_pair(*pair, len(names)) for pair in (train, test))
+    train_set, test_set = (
+        _read_pair(images, labels, len(names)) for images, labels in (train, test)
+    )
+    if tuple(train_set.shape) != tuple(test_set.shape):
+        raise ValueError(
+            f"{train[0]} has images of {tuple(train_set.shape)} and {test[0]} of "
+            f"{tuple(test_set.shape)}; get both again"
+        )
     mean, std = mean_and_std(train_set)
     if min(std) <= 0:
         raise ValueError(f"{train[0]}: all pixels are alike; get it again")
@@ -107,16 +114,16 @@ def _read_idx(file: Path, dimensions: int) -> Tensor:
     check_regular(path)
     packed, stored = path.suffix == ".gz", path.stat().st_size
     try:
-        with gzip.open(path) if packed else path.open("rb") as file:
-            shape = _shape(file, path, dimensions)
+        with gzip.open(path) if packed else path.open("rb") as opened:
+            shape = _shape(opened, path, dimensions)
             header, pixels = _HEADER + 4 * dimensions, math.prod(shape)
             if not packed:
                 _check_length(path, stored, header + pixels, shape)
             check_bytes(path, header + pixels, stored if packed else None)
             content = bytearray(pixels)
-            found = header + _fill(file, content)
+            found = header + _fill(opened, content)
             # One byte more than wanted is asked for, never all that a small file unpacks to.
-            _check_length(path, found + len(file.read(1)), header + pixels, shape)
+            _check_length(path, found + len(opened.read(1)), header + pixels, shape)
     except (OSError, EOFError, zlib.error) as error:
         doing = "unpacked" if packed else "read"
         raise ValueError(f"{path} cannot be {doing} ({error}); get it again") from error

@@ -19,9 +19,13 @@ _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 _PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 # Of an array's header; numpy refuses longer ones than this by itself.
 _HEADER_BYTES = 10_000
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 _DAMAGE = (
-    *(ValueError, TypeError, OSError, EOFError, RuntimeError, SyntaxError, KeyError),
-    *(zipfile.BadZipFile, zlib.error, MemoryError),
+    *(ValueError, OSError, EOFError, RuntimeError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error),
 )
 
 
@@ -54,6 +58,7 @@ def npz(*, path: str) -> Dataset:
     if not file.exists():
         raise FileNotFoundError(f"path={path!r} does not exist")
     check_regular(file)
+    check_bytes(file, file.stat().st_size)
     arrays = _arrays(file)
     train, test = (_image_set(file, arrays, part) for part in ("train", "test"))
     classes = 1 + max(int(part.targets.max()) for part in (train, test))
@@ -68,8 +73,9 @@ def _arrays(file: Path) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(file) as archive:
             members = _members(archive)
-            for part in ("train", "test"):
-                _check_part(members, part)
+            train, test = (_image_shape(members, part) for part in ("train", "test"))
+            if train != test:
+                raise ValueError(f"x_train has images of {train} and x_test of {test}")
             needed = sum(member.nbytes for member in members.values())
             check_bytes("it", needed, sum(m.info.compress_size for m in members.values()))
             return {name: _read(archive, member) for name, member in members.items()}
@@ -94,14 +100,12 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
     with archive.open(info) as opened:
         # In memory, so that no length in the header makes numpy read on.
         head = io.BytesIO(opened.read(_HEADER_BYTES))
-    version = np.lib.format.read_magic(head)
-    readers = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }
-    if version not in readers:
-        raise ValueError(f"{info.filename} has a header of version {version}; 1 and 2 are read")
-    shape, _, dtype = readers[version](head)
+    try:
+        version = np.lib.format.read_magic(head)
+        shape, _, dtype = _HEADERS[version](head)
+    # It is parsed as Python is: numpy lets through KeyError, TokenError, RecursionError, ...
+    except Exception as error:
+        raise ValueError(f"{info.filename} has no header of an array ({error})") from error
     if dtype.hasobject:
         raise ValueError(f"{info.filename}: Object arrays cannot be loaded")
     member = _Member(info, shape, dtype)
@@ -113,8 +117,8 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
     return member
 
 
-def _check_part(members: dict[str, _Member], part: str) -> None:
-    """Refuse arrays of other shapes and types than those of images and their labels."""
+def _image_shape(members: dict[str, _Member], part: str) -> tuple[int, ...]:
+    """(H, W, C); arrays of other shapes and types than images and their labels are refused."""
     images, labels = members[f"x_{part}"], members[f"y_{part}"]
     last = images.shape[3:] or (1,)
     known = len(images.shape) in (3, 4) and last in ((1,), (3,))
@@ -128,6 +132,7 @@ def _check_part(members: dict[str, _Member], part: str) -> None:
             f"y_{part} is {labels.dtype} {labels.shape}; it must be whole numbers, "
             f"({images.shape[0]},)"
         )
+    return (*images.shape[1:3], *last)
 
 
 def _read(archive: zipfile.ZipFile, member: _Member) -> np.ndarray:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from weightfold.data import Dataset
-from weightfold.files import write_json
 from weightfold.probes.layers.splice import Checkpoint, read_checkpoint, take
 from weightfold.probes.models import Model, net_of
+from weightfold.records import write_record
 from weightfold.tasks.registry import as_task
 from weightfold.train.callbacks import KeepWeights
 from weightfold.train.checkpoint import RUN
@@ -91,7 +91,7 @@ def trained_networks(
         kept = {"weights kept at epochs": list(epochs)}
         if not check_same(kept, folder):
             folder.mkdir(parents=True, exist_ok=True)
-            write_json(folder / RUN, {"configuration": kept})
+            write_record(folder / RUN, {"configuration": kept})
     keepers: list[KeepWeights] = []
     unit = len(as_task(samples).batches("train", batch_size=recipe.batch_size))
     progress: dict[str, int] = {}

@@ -1,10 +1,10 @@
 """`wf.critical_sample_ratio`: how many examples have another prediction close by."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from weightfold.data import Dataset
 from weightfold.data.pairs import Data, as_dataset
 from weightfold.probes.finding import Finding
 from weightfold.probes.models import Model, net_of
+from weightfold.probes.registry import register_probe
 from weightfold.report.figures import COLOURS, drawing
 from weightfold.report.statistics import paired
 from weightfold.train.progress import Progress, Tell, telling
@@ -128,29 +129,13 @@ class CriticalSamples(Finding):
             seeds = len(self.searches)
             figure.suptitle(f"box of radius {self.radius:g}, {seeds} seed{'s' * (seeds > 1)}")
 
-    def record(self) -> dict[str, Any]:
-        """All fields."""
-        return {
-            "searches": [asdict(search) for search in self.searches],
-            "radius": self.radius,
-            "part": self.part,
-            "notes": list(self.notes),
-            "sessions": [dict(s) for s in self.sessions],
-        }
 
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> Self:
-        """The finding that `record` is of."""
-        searches = (Search(s["seed"], s["examples"], tuple(s["found"])) for s in record["searches"])
-        return cls(
-            searches=tuple(searches),
-            radius=record["radius"],
-            part=record["part"],
-            notes=tuple(record["notes"]),
-            sessions=tuple(record["sessions"]),
-        )
-
-
+@register_probe(
+    "critical-samples",
+    "the share of examples with another prediction close by, for a trained network",
+    finds=CriticalSamples,
+    trained=True,
+)
 def critical_sample_ratio(
     model: Model,
     data: Data,

@@ -13,6 +13,7 @@ from weightfold.data.pairs import Data, as_dataset
 from weightfold.probes.memory.book import Book
 from weightfold.probes.memory.ledger_finding import ExampleLedger
 from weightfold.probes.models import Model, check_network, fresh
+from weightfold.probes.registry import register_probe
 from weightfold.tasks.registry import as_task
 from weightfold.train.callbacks import Callback
 from weightfold.train.context import Context
@@ -27,6 +28,11 @@ RECIPE = Recipe(epochs=20, lr=0.01, schedule="constant", crop_padding=0, flip=Fa
 """Momentum SGD; the learning rate of Arpit et al., the rest is ours."""
 
 
+@register_probe(
+    "example-ledger",
+    "which examples are learnt early, late, never, or forgotten, over epochs and seeds",
+    finds=ExampleLedger,
+)
 def example_ledger(
     model: Model,
     data: Data,

@@ -15,6 +15,7 @@ from weightfold.probes.memory.finding import Memorization
 from weightfold.probes.memory.fits import Fit, Line
 from weightfold.probes.memory.points import contradictions
 from weightfold.probes.models import Model, check_network, net_of
+from weightfold.probes.registry import register_probe
 from weightfold.tasks.registry import as_task
 from weightfold.train.history import History, Row
 from weightfold.train.loop import REMEDY, NonFiniteLoss
@@ -41,6 +42,11 @@ class Variant:
     recipe: Recipe | None = None
 
 
+@register_probe(
+    "memorization",
+    "whether the network could learn its data by heart: random labels, pixels, noise",
+    finds=Memorization,
+)
 def memorization(
     model: Model,
     data: Data,

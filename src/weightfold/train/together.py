@@ -86,8 +86,8 @@ def fit_together(
         device: To train on; "auto": an accelerator if there is one.
         progress: True for a progress bar of each group's first run; or a function called with a
             run's name and each of its rows.
-        options: How they are carried out. `validation`, `devices`, `precision` and `tensorboard`
-            are those of `fit` alone.
+        options: How they are carried out; `validation`, `devices`, `precision`, `tensorboard` and
+            `start` are those of `fit` alone.
 
     Returns:
         Name -> history, in the order of `runs`. A run whose loss became NaN or infinite is among
@@ -100,6 +100,7 @@ def fit_together(
     """
     if not runs:
         raise ValueError("runs is empty; give at least one run")
+    _check(options, ("validation", "devices", "precision", "tensorboard", "start"))
     device = device_of(device)
     runs = {
         name: replace(run, data=as_task(run.data).with_smoothing(recipe.label_smoothing))
@@ -120,6 +121,13 @@ def fit_together(
         )
         histories |= dict(zip(chosen, group.train(), strict=True))
     return histories
+
+
+def _check(options: Options, names: tuple[str, ...]) -> None:
+    """Refuse options that are those of `fit` alone."""
+    for name in names:
+        if (given := getattr(options, name)) != (usual := getattr(Options(), name)):
+            raise ValueError(f"{name}={given!r} with several runs: it must be {usual!r}")
 
 
 def _shared(runs: Mapping[str, Run]) -> dict[str, Run]:
@@ -280,6 +288,7 @@ def fit_seeds(
     """
     folder, options, task = Path(folder), options or Options(), as_task(data)
     seeds = as_seeds(seeds)
+    _check(options, ("devices", "precision", "tensorboard"))
     task, place = task.with_smoothing(recipe.label_smoothing), device_of(device)
     found: dict[int, History] = {}
     runs: dict[str, Run] = {}

@@ -37,6 +37,10 @@ if TYPE_CHECKING:
     from weightfold.probes.memory import memorizer as memorizer
     from weightfold.probes.tickets.probe import lottery_ticket as lottery_ticket
     from weightfold.probes.tickets.shrink import shrink as shrink
+    from weightfold.train.domains.fit import fit_domains as fit_domains
+    from weightfold.train.recipe import Recipe as Recipe
+    from weightfold.train.single import fit as fit
+    from weightfold.train.together import fit_together as fit_together
 
 _HOMES = {
     "Chain": "methods.expand.chain",
@@ -44,12 +48,16 @@ _HOMES = {
     "Charted": "core.charted",
     "ExpandOptions": "methods.expand.options",
     "Plan": "methods.share.plan",
+    "Recipe": "train.recipe",
     "SharedNet": "methods.share.net",
     "SharingOptions": "methods.share.plan",
     "critical_sample_ratio": "probes.memory",
     "example_ledger": "probes.memory",
     "embed": "methods.embed.verb",
     "expand": "methods.expand.verb",
+    "fit": "train.single",
+    "fit_domains": "train.domains.fit",
+    "fit_together": "train.together",
     "inspect": "lab.inspect",
     "intrinsic_dimension": "probes.intrinsic",
     "layer_reset": "probes.layers.reset",

@@ -25,7 +25,7 @@ def _facts(dataset: Dataset) -> tuple[object, ...]:
         images = part.inputs
         low, high = int(part.targets.min()), int(part.targets.max())
         whole.append(len(images) == len(part) and 0 <= low <= high < dataset.num_classes)
-        whole.append(images.numpy().size == len(part) * np.prod(dataset.train.image_shape))
+        whole.append(images.numpy().size == len(part) * np.prod(dataset.train.shape))
     return (*whole, len(dataset.class_names) == dataset.num_classes <= 1_000_000)
 
 

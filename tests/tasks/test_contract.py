@@ -22,7 +22,7 @@ def case(request):
 
 
 def test_every_task_is_here():
-    assert set(CASES) == set(available())
+    assert set(CASES) == {name for name in available() if not name.startswith("toy-")}
 
 
 def test_losses_and_scores_are_one_a_example_and_known_by_the_measures(case):
@@ -35,6 +35,7 @@ def test_losses_and_scores_are_one_a_example_and_known_by_the_measures(case):
     named = [measure.name for measure in task.measures]
     assert set(named) == set(scores) | set(task.metrics())
     assert tuple(outputs.shape) == task.wanted(y)
+    assert task.outputs == outputs.shape[1]
 
 
 def test_an_example_is_judged_by_itself(case):

@@ -97,3 +97,10 @@ def test_recipes_need_no_torch():
     code = "import sys; from weightfold.train import RECIPES; print('torch' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert answer.stdout.strip() == "False", answer.stderr
+
+
+def test_it_prints_what_differs_from_its_defaults():
+    assert repr(Recipe()) == "Recipe()"
+    given = Recipe(lr=0.2, schedule="step", milestones=(3,))
+    assert repr(given) == "Recipe(lr=0.2, schedule='step', milestones=(3,))"
+    assert eval(repr(given)) == given

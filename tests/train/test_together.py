@@ -16,7 +16,7 @@ RECIPE = Recipe(
 )
 
 
-def fit_together(runs, recipe, *, folder=None, together="auto", progress=None, **options):
+def fit_together(runs, recipe, *, folder=None, together="auto", progress=False, **options):
     return fit_in_groups(
         runs,
         recipe,
@@ -306,6 +306,8 @@ def test_an_epoch_shows_each_example_once_but_for_a_small_rest():
         ({"recipe": replace(RECIPE, flip=True)}, "flip=True"),
         ({"recipe": replace(RECIPE, schedule="cosine"), "steps": 99}, "steps=99"),
         ({"starts": {}}, "runs is empty"),
+        ({"validation": 5}, "validation=5"),
+        ({"devices": 2}, "devices=2"),
     ],
 )
 def test_wrong_arguments(options, words):

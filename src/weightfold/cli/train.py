@@ -32,6 +32,9 @@ class Train:
     folder: Path
     """Where the run goes; one that holds another run is refused."""
 
+    task: str = "classify"
+    """What is learnt: classify; or regress, multilabel, ... of data whose targets are for it."""
+
     variant: str = "compact"
     """How the network is trained: compact (as it is), cl, ck, fc, cl+fc, ck+fc (with rate=4,
     first=rm or m, init=paper, variance or preserve), acnet."""
@@ -74,7 +77,7 @@ class Train:
     recipe: tyro.conf.OmitArgPrefixes[Recipe] = RECIPES["digits"]
 
     def run(self) -> None:
-        """Train, and print the accuracies."""
+        """Train, and print what was reached."""
         from weightfold.data import load
         from weightfold.lab.saved import load_run
         from weightfold.lab.variants import make_net
@@ -82,13 +85,6 @@ class Train:
         from weightfold.train import Options, fit
 
         dataset = load(self.data, self.data_root)
-        net = make_net(
-            self.model,
-            self.variant,
-            seed=self.seed,
-            num_classes=dataset.num_classes,
-            image_shape=dataset.image_shape,
-        )
         if self.teacher_model and not self.teacher:
             raise ValueError(f"teacher_model={self.teacher_model!r} needs --teacher, its run")
         teacher = (
@@ -96,8 +92,15 @@ class Train:
             if self.teacher
             else None
         )
-        distillation = self.distillation if teacher else None
-        task = build("classify", dataset, teacher=teacher, distillation=distillation)
+        taught = {"teacher": teacher, "distillation": self.distillation} if teacher else {}
+        task = build(self.task, dataset, **taught)
+        net = make_net(
+            self.model,
+            self.variant,
+            seed=self.seed,
+            num_classes=task.outputs,
+            image_shape=dataset.image_shape,
+        )
         history = fit(
             net,
             task,
@@ -113,9 +116,11 @@ class Train:
                 about={"model": self.model, "variant": self.variant, "data": self.data},
             ),
         )
+        measure = history.measure
+        best = measure.text(history.best_value).removeprefix(f"{measure.name} ")
         print(
-            f"test accuracy {history.last_value:.2%} after the last of {len(history.rows)} "
-            f"epochs; {history.best_value:.2%} after epoch {history.best_epoch}, the best by "
+            f"test {measure.text(history.last_value)} after the last of {len(history.rows)} "
+            f"epochs; {best} after epoch {history.best_epoch}, the best by "
             f"{history.selection}; {1e3 * history.seconds_per_step:.2f} ms a step; "
             f"everything is in {self.folder}"
         )

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from weightfold.data import Dataset, Examples
 from weightfold.data.corruption import corrupt_labels
+from weightfold.data.dataset import Dataset, Examples
 
 CONDITIONS = ("true", "random-labels", "shuffled-pixels", "random-pixels", "gaussian")
 """true: the data as it is; the others as the functions of this module of these names, gaussian

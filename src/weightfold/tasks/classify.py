@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from weightfold.tasks.distillation import Distillation, distilled
 from weightfold.tasks.measure import ACCURACY
 from weightfold.tasks.outputs import auxiliary, tensor_of
-from weightfold.tasks.registry import task
+from weightfold.tasks.registry import register
 from weightfold.tasks.task import Task, Terms
 
 
-@task("classify")
+@register("classify")
 @dataclass(frozen=True, eq=False)
 class Classification(Task):
     """Cross-entropy with class labels, judged by top-1 accuracy.

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from weightfold.tasks.measure import Measure
 from weightfold.tasks.outputs import tensor_of
-from weightfold.tasks.registry import task
+from weightfold.tasks.registry import register
 from weightfold.tasks.task import Task
 
 
-@task("multilabel")
+@register("multilabel")
 @dataclass(frozen=True, eq=False)
 class MultiLabel(Task):
     """Binary cross-entropy of each label, judged by mean average precision.

@@ -15,21 +15,21 @@ T = TypeVar("T", bound=type[Task])
 _TASKS: dict[str, type[Task]] = {}
 
 
-def task(name: str) -> Callable[[T], T]:
+def register(name: str) -> Callable[[T], T]:
     """Decorator that makes a class in `tasks/` the task `name`.
 
     Raises:
         ValueError: Another task has that name.
     """
 
-    def register(cls: T) -> T:
+    def add(cls: T) -> T:
         if name in _TASKS:
             raise ValueError(f"task {name!r} exists already: {_TASKS[name]}")
         cls.name = name
         _TASKS[name] = cls
         return cls
 
-    return register
+    return add
 
 
 @cache

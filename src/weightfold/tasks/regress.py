@@ -8,11 +8,11 @@ from torch import Tensor
 
 from weightfold.tasks.measure import Measure
 from weightfold.tasks.outputs import tensor_of
-from weightfold.tasks.registry import task
+from weightfold.tasks.registry import register
 from weightfold.tasks.task import Task
 
 
-@task("regress")
+@register("regress")
 @dataclass(frozen=True, eq=False)
 class Regression(Task):
     """Squared error, its mean over the values of a target; judged by it and by absolute error.

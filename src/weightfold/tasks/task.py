@@ -33,7 +33,7 @@ class Terms(NamedTuple):
 class Task(ABC):
     """What is learnt, on which data.
 
-    A subclass is a frozen dataclass, registered by `weightfold.tasks.registry.task`. Its fields
+    A subclass is a frozen dataclass, registered by `weightfold.tasks.registry.register`. Its fields
     are its options; they are part of what defines a run.
 
     Attributes:
@@ -60,6 +60,12 @@ class Task(ABC):
     def measure(self) -> Measure:
         """The first of the measures."""
         return self.measures[0]
+
+    @property
+    def outputs(self) -> int:
+        """How many values a network gives for an example: its `num_classes`."""
+        few = self.dataset.test.select(torch.arange(1))
+        return self.wanted(few.targets)[1]
 
     @property
     def digest(self) -> str:

@@ -195,8 +195,9 @@ class Loop:
     def _measure(self) -> None:
         """Make a row of each run that goes on, save, and see which runs have ended."""
         strategy, before = self._strategy, tuple(self._ended)
+        found = [_columns(part, strategy.evaluate(part)) for part in self._parts]
         self._note_broken()
-        self._rows([_columns(part, strategy.evaluate(part)) for part in self._parts], before)
+        self._rows(found, before)
         if all(history.failed for history in self._histories):
             return
         self._stop()
@@ -224,6 +225,7 @@ class Loop:
                 self._fail(run, f"{broken[0]} is no longer finite {where}")
 
     def _rows(self, found: list[list[Columns]], ended: tuple[bool, ...]) -> None:
+        """Make a row of each run that had not ended."""
         strategy = self._strategy
         trained = _trained(strategy, strategy.total(self._sums).cpu())
         now, count = monotonic(), len(strategy.names)

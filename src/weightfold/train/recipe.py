@@ -1,13 +1,13 @@
 """Recipes: every hyperparameter of a training run, and the presets. Imports no torch."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Recipe:
-    """Every hyperparameter of a training run.
+    """Every hyperparameter of a training run; printed are those that differ from their defaults.
 
     Raises:
         ValueError: A value is out of range, or two values contradict each other.
@@ -68,6 +68,11 @@ class Recipe:
 
     reset_momentum_each_epoch: bool = False
     """Start every epoch with zero momentum (sgd), as the ExpandNets authors' code does."""
+
+    def __repr__(self) -> str:
+        given = {field.name: (getattr(self, field.name), field.default) for field in fields(self)}
+        changed = [f"{name}={value!r}" for name, (value, usual) in given.items() if value != usual]
+        return f"Recipe({', '.join(changed)})"
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):

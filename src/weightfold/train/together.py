@@ -20,10 +20,12 @@ from weightfold.tasks.task import Task
 from weightfold.train import checkpoint
 from weightfold.train.callbacks import Callback, KeepBest, Report, SaveWeights
 from weightfold.train.history import History, Row
+from weightfold.train.logs import Bar
 from weightfold.train.loop import REMEDY, Loop, NonFiniteLoss
 from weightfold.train.options import Options
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import check_run, describe, identity, write_run
+from weightfold.train.seeding import as_seeds
 from weightfold.train.starts import Start, begin
 from weightfold.train.strategies.single import Fabric, Single
 from weightfold.train.strategies.stacked import Stacked, stackable
@@ -64,7 +66,7 @@ def fit_together(
     folder: Path | None = None,
     together: Together = "auto",
     device: torch.device | str = "auto",
-    progress: Callable[[str, Row], None] | None = None,
+    progress: bool | Callable[[str, Row], None] = False,
     options: Options = SIDE_BY_SIDE,
 ) -> dict[str, History]:
     """Train networks of one architecture side by side.
@@ -83,9 +85,10 @@ def fit_together(
             `stackable`; else on a CPU all if it is small and has no convolution, else one; on an
             accelerator all.
         device: To train on; "auto": an accelerator if there is one.
-        progress: Called with a run's name and each of its rows.
-        options: How they are carried out. `validation`, `devices`, `precision` and `tensorboard`
-            are those of `fit` alone.
+        progress: True for a progress bar of each group's first run; or a function called with a
+            run's name and each of its rows.
+        options: How they are carried out; `validation`, `devices`, `precision`, `tensorboard` and
+            `start` are those of `fit` alone.
 
     Returns:
         Name -> history, in the order of `runs`. A run whose loss became NaN or infinite is among
@@ -98,6 +101,7 @@ def fit_together(
     """
     if not runs:
         raise ValueError("runs is empty; give at least one run")
+    _check(options, ("validation", "devices", "precision", "tensorboard", "start"))
     device = device_of(device)
     runs = {
         name: replace(run, data=as_task(run.data).with_smoothing(recipe.label_smoothing))
@@ -118,6 +122,13 @@ def fit_together(
         )
         histories |= dict(zip(chosen, group.train(), strict=True))
     return histories
+
+
+def _check(options: Options, names: tuple[str, ...]) -> None:
+    """Refuse options that are those of `fit` alone."""
+    for name in names:
+        if (given := getattr(options, name)) != (usual := getattr(Options(), name)):
+            raise ValueError(f"{name}={given!r} with several runs: it must be {usual!r}")
 
 
 def _shared(runs: Mapping[str, Run]) -> dict[str, Run]:
@@ -172,7 +183,7 @@ class _Group:
     recipe: Recipe
     folder: Path | None
     device: torch.device
-    progress: Callable[[str, Row], None] | None
+    progress: bool | Callable[[str, Row], None]
     options: Options
     randomness: Literal["error", "different"] = "different"
     more: tuple[Callback, ...] = ()
@@ -208,8 +219,10 @@ class _Group:
         callbacks = [*(make() for make in self.options.callbacks), *self.more]
         if self.folder is not None:
             callbacks.append(SaveWeights(self.folder, self.options.save_at))
-        if self.progress is not None:
+        if callable(self.progress):
             callbacks.append(Report(self.progress))
+        elif self.progress:
+            callbacks.append(Bar())
         task = as_task(next(iter(self.runs.values())).data)
         return Loop(strategy, self.options, task.measures, self.folder, callbacks).run()
 
@@ -247,7 +260,7 @@ def fit_seeds(
     make_net: Callable[[int], nn.Module],
     data: Task | Data,
     recipe: Recipe,
-    seeds: Sequence[int],
+    seeds: int | Sequence[int],
     *,
     folder: Path | str,
     device: torch.device | str = "auto",
@@ -269,7 +282,7 @@ def fit_seeds(
         make_net: Gives the network of a seed, always of the same architecture, without dropout.
         data: As for `fit`.
         recipe: As for `fit`.
-        seeds: Distinct.
+        seeds: Distinct; or how many, from 0.
         folder: Holds a folder per seed.
         device: As for `fit_together`.
         progress: As for `fit`; a function is called with each row of each seed.
@@ -282,11 +295,11 @@ def fit_seeds(
         FileExistsError: A seed's folder holds another run, or another process trains in it.
         NonFiniteLoss: A seed's loss became NaN or infinite; nothing is written.
         RuntimeError: The network draws random numbers (dropout): torch says which.
-        ValueError: Seeds repeat.
+        ValueError: Seeds repeat, or the networks' outputs do not fit the task.
     """
     folder, options, task = Path(folder), options or Options(), as_task(data)
-    if len(set(seeds)) < len(seeds):
-        raise ValueError(f"seeds={list(seeds)} repeat; give each once")
+    seeds = as_seeds(seeds)
+    _check(options, ("devices", "precision", "tensorboard"))
     task, place = task.with_smoothing(recipe.label_smoothing), device_of(device)
     found: dict[int, History] = {}
     runs: dict[str, Run] = {}
@@ -307,7 +320,7 @@ def fit_seeds(
             for name in runs:
                 stack.enter_context(locked(folder / name))
             best = KeepBest()
-            report = partial(_unnamed, progress) if callable(progress) else None
+            report = partial(_unnamed, progress) if callable(progress) else progress
             group = _Group(runs, recipe, None, place, report, options, "error", (best,))
             for history in _trained(group):
                 run = runs[history.name]

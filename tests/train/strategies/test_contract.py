@@ -60,7 +60,7 @@ def single(folder, tell=False, scale=1.0, **options):
     return [history], [net.state_dict()]
 
 
-def stacked(folder, tell=None, scale=1.0, **options):
+def stacked(folder, tell=False, scale=1.0, **options):
     task = build("regress", data(0, lambda x: x[:, 0] - x[:, 1]))
     runs = {f"run-{seed}": Run(Net(seed, 1), task, seed) for seed in (0, 1)}
     for run in runs.values():

@@ -87,7 +87,7 @@ def intrinsic_dimension(
         folder: Runs are kept in its folder runs, and a stopped search goes on from there; None:
             nothing is written.
         device: To train on.
-        together: Runs trained as one batch, see `train_together`. Several dimensions are then
+        together: Runs trained as one batch, see `fit_together`. Several dimensions are then
             trained as one: subsets of the columns of one P, as wide as the largest of them.
         progress: True shows a bar; a function is told instead.
 

@@ -65,7 +65,7 @@ def example_ledger(
         seeds: Of the runs.
         folder: Of the runs; a call that was stopped goes on from it. None: nothing is written.
         device: To train on.
-        together: Runs trained as one batch, see `train_together`.
+        together: Runs trained as one batch, see `fit_together`.
         progress: Show a bar; or a function that is told how far the probe is.
 
     Returns:

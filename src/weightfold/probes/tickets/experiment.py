@@ -57,7 +57,7 @@ class Experiment:
         random_trials: Networks with random masks at each level.
         folder: Holds a folder for each level; None: nothing is written.
         device: To train on.
-        together: As of `train_together`.
+        together: As of `fit_together`.
         tell: Told how far the experiment is.
         networks: How many there will be, for `tell`.
         outcomes: Of every network trained to the end so far.

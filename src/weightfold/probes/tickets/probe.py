@@ -93,7 +93,7 @@ def lottery_ticket(
         folder: Gets runs/, from which a call that was stopped goes on, and at the end masks/, see
             `LotteryTicket.save_masks`. None: nothing is written.
         device: To train on.
-        together: As of `train_together`, which trains all networks of a level.
+        together: As of `fit_together`, which trains all networks of a level.
         progress: Show a bar; or a function that is told how far the probe is.
 
     Returns:

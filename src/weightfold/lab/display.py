@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Self
 
-from weightfold.lab.cell import AnyCell
+from weightfold.lab.run import Run
 from weightfold.train.progress import Progress
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Display:
             disable=not shown,
         )
         self._all = self._bars.add_task("cells", total=cells, completed=done, text="")
-        self._tasks: dict[AnyCell, TaskID] = {}
+        self._tasks: dict[Run, TaskID] = {}
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -45,17 +45,17 @@ class Display:
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
-    def begin(self, cell: AnyCell) -> None:
+    def begin(self, cell: Run) -> None:
         """A cell is being trained from now on."""
         self._tasks[cell] = self._bars.add_task(cell.title, total=None, text="")
 
-    def show(self, cell: AnyCell, now: Progress) -> None:
+    def show(self, cell: Run, now: Progress) -> None:
         """It has come so far."""
         if cell in self._tasks:
             task = self._tasks[cell]
             self._bars.update(task, completed=now.completed, total=now.total, text=now.text)
 
-    def end(self, cell: AnyCell, *, failed: bool) -> None:
+    def end(self, cell: Run, *, failed: bool) -> None:
         """It is finished or has failed."""
         if cell in self._tasks:
             self._bars.remove_task(self._tasks.pop(cell))

@@ -1,38 +1,73 @@
 """Figures of a run, for experiments to declare. Imports no torch."""
 
-from collections.abc import Callable
 from functools import cache
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from weightfold.lab.declare import Measure
+from weightfold.lab.experiment import Column, Measure
 
 if TYPE_CHECKING:
-    from weightfold.lab.outcomes import Outcome
     from weightfold.train import History
 
+MEAN = "mean"
+"""In place of a domain: the mean over the domains."""
 
-def _of(
-    figure: "Callable[[History], float | None]",
-) -> "Callable[[Outcome], float | None]":
-    """A figure of the history, once there is one."""
-    return lambda outcome: None if outcome.history is None else figure(outcome.history)
+
+def last_accuracy(history: "History") -> float:
+    """Test accuracy after the last epoch, in percent."""
+    return 100 * history.last_accuracy
+
+
+def best_accuracy(history: "History") -> float:
+    """Test accuracy at the best epoch, in percent."""
+    return 100 * history.best_accuracy
+
+
+def domains_of(history: "History") -> list[str]:
+    """The domains of a history; none of one of a single data set."""
+    return list(history.rows[0].parts) if history.rows else []
+
+
+def domain_accuracies(history: "History", epoch: int | None = None) -> dict[str, float]:
+    """Domain -> test accuracy in percent after an epoch, from 1; None: the last."""
+    row = history.rows[-1 if epoch is None else epoch - 1]
+    return {name: 100 * (of["test_accuracy"] or 0.0) for name, of in row.parts.items()}
+
+
+def column_by_domain(history: "History", domain: str) -> list[float]:
+    """Test accuracy of a domain after each epoch, in percent."""
+    return [domain_accuracies(history, epoch + 1)[domain] for epoch in range(len(history.rows))]
 
 
 def _final_train_error(history: "History") -> float | None:
     return None if history.final_train_error is None else 100 * history.final_train_error
 
 
-def _parameters(outcome: "Outcome") -> float:
-    return _counts_of(outcome)[0] / 1e3
+def domain_measures(domains: list[str]) -> tuple[Measure, ...]:
+    """Test accuracy of the mean over domains and of each, after the last and the best epoch.
+
+    Keys are "accuracy/DOMAIN" and "best/DOMAIN", the best epoch that of the best mean.
+    """
+
+    def of(name: str, best: bool) -> Measure:
+        def value(history: "History") -> float | None:
+            found = domain_accuracies(history, history.best_epoch if best else None)
+            return fmean(found.values()) if name == MEAN else found.get(name)
+
+        key = f"{'best' if best else 'accuracy'}/{name}"
+        title = f"{name}, best epoch" if best else name
+        return Measure(key, f"{title} (%)", of=value, section=None if best and name != MEAN else "")
+
+    last = [of(name, False) for name in (MEAN, *domains)]
+    return (*last, *(of(name, True) for name in (MEAN, *domains)))
 
 
-def _multiply_adds(outcome: "Outcome") -> float:
-    return _counts_of(outcome)[1] / 1e6
+def _parameters(run: Any, column: Column) -> float:
+    return _counts(run.model, run.variant, column.classes, column.image_shape)[0] / 1e3
 
 
-def _counts_of(outcome: "Outcome") -> tuple[int, int]:
-    cell, column = outcome.cell, outcome.column
-    return _counts(cell.model, cell.variant, column.classes, column.image_shape)
+def _multiply_adds(run: Any, column: Column) -> float:
+    return _counts(run.model, run.variant, column.classes, column.image_shape)[1] / 1e6
 
 
 @cache
@@ -94,29 +129,27 @@ def multiply_adds(net: Any, image_shape: tuple[int, int, int]) -> int:
     return total
 
 
-BEST_ACCURACY = Measure(
-    "best_accuracy", "test accuracy, best epoch (%)", _of(lambda h: 100 * h.best_accuracy)
-)
-LAST_ACCURACY = Measure(
-    "last_accuracy", "test accuracy, last epoch (%)", _of(lambda h: 100 * h.last_accuracy)
-)
+BEST_ACCURACY = Measure("best_accuracy", "test accuracy, best epoch (%)", of=best_accuracy)
+LAST_ACCURACY = Measure("last_accuracy", "test accuracy, last epoch (%)", of=last_accuracy)
 BEST_ERROR = Measure(
-    "best_error", "test error, best epoch (%)", _of(lambda h: 100 * (1 - h.best_accuracy))
+    "best_error", "test error, best epoch (%)", of=lambda h: 100 - best_accuracy(h)
 )
 LAST_ERROR = Measure(
-    "last_error", "test error, last epoch (%)", _of(lambda h: 100 * (1 - h.last_accuracy))
+    "last_error", "test error, last epoch (%)", of=lambda h: 100 - last_accuracy(h)
 )
 TRAIN_ERROR = Measure(
     "train_error",
     "training error, last epoch, while training (%)",
-    _of(lambda h: 100 * h.rows[-1].train_error),
+    of=lambda h: 100 * h.rows[-1].train_error,
 )
 FINAL_TRAIN_ERROR = Measure(
-    "final_train_error", "training error, last epoch, unaugmented (%)", _of(_final_train_error)
+    "final_train_error", "training error, last epoch, unaugmented (%)", of=_final_train_error
 )
-PARAMETERS = Measure("parameters", "parameters while training (K)", _parameters, counted=True)
+PARAMETERS = Measure(
+    "parameters", "parameters while training (K)", counted=_parameters, everywhere=True
+)
 MULTIPLY_ADDS = Measure(
-    "multiply_adds", "multiply-adds as a chain (M)", _multiply_adds, counted=True
+    "multiply_adds", "multiply-adds as a chain (M)", counted=_multiply_adds, everywhere=True
 )
 
 
@@ -125,6 +158,6 @@ def step_time(relative_to: str) -> Measure:
     return Measure(
         "step_time",
         f"training step / that of {relative_to}",
-        _of(lambda h: h.seconds_per_step),
+        of=lambda h: h.seconds_per_step,
         relative_to=relative_to,
     )

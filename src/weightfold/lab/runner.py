@@ -15,13 +15,13 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from weightfold.lab.cell import AnyCell, run
+from weightfold.lab.run import Run, run
 from weightfold.lab.display import Display
 from weightfold.train.progress import Progress
 
 POLL_SECONDS = 0.2
 
-Failures = dict[AnyCell, Exception]
+Failures = dict[Run, Exception]
 
 
 class CellsFailed(RuntimeError):
@@ -32,7 +32,7 @@ class CellsFailed(RuntimeError):
         finished: The records of the others.
     """
 
-    def __init__(self, failed: Failures, finished: Mapping[AnyCell, Any]) -> None:
+    def __init__(self, failed: Failures, finished: Mapping[Run, Any]) -> None:
         self.failed, self.finished = dict(failed), dict(finished)
         reasons: dict[str, list[str]] = {}
         for cell, error in failed.items():
@@ -44,13 +44,13 @@ class CellsFailed(RuntimeError):
 
 
 def run_cells(
-    cells: Sequence[AnyCell],
+    cells: Sequence[Run],
     root: Path,
     *,
     data_root: Path | None = None,
     jobs: int = 1,
     progress: bool = True,
-) -> dict[AnyCell, Any]:
+) -> dict[Run, Any]:
     """Train cells, each in its folder below `root`; finished ones are read, not trained again.
 
     What a cell needs (its teacher) is trained before it, once. A cell that fails does not keep the
@@ -98,26 +98,26 @@ def run_cells(
     return {cell: done[cell] for cell in cells}
 
 
-def _stages(cells: Sequence[AnyCell]) -> list[list[AnyCell]]:
+def _stages(cells: Sequence[Run]) -> list[list[Run]]:
     """The cells and what they need, each once, in stages that need only those before."""
-    stages: list[list[AnyCell]] = []
+    stages: list[list[Run]] = []
     rest = list(dict.fromkeys(cells))
     while rest:
         stages.insert(0, rest)
         rest = list(dict.fromkeys(cell.before for cell in rest if cell.before))
-    seen: set[AnyCell] = set()
+    seen: set[Run] = set()
     for index, stage in enumerate(stages):
         stages[index] = [cell for cell in stage if cell not in seen]
         seen |= set(stage)
     return stages
 
 
-Outcomes = Iterator[tuple[AnyCell, Any]]
+Outcomes = Iterator[tuple[Run, Any]]
 """A cell with the record of its run, or the exception it ended with."""
 
 
 def _in_this_process(
-    cells: list[AnyCell], root: Path, data_root: Path | None, display: Display
+    cells: list[Run], root: Path, data_root: Path | None, display: Display
 ) -> Outcomes:
     for cell in cells:
         display.begin(cell)
@@ -128,10 +128,10 @@ def _in_this_process(
 
 
 def _in_workers(
-    cells: list[AnyCell], root: Path, data_root: Path | None, display: Display, *, jobs: int
+    cells: list[Run], root: Path, data_root: Path | None, display: Display, *, jobs: int
 ) -> Outcomes:
     with _pool(min(jobs, len(cells)), display) as (pool, listen):
-        futures: dict[Future, AnyCell] = {
+        futures: dict[Future, Run] = {
             pool.submit(_work, cell, root, data_root): cell for cell in cells
         }
         while futures:
@@ -148,7 +148,7 @@ def _in_workers(
 class _Event:
     """A cell begins (now None) or has come so far."""
 
-    cell: AnyCell
+    cell: Run
     now: Progress | None
 
 
@@ -205,7 +205,7 @@ def _exit_with(alive: Connection) -> None:
     os._exit(1)
 
 
-def _work(cell: AnyCell, root: Path, data_root: Path | None) -> Any:
+def _work(cell: Run, root: Path, data_root: Path | None) -> Any:
     """One cell, in a worker."""
     _EVENTS.put(_Event(cell, None))
     return run(cell, root, data_root=data_root, progress=lambda now: _EVENTS.put(_Event(cell, now)))

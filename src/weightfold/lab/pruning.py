@@ -4,15 +4,14 @@ The sharing paper explains its finding so (section 6) and says that pruning bear
 no numbers. Imports no torch until something is measured.
 """
 
-import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from weightfold.lab.declare import PRESETS
-from weightfold.lab.domains_cell import DomainCell, load_domain, plan_of, shared_net
+from weightfold.lab.domains import DomainsTraining, load_domain, plan_of, shared_net
+from weightfold.lab.run import Run
 from weightfold.train.progress import Tell
 
 if TYPE_CHECKING:
@@ -26,8 +25,8 @@ Way = tuple[str, float]
 
 
 @dataclass(frozen=True)
-class PruningCell:
-    """The networks of a cell, each convolution pruned alone and not trained again.
+class Pruning(Run):
+    """The networks of a training, each convolution pruned alone and not trained again.
 
     Attributes:
         net: With plan "independent": a network for each domain.
@@ -35,15 +34,9 @@ class PruningCell:
         images: Of each domain's test images, the first so many.
     """
 
-    net: DomainCell
+    net: DomainsTraining
     ways: tuple[Way, ...]
     images: int
-
-    @property
-    def folder(self) -> str:
-        """Name of the folder of its record."""
-        key = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:10]
-        return f"{self.net.folder.rpartition('_')[0]}_pruning_{key}"
 
     @property
     def title(self) -> str:
@@ -51,29 +44,41 @@ class PruningCell:
         return f"{self.net.model} pruned, seed {self.net.seed}"
 
     @property
-    def before(self) -> DomainCell:
-        """The cell whose networks are pruned."""
+    def parts(self) -> tuple[str, ...]:
+        """Those of the training."""
+        return (*self.net.parts, "pruning")
+
+    @property
+    def seed(self) -> int:
+        """Of the networks."""
+        return self.net.seed
+
+    @property
+    def before(self) -> DomainsTraining:
+        """The training whose networks are pruned."""
         return self.net
+
+    def over(self, seeds: Sequence[int]) -> "tuple[Pruning, ...]":
+        """This of the networks of each of the seeds."""
+        return tuple(replace(self, net=net) for net in self.net.over(seeds))
 
     def finished(self, root: Path) -> Any:
         """Its records, a mapping for each domain, layer and way; None if they are not measured."""
         path = root / self.folder / RECORD
         return json.loads(path.read_text(encoding="utf-8"))["records"] if path.exists() else None
 
-    def train(
-        self,
-        root: Path,
-        *,
-        data_root: Path | None = None,
-        progress: bool | Tell = True,
-    ) -> Any:
-        """Measure, or read what was measured.
+    def to_json(self, record: Any) -> Any:
+        """The records as they are."""
+        return record
 
-        Args:
-            root: Folder of the runs; holds that of `net`, finished.
-            data_root: Data folder; None: $WEIGHTFOLD_DATA.
-            progress: Not used: nothing is trained.
-        """
+    def from_json(self, written: Any) -> Any:
+        """The records as they are."""
+        return written
+
+    def train(
+        self, root: Path, *, data_root: Path | None = None, progress: bool | Tell = True
+    ) -> Any:
+        """Measure, or read what was measured; nothing is trained."""
         from weightfold.files import write_json
         from weightfold.train import checkpoint
 
@@ -144,68 +149,3 @@ def _measure(net: "nn.Module", dataset: "Dataset", images: int) -> tuple[float, 
             right += int((logits.argmax(1) == labels).sum())
             loss += float(cross_entropy(logits, labels, reduction="sum"))
     return right / len(part), loss / len(part)
-
-
-@dataclass(frozen=True)
-class PruningExperiment:
-    """The paper's argument from pruning.
-
-    Attributes:
-        name: "zhang2021-pruning".
-        paper: Authors, title, place in the paper.
-        title: What it shows.
-        nets: Preset -> label of a backbone -> its independent networks, a cell for each seed.
-        ways: How much of what is pruned.
-        images: Preset -> test images of each domain.
-        differs: Preset -> how it differs from the paper.
-    """
-
-    name: str
-    paper: str
-    title: str
-    nets: Mapping[str, Mapping[str, tuple[DomainCell, ...]]]
-    ways: tuple[Way, ...]
-    images: Mapping[str, int]
-    differs: Mapping[str, str]
-
-    @property
-    def remarks(self) -> list[str]:
-        """What cannot be run without data of the user's."""
-        return ["paper: needs what Table 1 needs"]
-
-    def cells(
-        self, preset: str, *, data: str | None = None, seeds: int | None = None
-    ) -> dict[str, tuple[PruningCell, ...]]:
-        """What a preset measures.
-
-        Args:
-            preset: One of `PRESETS`.
-            data: None; the domains are the networks'.
-            seeds: The first so many; None: all of the preset.
-
-        Returns:
-            Backbone -> one cell per seed.
-
-        Raises:
-            ValueError: There is no such preset, `data` is given, or `seeds` is out of range.
-        """
-        if preset not in self.nets:
-            raise ValueError(f"preset={preset!r}; choose {', '.join(PRESETS)}")
-        if data is not None:
-            raise ValueError(f"data={data!r}: {self.name} has its own domains; leave data out")
-        most = min(map(len, self.nets[preset].values()))
-        if seeds is not None and not 1 <= seeds <= most:
-            raise ValueError(f"seeds={seeds}: {self.name} has 1 to {most} in preset {preset}")
-        return {
-            label: tuple(
-                PruningCell(cell, self.ways, self.images[preset]) for cell in cells[:seeds]
-            )
-            for label, cells in self.nets[preset].items()
-        }
-
-    def write(self, preset: str, runs: Path, folder: Path, *, asked: Mapping[str, Any]) -> Path:
-        """Write results.csv, results.json, figures and the page from what is finished."""
-        from weightfold.lab.domains_pruning_page import write_results
-
-        cells = self.cells(preset, data=asked["data"], seeds=asked["seeds"])
-        return write_results(self, preset, cells, runs, folder, asked=asked)

@@ -1,15 +1,13 @@
-"""A cell of several domains: one SharedNet trained once, named by all that defines it. No torch."""
+"""A training on several domains as a run: one SharedNet. Imports no torch."""
 
-import hashlib
-import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from weightfold.lab.cell import by_epoch
+from weightfold.lab.run import Run, by_epoch
 from weightfold.spec import parse_spec, read_options
 from weightfold.train.domains.joint import Joint
 from weightfold.train.progress import Tell
@@ -33,7 +31,7 @@ _OPTIONS = {
     "head": str,
 }
 PLAIN = "plain.safetensors"
-"""In the folder of a cell of one domain: the state_dict of its plain network."""
+"""In the folder of a training of one domain: the state_dict of its plain network."""
 
 
 @dataclass(frozen=True)
@@ -53,21 +51,21 @@ class Domain:
 
 
 @dataclass(frozen=True)
-class DomainCell:
+class DomainsTraining(Run):
     """What is trained jointly, on what, how, and from which seed.
 
     Attributes:
         model: Network spec, as `weightfold.nets.build` takes it.
         plan: What each domain owns: "bottom", "top" or "random" with options fraction,
             num_filters, budget, bn, shared_norms and head of `wf.plan_sharing`, whose `seed` is
-            the cell's; or "independent", which is fraction 1.
+            the run's; or "independent", which is fraction 1.
         domains: Their data.
         recipe: Hyperparameters; the batch is each domain's.
         seed: Of the classifiers, a random plan, data order and augmentation.
         size: Height and width of the images.
         joint: How the domains are trained together.
-        start: Where all but the classifiers starts: the last weights of a cell of one domain, or
-            the path of a .safetensors file below the data folder; None: at random, from `seed`.
+        start: Where all but the classifiers starts: the last weights of a training of one domain,
+            or the path of a .safetensors file below the data folder; None: at random, from `seed`.
             Batch norms that it lacks, or that were folded, are made to do nothing at first.
         test_limit: Of each domain's test images, this many of a fixed random order; None: all.
     """
@@ -79,19 +77,8 @@ class DomainCell:
     seed: int
     size: int
     joint: Joint = field(default_factory=Joint)
-    start: "DomainCell | str | None" = None
+    start: "DomainsTraining | str | None" = None
     test_limit: int | None = None
-
-    @property
-    def key(self) -> str:
-        """Hash of all fields; equal cells have equal results."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:10]
-
-    @property
-    def folder(self) -> str:
-        """Name of the run's folder, readable and unique."""
-        parts = (self.model, self.plan, f"{len(self.domains)}domains", f"seed{self.seed}", self.key)
-        return "_".join("".join(c if c.isalnum() or c in "-.+" else "-" for c in p) for p in parts)
 
     @property
     def title(self) -> str:
@@ -99,9 +86,14 @@ class DomainCell:
         return f"{self.model} {self.plan} x{len(self.domains)} seed {self.seed}"
 
     @property
-    def before(self) -> "DomainCell | None":
-        """The cell that must be finished first."""
-        return self.start if isinstance(self.start, DomainCell) else None
+    def parts(self) -> tuple[str, ...]:
+        """Network, plan, number of domains and seed."""
+        return (self.model, self.plan, f"{len(self.domains)}domains", f"seed{self.seed}")
+
+    @property
+    def before(self) -> "DomainsTraining | None":
+        """The training that must be finished first."""
+        return self.start if isinstance(self.start, DomainsTraining) else None
 
     @property
     def classes(self) -> dict[str, int]:
@@ -154,12 +146,22 @@ class DomainCell:
             seed=self.seed,
             joint=self.joint,
             progress=by_epoch(progress, self.joint.head_epochs + self.recipe.epochs),
-            about={"model": self.model, "plan": self.plan, "cell": self.key},
+            about={"model": self.model, "plan": self.plan, "key": self.key},
         )
         if len(self.domains) == 1:
             plain = net.deploy(domain=self.domains[0].name)
             checkpoint.save_weights(plain, root / self.folder / PLAIN)
         return history
+
+    def to_json(self, record: "DomainsHistory") -> Any:
+        """The history as `DomainsHistory.as_json` gives it."""
+        return record.as_json()
+
+    def from_json(self, written: Any) -> "DomainsHistory":
+        """The history again."""
+        from weightfold.train.domains import DomainsHistory
+
+        return DomainsHistory.from_json(written)
 
     def _state(self, root: Path, data_root: Path | None) -> dict[str, Any] | None:
         """The state_dict it starts from."""
@@ -189,7 +191,7 @@ class DomainCell:
 
 
 def read_plan(plan: str) -> tuple[str, dict[str, Any]]:
-    """Strategy and arguments of `wf.plan_sharing` of a cell's `plan`.
+    """Strategy and arguments of `wf.plan_sharing` of a training's `plan`.
 
     Raises:
         ValueError: The plan is unknown or has other options.
@@ -204,7 +206,7 @@ def read_plan(plan: str) -> tuple[str, dict[str, Any]]:
 
 @cache
 def plan_of(model: str, plan: str, size: int, seed: int) -> "Plan":
-    """The plan of a cell, made from its network's shapes alone."""
+    """The plan of a training, made from its network's shapes alone."""
     import torch
 
     from weightfold.methods.share.plan import plan_sharing
@@ -218,12 +220,12 @@ def plan_of(model: str, plan: str, size: int, seed: int) -> "Plan":
 
 
 def shared_net(
-    cell: DomainCell, state: dict[str, Any] | None, images: "Sequence[Tensor]" = ()
+    training: DomainsTraining, state: dict[str, Any] | None, images: "Sequence[Tensor]" = ()
 ) -> "SharedNet":
-    """The cell's net with its initial weights.
+    """The training's net with its initial weights.
 
     Args:
-        cell: Whose.
+        training: Whose.
         state: state_dict of a plain network with any number of classes, with or without its batch
             norms; None: random weights.
         images: Normalised images of the domains; batch norms that are new, or do nothing because
@@ -238,10 +240,10 @@ def shared_net(
     from weightfold.methods.share.verb import share
     from weightfold.nets import build
 
-    plan = plan_of(cell.model, cell.plan, cell.size, cell.seed)
+    plan = plan_of(training.model, training.plan, training.size, training.seed)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(cell.seed)
-        model = build(cell.model, num_classes=10)
+        torch.manual_seed(training.seed)
+        model = build(training.model, num_classes=10)
     if state is not None:
         own = model.state_dict()
         norms = [n for n, m in model.named_modules() if isinstance(m, torch.nn.BatchNorm2d)]
@@ -253,7 +255,7 @@ def shared_net(
         model.load_state_dict(state)
         if images and all((state[f"{n}.running_mean"] == 0).all() for n in norms):
             renormalize(model, norms, torch.cat([*images]))
-    return share(model, cell.classes, plan, seed=cell.seed)
+    return share(model, training.classes, plan, seed=training.seed)
 
 
 def renormalize(model: "nn.Module", norms: Sequence[str], images: "Tensor") -> None:
@@ -304,7 +306,7 @@ def _below(data_root: Path | None, name: str) -> Path:
 
 @cache
 def _read(data: str, size: int, test_limit: int | None, data_root: Path | None) -> "Dataset":
-    """A data set in colour, at the cell's size, with fewer test images."""
+    """A data set in colour, at the run's size, with fewer test images."""
     from dataclasses import replace
 
     import torch
@@ -324,20 +326,20 @@ def _read(data: str, size: int, test_limit: int | None, data_root: Path | None) 
     return replace(dataset, test=dataset.test.select(order), record=record)
 
 
-def load_domain(domain: Domain, cell: DomainCell, data_root: Path | None) -> "Dataset":
-    """The data of a domain of a cell.
+def load_domain(domain: Domain, training: DomainsTraining, data_root: Path | None) -> "Dataset":
+    """The data of a domain of a training.
 
     Raises:
         ValueError: It has other classes than declared.
     """
     from dataclasses import replace
 
-    dataset = _read(domain.data, cell.size, cell.test_limit, data_root)
+    dataset = _read(domain.data, training.size, training.test_limit, data_root)
     if dataset.num_classes != domain.classes:
         raise ValueError(
             f"domain {domain.name!r} is declared with {domain.classes} classes, its data "
             f"{domain.data!r} has {dataset.num_classes}"
         )
-    classes = cell.classes[domain.name]
+    classes = training.classes[domain.name]
     spare = tuple(f"unused-{i}" for i in range(classes - domain.classes))
     return replace(dataset, num_classes=classes, class_names=(*dataset.class_names, *spare))

@@ -1,16 +1,17 @@
-"""A cell of a probe: one network and data set probed once, named by all that defines it. No torch.
+"""A probe call as a run: one probe of one network and data set. Imports no torch.
 
-`measure` runs a cell in a folder; `weightfold probe` and the experiments of probes share it.
+`measure` makes a call in a folder; `weightfold probe` and the experiments of papers share it.
 """
 
-import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weightfold.files import write_json
+from weightfold.lab.run import Run, sessions_of
 from weightfold.probes.registry import Probe, probe
 from weightfold.spec import parse_spec, read_options
 from weightfold.train.progress import Tell
@@ -23,18 +24,20 @@ if TYPE_CHECKING:
     from weightfold.probes.finding import Finding
     from weightfold.probes.models import Model
 
+Options = tuple[tuple[str, Any], ...]
+
 
 @dataclass(frozen=True)
-class ProbeCell:
-    """What is probed, how, and from which seeds.
+class Probing(Run):
+    """A call of a probe: of which, on what, with which keyword arguments, and from which seeds.
 
     Attributes:
-        probe: Spec of the probe and its options, "intrinsic-dimension,threshold=0.9", as
-            `weightfold.probes.registry.Probe.read` reads them.
-        seeds: How many: 0, 1, 2, ...
+        probe: Name among `weightfold.probes.registry.PROBES`, by which the function is found.
         model: Network spec, as `weightfold.nets.build` takes it; "" if the probe has its own.
         data: Data spec, as `weightfold.data.load` takes it; "" if the probe has its own.
+        options: The probe's own keyword arguments, see `calling`.
         recipe: Hyperparameters; None: the probe's own.
+        seeds: How many, 0, 1, 2, ...; or which.
         variant: How the network is made, see `weightfold.lab.variants`.
         disturb: What is done to the data first, as `weightfold.data.disturb` takes it; "": nothing.
         test_limit: Test examples kept, the first of a random order; None: all.
@@ -43,41 +46,31 @@ class ProbeCell:
     """
 
     probe: str
-    seeds: int
     model: str = ""
     data: str = ""
+    options: Options = ()
     recipe: Recipe | None = None
+    seeds: int | tuple[int, ...] = 1
     variant: str = "compact"
     disturb: str = ""
     test_limit: int | None = None
     weights: str = ""
 
     @property
-    def key(self) -> str:
-        """Hash of all fields; equal cells have equal results."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:10]
-
-    @property
     def title(self) -> str:
         """What is being probed, in a few words."""
-        name = self.probe.partition(",")[0]
+        return " ".join(filter(None, self.parts))
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Probe, network, data and what is done to them."""
         variant = "" if self.variant == "compact" else self.variant
-        return " ".join(filter(None, (name, self.model, variant, self.data, self.disturb)))
+        return (self.probe, self.model, variant, self.data, self.disturb)
 
-    @property
-    def before(self) -> None:
-        """No cell must be finished first."""
-        return None
-
-    @property
-    def folder(self) -> str:
-        """Name of the probe's folder, readable and unique."""
-        parts = filter(None, (*self.title.split(), self.key))
-        return "_".join("".join(c if c.isalnum() or c in "-.+" else "-" for c in p) for p in parts)
-
-    def over(self, seeds: int) -> "tuple[ProbeCell, ...]":
-        """This cell with so many seeds: one probe of all of them."""
-        return (replace(self, seeds=seeds),)
+    def over(self, seeds: Sequence[int]) -> "tuple[Probing, ...]":
+        """One call for all of the seeds."""
+        first = tuple(seeds) == tuple(range(len(seeds)))
+        return (replace(self, seeds=len(seeds) if first else tuple(seeds)),)
 
     def finished(self, root: Path) -> "Finding | None":
         """What was found below `root`; None if it has not come to its end."""
@@ -86,14 +79,45 @@ class ProbeCell:
     def train(
         self, root: Path, *, data_root: Path | None = None, progress: bool | Tell = True
     ) -> "Finding":
-        """Probe in its folder below `root`, or go on where it stopped; a no-op once finished.
-
-        Args:
-            root: Folder of the runs.
-            data_root: Data folder; None: $WEIGHTFOLD_DATA.
-            progress: True for a progress bar; or a function told how far it is.
-        """
+        """Probe in its folder below `root`, or go on where it stopped; a no-op once finished."""
         return measure(self, root / self.folder, data_root=data_root, progress=progress)
+
+    def to_json(self, record: "Finding") -> Any:
+        """The finding with the name of its probe."""
+        return {"probe": record.probe, **record.record()}
+
+    def from_json(self, written: Any) -> "Finding":
+        """The finding again."""
+        return finding_of(written)
+
+
+def calling(name: str, model: str = "", data: str = "", **arguments: Any) -> Probing:
+    """A call of a probe with keyword arguments: `Probing`'s fields, and options of the probe's.
+
+    Args:
+        name: Of the probe.
+        model: As for `Probing`.
+        data: As for `Probing`.
+        **arguments: `recipe`, `seeds`, ... of `Probing`; all others go to the probe.
+    """
+    own = Probing.__dataclass_fields__
+    fields = {key: value for key, value in arguments.items() if key in own}
+    options = {key: value for key, value in arguments.items() if key not in own}
+    return Probing(name, model, data, options=as_options(options), **fields)
+
+
+def as_options(options: Mapping[str, Any]) -> Options:
+    """Keyword arguments as they stand in a `Probing`: by name, lists as tuples."""
+    return tuple(
+        (key, tuple(value) if isinstance(value, list) else value)
+        for key, value in sorted(options.items())
+    )
+
+
+def finding_of(written: Mapping[str, Any]) -> "Finding":
+    """The finding of a record; its class is looked up by the probe's name."""
+    record = dict(written)
+    return probe(record.pop("probe"))[0].finding.from_record(record)
 
 
 def read_finding(folder: Path) -> "Finding | None":
@@ -101,13 +125,11 @@ def read_finding(folder: Path) -> "Finding | None":
     from weightfold.probes.finding import read_record
 
     record = read_record(folder)
-    if record is None:
-        return None
-    return probe(record.pop("probe"))[0].finding.from_record(record)
+    return None if record is None else finding_of(record)
 
 
 def measure(
-    cell: ProbeCell,
+    call: Probing,
     folder: Path,
     *,
     data_root: Path | None = None,
@@ -117,7 +139,7 @@ def measure(
     """Run a probe and write what it finds, or go on where it stopped; reads what is finished.
 
     Args:
-        cell: What to probe.
+        call: What to probe.
         folder: Gets the intermediate runs, run.json, result.json, results.csv and the page.
         data_root: Data folder; None: $WEIGHTFOLD_DATA.
         device: To compute on; "auto": an accelerator if there is one.
@@ -130,20 +152,16 @@ def measure(
     from weightfold.probes.models import net_of
     from weightfold.train.record import digest, structure
 
-    chosen, texts = probe(cell.probe)
-    arguments = chosen.read(texts) | chosen.over(cell.seeds)
-    if cell.recipe is not None:
-        arguments["recipe"] = cell.recipe
-    for name in ("model", "data"):
-        if bool(getattr(cell, name)) != chosen.networks:
-            wanted = f"needs a {name}" if chosen.networks else f"has its own {name}; leave it out"
-            raise ValueError(f"{name}={getattr(cell, name)!r}: probe {chosen.name!r} {wanted}")
-    if chosen.trained and not cell.weights:
-        raise ValueError(f"weights='': probe {chosen.name!r} needs those of a trained network")
-    about = asdict(cell)
+    chosen = _checked(call)
+    seeds = call.seeds
+    arguments = dict(call.options)
+    arguments |= chosen.over(seeds) if isinstance(seeds, int) else {"seeds": seeds}
+    if call.recipe is not None:
+        arguments["recipe"] = call.recipe
+    about = call.settings
     if chosen.networks:
-        samples = samples_of(cell, data_root)
-        model = model_of(cell, samples)
+        samples = samples_of(call, data_root)
+        model = model_of(call, samples)
         arguments |= {"model": model, "data": samples}
         net = net_of(model, 0)
         # What a name stands for may change: a module of the user's, a file.
@@ -157,10 +175,35 @@ def measure(
         chosen,
         arguments,
         about=about,
-        title=cell.title,
+        title=call.title,
         device=device,
         progress=progress,
     )
+
+
+def _checked(call: Probing) -> Probe:
+    """The probe of a call.
+
+    Raises:
+        ValueError: There is none, it has not such an option, or a network, data or weights are
+            missing or too many.
+    """
+    chosen, _ = probe(call.probe)
+    for name in dict(call.options):
+        if name not in chosen.options:
+            near = get_close_matches(name, chosen.options, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ValueError(
+                f"{chosen.name!r} has no option {name!r}; {hint}its options: "
+                f"{', '.join(chosen.options)}"
+            )
+    for name in ("model", "data"):
+        if bool(getattr(call, name)) != chosen.networks:
+            wanted = f"needs a {name}" if chosen.networks else f"has its own {name}; leave it out"
+            raise ValueError(f"{name}={getattr(call, name)!r}: probe {chosen.name!r} {wanted}")
+    if chosen.trained and not call.weights:
+        raise ValueError(f"weights='': probe {chosen.name!r} needs those of a trained network")
+    return chosen
 
 
 def measure_in(
@@ -200,8 +243,7 @@ def measure_in(
     if device == "auto":
         device = str(torch.accelerator.current_accelerator(check_available=True) or "cpu")
     run = folder / RUN
-    before = json.loads(run.read_text(encoding="utf-8"))["sessions"] if run.exists() else []
-    sessions = (*before, session(device))
+    sessions = (*sessions_of(folder), session(device))
     folder.mkdir(parents=True, exist_ok=True)
     write_json(run, {"sessions": sessions, "configuration": configuration})
     given = {"device": device, "folder": folder, "progress": progress}
@@ -218,22 +260,22 @@ def measure_in(
     return found
 
 
-def samples_of(cell: ProbeCell, data_root: Path | None = None) -> "Samples":
-    """The data of a cell, disturbed and limited."""
+def samples_of(call: Probing, data_root: Path | None = None) -> "Samples":
+    """The data of a call, disturbed and limited."""
     from weightfold.data import load
     from weightfold.data.disturb import disturb
     from weightfold.data.samples import as_samples
 
-    samples = as_samples(load(cell.data, data_root)).limited(test=cell.test_limit)
-    if not cell.disturb:
+    samples = as_samples(load(call.data, data_root)).limited(test=call.test_limit)
+    if not call.disturb:
         return samples
-    condition, texts = parse_spec(cell.disturb)
+    condition, texts = parse_spec(call.disturb)
     options: dict[str, Any] = read_options(condition, texts, {"fraction": float, "seed": int})
     return disturb(samples, condition, **options)
 
 
-def model_of(cell: ProbeCell, samples: "Samples") -> "Model":
-    """The function that makes a cell's network of a seed; with weights, the network.
+def model_of(call: Probing, samples: "Samples") -> "Model":
+    """The function that makes a call's network of a seed; with weights, the network.
 
     Raises:
         FileNotFoundError: There is no file of weights.
@@ -246,15 +288,15 @@ def model_of(cell: ProbeCell, samples: "Samples") -> "Model":
 
     def of_seed(seed: int) -> "nn.Module":
         return make_net(
-            cell.model,
-            cell.variant,
+            call.model,
+            call.variant,
             seed=seed,
             num_classes=samples.num_classes,
             image_shape=(channels, height, width),
         )
 
-    if not cell.weights:
+    if not call.weights:
         return of_seed
     net = of_seed(0)
-    checkpoint.load_weights(net, Path(cell.weights))
+    checkpoint.load_weights(net, Path(call.weights))
     return net

@@ -1,6 +1,6 @@
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from types import SimpleNamespace
@@ -69,17 +69,6 @@ class Brightness(Finding):
     def draw(self, path: Path) -> None:
         with drawing(path, figsize=(3, 2)) as (_, axis):
             axis.plot(self.values)
-
-    def record(self) -> dict:
-        return asdict(self)
-
-    @classmethod
-    def from_record(cls, record):
-        return cls(
-            values=tuple(record["values"]),
-            notes=tuple(record["notes"]),
-            sessions=tuple(record["sessions"]),
-        )
 
 
 def brightness(

@@ -173,7 +173,8 @@ def test_a_shared_classifier_is_as_wide_as_the_most_classes(tiny):
 def test_run_count_and_report(made_up, tmp_path):
     page = run_experiment("made-up", "smoke", tmp_path, runs=tmp_path / "runs", progress=False)
     names = {"results.csv", "claims.csv", "results.json", "index.html"}
-    names |= {f"{name}.png" for name in ("figure", "curves", "share", "front")}
+    drawn = ("figure", "curves", "share", "front")
+    names |= {f"{name}.{kind}" for name in drawn for kind in ("png", "svg")}
     assert {path.name for path in page.parent.iterdir()} == names
     text = page.read_text(encoding="utf-8")
     assert "everything &lt;really&gt;" in text

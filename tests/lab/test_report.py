@@ -57,6 +57,7 @@ def test_run_and_report(made_up, tmp_path):
     page = run_experiment("made-up", "smoke", tmp_path, progress=False)
     assert page == tmp_path / "made-up" / "smoke" / "index.html"
     names = {"index.html", "results.csv", "results.json", "figure.png", "curves.png"}
+    names |= {"figure.svg", "curves.svg"}
     assert {path.name for path in page.parent.iterdir()} == names
     text, records, data = read(page)
     folders = [cell.folder for cell in made_up.cells("smoke")["plain"]]

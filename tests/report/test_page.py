@@ -9,14 +9,8 @@ from weightfold.files import write_csv
 from weightfold.report.figures import Dot, dot_plot, learning_curves
 from weightfold.report.page import Section, Table, write_page
 from weightfold.report.statistics import Summary
-from weightfold.train.history import History, Row
 
 PNG = b"\x89PNG\r\n\x1a\n"
-
-
-def history(accuracies):
-    rows = (Row(i + 1, 0.1, 1.0, 1 - a, a, None, 1.0, 0.1) for i, a in enumerate(accuracies))
-    return History(tuple(rows), "test", 0.1)
 
 
 class Reader(HTMLParser):
@@ -86,15 +80,25 @@ def test_learning_curves_draw_mean_and_spread(tmp_path, monkeypatch):
         "fill_between",
         lambda self, x, a, b, **o: bands.append((a, b)) or fill(self, x, a, b, **o),
     )
-    runs = {"compact": [history([0.25, 0.5]), history([0.75])], "none": []}
+    runs = {"accuracy (%)": {"compact": [[25, 50], [75]], "none": []}}
     learning_curves(runs, tmp_path / "sub" / "c.png", title="t")
     assert (tmp_path / "sub" / "c.png").read_bytes().startswith(PNG)
-    assert drawn == [([1, 2], [50, 50]), ([1, 2], [50, 50])]
+    assert drawn == [([1, 2], [50, 50])]
     spread = 25 * 2**0.5  # sample std of 25 and 75
     assert bands[0][0] == pytest.approx([50 - spread, 50])
     assert bands[0][1] == pytest.approx([50 + spread, 50])
-    with pytest.raises(ValueError, match="histories is empty"):
-        learning_curves({"none": []}, tmp_path / "d.png", title="t")
+    with pytest.raises(ValueError, match="panels"):
+        learning_curves({"accuracy (%)": {"none": []}}, tmp_path / "d.png", title="t")
+
+
+def test_a_figure_is_an_svg_in_the_page_and_a_png_beside_it(tmp_path):
+    lines = {"accuracy (%)": {"compact": [[25, 50]]}}
+    for name in ("a.png", "again.png"):
+        learning_curves(lines, tmp_path / name, title="t")
+    write_page(tmp_path / "x.html", "t", [Section("s", image=tmp_path / "a.png")], footer="")
+    text = (tmp_path / "x.html").read_text(encoding="utf-8")
+    assert "<svg" in text and "data:image" not in text and "<?xml" not in text
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "again.svg").read_bytes()
 
 
 def test_dot_plot(tmp_path):

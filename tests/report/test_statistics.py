@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_rel
 
-from weightfold.report.statistics import paired, summarize
+from weightfold.report.statistics import holm, paired, summarize
 
 A, B = [0.71, 0.745, 0.69, 0.72], [0.70, 0.70, 0.695, 0.68]
 
@@ -46,3 +46,24 @@ def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match=r"level=95"):
         paired([1, 2], [1, 2], 95)
     assert not math.isnan(summarize([1.0]).mean)
+
+
+def test_p_is_that_of_scipys_paired_t_test():
+    assert paired(A, B).p == pytest.approx(ttest_rel(A, B).pvalue, rel=1e-9)
+    assert paired([1.0], [0.0]).p is None
+    assert paired([1.0, 2.0], [1.0, 2.0]).p == 1
+    assert paired([1.0, 2.0], [0.0, 1.0]).p == 0
+
+
+def test_holm_is_the_step_down_of_the_definition():
+    given = [0.01, 0.04, 0.03, 0.005]
+    # Sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1, then never falling.
+    assert holm(given) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([]) == []
+    assert holm([0.6, 0.9]) == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("bad", [-0.1, 1.1, math.nan])
+def test_p_values_out_of_range_are_refused(bad):
+    with pytest.raises(ValueError, match="p_values"):
+        holm([0.5, bad])

@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table as RichTable
 
 from weightfold.files import write_csv, write_json
-from weightfold.report.figures import COLOURS, _curve, drawing
+from weightfold.report.figures import COLOURS, draw_curve, drawing
 from weightfold.report.page import Section, Table, write_page
 from weightfold.report.statistics import Summary, paired, summarize
 from weightfold.train.domains.history import DomainsHistory
@@ -295,7 +295,7 @@ def _curves(outcomes: Sequence[Outcome], path: Path) -> None:
         for axis, domain in zip(axes, domains, strict=False):
             for index, (strategy, runs) in enumerate(_by_strategy(outcomes).items()):
                 curves = [[100 * value for value in run.curve(domain)] for run in runs]
-                _curve(axis, index, strategy, curves)
+                draw_curve(axis, index, strategy, curves)
             axis.set(title=domain, xlabel="epoch", ylabel="test accuracy (%)")
             axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
             axis.grid(alpha=0.3)

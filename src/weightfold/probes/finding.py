@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from weightfold.codec import decode, encode
 from weightfold.files import write_csv, write_json
 from weightfold.report.page import Section, Table, write_page
 
@@ -17,11 +18,12 @@ RESULT = "result.json"
 class Finding(ABC):
     """What a probe found.
 
-    A subclass is a frozen dataclass whose fields are the result, JSON values or tuples of frozen
-    dataclasses of them.
+    A subclass is a frozen dataclass whose fields are the result, as `weightfold.codec` takes them;
+    those that do not belong in the record have the metadata `UNRECORDED`.
 
     Attributes:
         probe: Name of the probe, "intrinsic-dimension".
+        answers: Properties that stand in the record beside the fields.
         notes: What a reader must know to judge the numbers: policies, runs left out and why,
             bounds in place of values. Printed with every figure.
         sessions: When, with which versions and on which machine it was measured, from
@@ -29,6 +31,7 @@ class Finding(ABC):
     """
 
     probe: ClassVar[str]
+    answers: ClassVar[tuple[str, ...]] = ()
     notes: tuple[str, ...] = ()
     sessions: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
 
@@ -50,14 +53,20 @@ class Finding(ABC):
     def draw(self, path: Path) -> None:
         """Write the figure, a PNG file; `notes` that decide the outcome stand on it."""
 
-    @abstractmethod
     def record(self) -> dict[str, Any]:
-        """All fields as JSON values, from which `from_record` makes the finding again."""
+        """All fields and the `answers` as JSON values."""
+        return encode(self) | {name: encode(getattr(self, name)) for name in self.answers}
 
     @classmethod
-    @abstractmethod
     def from_record(cls, record: Mapping[str, Any]) -> Self:
-        """The finding that `record` is of."""
+        """The finding that `record` is of; its answers are computed again.
+
+        Raises:
+            KeyError: A field is missing.
+            TypeError: A field is of another type.
+            ValueError: A field is unknown.
+        """
+        return decode({k: v for k, v in record.items() if k not in ("probe", *cls.answers)}, cls)
 
     def table(self) -> Table | None:
         """A short table for the page; None for none."""

@@ -41,7 +41,8 @@ class Section:
         title: Heading.
         text: Plain text; an empty line begins a paragraph.
         table: Set below the text.
-        image: PNG file, set below the table.
+        image: PNG file, set below the table; an SVG file of the same name beside it is set in its
+            place.
     """
 
     title: str
@@ -79,7 +80,7 @@ def write_page(path: Path, title: str, sections: Sequence[Section], *, footer: s
     )
     template = files("weightfold.report").joinpath("page.html").read_text(encoding="utf-8")
     text = environment.from_string(template).render(
-        title=title, sections=sections, footer=footer, is_number=_is_number, base64=_base64
+        title=title, sections=sections, footer=footer, is_number=_is_number, picture=_picture
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
@@ -90,5 +91,10 @@ def _is_number(text: str) -> bool:
     return _NUMBER.fullmatch(text) is not None
 
 
-def _base64(image: Path) -> str:
-    return base64.b64encode(image.read_bytes()).decode()
+def _picture(image: Path) -> tuple[str, str]:
+    """Markup of an SVG, or "", and data of a PNG, or ""."""
+    drawing = image.with_suffix(".svg")
+    if drawing.exists():
+        text = drawing.read_text(encoding="utf-8")
+        return text[text.index("<svg") :], ""
+    return "", base64.b64encode(image.read_bytes()).decode()

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 from statistics import fmean, stdev
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class Paired:
         high: Upper end; None for one pair.
         n: Number of pairs.
         level: Confidence level of the interval.
+        p: Two-sided p-value of Student's paired t-test of no difference; None for one pair.
     """
 
     mean: float
@@ -52,13 +53,14 @@ class Paired:
     high: float | None
     n: int
     level: float
+    p: float | None = None
 
     def scaled(self, factor: float) -> "Paired":
         """The same in another unit: 100 for percentage points of shares; `factor` above 0."""
         std, low, high = (
             None if value is None else factor * value for value in (self.std, self.low, self.high)
         )
-        return Paired(factor * self.mean, std, low, high, self.n, self.level)
+        return Paired(factor * self.mean, std, low, high, self.n, self.level, self.p)
 
 
 Judged = Literal["holds", "unclear", "does not hold"]
@@ -91,15 +93,41 @@ def paired(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> Paire
     mean, std, n = difference.mean, difference.std, difference.n
     if std is None:
         return Paired(mean, None, None, None, n, level)
-    half = _student_quantile((1 + level) / 2, n - 1) * std / sqrt(n)
-    return Paired(mean, std, mean - half, mean + half, n, level)
+    half = _student().ppf((1 + level) / 2, n - 1) * std / sqrt(n)
+    if std > 0:
+        p = 2 * float(_student().sf(abs(mean) / (std / sqrt(n)), n - 1))
+    else:
+        p = 0.0 if mean else 1.0
+    return Paired(mean, std, float(mean - half), float(mean + half), n, level, p)
 
 
-def _student_quantile(probability: float, degrees: int) -> float:
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p-values of Holm's step-down correction (Holm 1979), in the given order.
+
+    Of claims judged at once, those whose adjusted value is below 0.05 hold together with a chance
+    of at most 5% that any of them holds by accident.
+
+    Args:
+        p_values: One per claim, in [0, 1].
+
+    Raises:
+        ValueError: One is out of range.
+    """
+    if bad := [p for p in p_values if not 0 <= p <= 1]:
+        raise ValueError(f"p_values has {bad[0]}; p-values lie in [0, 1]")
+    count, largest = len(p_values), 0.0
+    adjusted = [0.0] * count
+    for rank, index in enumerate(sorted(range(count), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (count - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def _student() -> Any:
     try:
         from scipy.stats import t
     except ImportError as error:
         raise ImportError(
             "intervals of paired differences need scipy: pip install 'weightfold[train]'"
         ) from error
-    return float(t.ppf(probability, degrees))
+    return t

@@ -1,11 +1,11 @@
 import json
-from dataclasses import asdict
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from weightfold.codec import decode, encode
 from weightfold.probes.memory.book import Book, Totals
 
 
@@ -82,7 +82,7 @@ def test_sums_belong_together(right):
     assert totals.kept_in_all == sum(
         row["runs_right_ever_after"] == runs for row in made.examples()
     )
-    assert Totals.from_record(json.loads(json.dumps(asdict(totals)))) == totals
+    assert decode(json.loads(json.dumps(encode(totals))), Totals) == totals
     arrays = made.arrays()
     packed = np.unpackbits(arrays["right"], axis=2, count=examples).astype(bool)
     assert np.array_equal(packed, made.right)

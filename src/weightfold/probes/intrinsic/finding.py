@@ -1,7 +1,6 @@
 """What searching for the intrinsic dimension found."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from math import exp, log
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -67,6 +66,7 @@ class IntrinsicDimension(Finding):
     """
 
     probe: ClassVar[str] = "intrinsic-dimension"
+    answers: ClassVar[tuple[str, ...]] = ("dimension", "interval", "bracket")
     network: str
     data: str
     parameters: int
@@ -289,28 +289,6 @@ class IntrinsicDimension(Finding):
             axis.legend(fontsize="small")
             figure.supxlabel(self.policy, fontsize="small")
             figure.suptitle(f"{self.network} on {self.data}: {_seeds(len(self.seeds))}")
-
-    def record(self) -> dict[str, Any]:
-        """All fields, and the answer they give."""
-        return {
-            **asdict(self),
-            "dimension": self.dimension,
-            "interval": self.interval,
-            "bracket": self.bracket,
-        }
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> Self:
-        """The finding; the answer is computed again."""
-        fields = {n: v for n, v in record.items() if n not in ("dimension", "interval", "bracket")}
-        for name in ("baselines", "trained"):
-            fields[name] = tuple(Trained(**run) for run in record[name])
-        for name in ("seeds", "notes", "sessions"):
-            fields[name] = tuple(record[name])
-        recipe = dict(record["recipe"])
-        recipe["milestones"] = tuple(recipe["milestones"])
-        fields["recipe"] = Recipe(**recipe)
-        return cls(**fields)
 
 
 _ON = {

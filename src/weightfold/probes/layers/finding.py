@@ -1,10 +1,10 @@
 """What resetting layers found."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import isfinite
 from statistics import fmean
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 from weightfold.probes.finding import Finding
 from weightfold.probes.layers.batch_norm import EXPLAINED
@@ -282,24 +282,6 @@ class LayerReset(Finding):
         from weightfold.probes.layers.figures import draw_reset
 
         draw_reset(self, path)
-
-    def record(self) -> dict[str, Any]:
-        """All fields as JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> Self:
-        """The finding that `record` is of."""
-        fields: dict[str, Any] = {key: value for key, value in record.items() if key != "probe"}
-        for key in ("epochs", "seeds", "notes", "sessions"):
-            fields[key] = tuple(fields[key])
-        fields["units"] = tuple(
-            Unit(u["name"], tuple(u["modules"]), tuple(u["tensors"]), u["parameters"])
-            for u in fields["units"]
-        )
-        fields["cells"] = tuple(Cell(**cell) for cell in fields["cells"])
-        fields["distances"] = tuple(Distance(**one) for one in fields["distances"])
-        return cls(**fields)
 
 
 def finite(value: float) -> float | None:

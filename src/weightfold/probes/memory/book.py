@@ -1,8 +1,8 @@
 """Which examples were right when, over epochs and seeds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -165,14 +165,6 @@ class Totals:
         drawn = np.random.default_rng(0).multinomial(self.examples, counts / counts.sum(), 2000)
         low, high = np.quantile(_dispersion(drawn), [(1 - level) / 2, (1 + level) / 2])
         return float(low), float(high)
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> Self:
-        """The totals whose `dataclasses.asdict` was written as JSON."""
-        tables = {name: _table(record[name]) for name in ("right", "kept", "learnt", "forgotten")}
-        lists = {name: tuple(record[name]) for name in ("seeds", "after_one")}
-        values: dict[str, Any] = {**record, **tables, **lists}
-        return cls(**values)
 
 
 def _table(rows: np.ndarray | Sequence[Sequence[float]]) -> Table:

@@ -1,10 +1,10 @@
 """`wf.critical_sample_ratio`: how many examples have another prediction close by."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -126,28 +126,6 @@ class CriticalSamples(Finding):
             axis.grid(alpha=0.3)
             seeds = len(self.searches)
             figure.suptitle(f"box of radius {self.radius:g}, {seeds} seed{'s' * (seeds > 1)}")
-
-    def record(self) -> dict[str, Any]:
-        """All fields."""
-        return {
-            "searches": [asdict(search) for search in self.searches],
-            "radius": self.radius,
-            "part": self.part,
-            "notes": list(self.notes),
-            "sessions": [dict(s) for s in self.sessions],
-        }
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> Self:
-        """The finding that `record` is of."""
-        searches = (Search(s["seed"], s["examples"], tuple(s["found"])) for s in record["searches"])
-        return cls(
-            searches=tuple(searches),
-            radius=record["radius"],
-            part=record["part"],
-            notes=tuple(record["notes"]),
-            sessions=tuple(record["sessions"]),
-        )
 
 
 def critical_sample_ratio(

@@ -1,11 +1,10 @@
 """What `memorization` returns."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from weightfold.probes.finding import Finding
 from weightfold.probes.memory.figures import draw_fits
@@ -28,6 +27,7 @@ class Memorization(Finding):
     """
 
     probe: ClassVar[str] = "memorization"
+    answers: ClassVar[tuple[str, ...]] = ("verdicts",)
     fits: tuple[Fit, ...]
     network: str
     data: str
@@ -132,31 +132,3 @@ class Memorization(Finding):
         over = f"mean ± std of {seeds} seeds" if seeds > 1 else "one seed"
         title = f"{self.network} on {self.data}, {over}"
         draw_fits(self.results, path, title=title, chance=self.chance)
-
-    def record(self) -> dict[str, Any]:
-        """All fields."""
-        return {
-            "fits": [asdict(fit) for fit in self.fits],
-            "network": self.network,
-            "data": self.data,
-            "chance": self.chance,
-            "epochs": self.epochs,
-            "radius": self.radius,
-            "verdicts": [asdict(verdict) for verdict in self.verdicts],
-            "notes": list(self.notes),
-            "sessions": [dict(s) for s in self.sessions],
-        }
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> Self:
-        """The finding that `record` is of."""
-        return cls(
-            fits=tuple(Fit.from_record(fit) for fit in record["fits"]),
-            network=record["network"],
-            data=record["data"],
-            chance=record["chance"],
-            epochs=record["epochs"],
-            radius=record["radius"],
-            notes=tuple(record["notes"]),
-            sessions=tuple(record["sessions"]),
-        )

@@ -1,8 +1,7 @@
 """What became of each network that was trained on true or disturbed data."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
 
 from weightfold.report.statistics import summarize
 
@@ -83,13 +82,6 @@ class Fit:
     def at_least(self) -> float:
         """Epochs to zero training error, or the bound that was tried."""
         return self.epochs if self.zero_epoch is None else self.zero_epoch
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> Self:
-        """The fit whose `dataclasses.asdict` was written as JSON."""
-        curve = tuple(tuple(point) for point in record["curve"])
-        values: dict[str, Any] = {**record, "line": Line(**record["line"]), "curve": curve}
-        return cls(**values)
 
 
 class Fits:

@@ -1,13 +1,14 @@
 """What `example_ledger` returns."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from math import comb
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 
+from weightfold.codec import UNRECORDED
 from weightfold.files import replacing, write_csv
 from weightfold.probes.finding import Finding
 from weightfold.probes.memory.book import Book, Table, Totals
@@ -31,10 +32,13 @@ class ExampleLedger(Finding):
     """
 
     probe: ClassVar[str] = "example-ledger"
+    answers: ClassVar[tuple[str, ...]] = ("verdicts",)
     totals: tuple[Totals, ...]
     network: str
     data: str
-    books: Mapping[str, Book] = field(default_factory=dict, repr=False, compare=False)
+    books: Mapping[str, Book] = field(
+        default_factory=dict, repr=False, compare=False, metadata=UNRECORDED
+    )
 
     @property
     def headline(self) -> str:
@@ -193,28 +197,6 @@ class ExampleLedger(Finding):
             np.savez_compressed(file, **arrays)
         rows = [row for book in self.books.values() for row in book.examples()]
         write_csv(folder / "examples.csv", rows)
-
-    def record(self) -> dict[str, Any]:
-        """All but the books."""
-        return {
-            "totals": [asdict(t) for t in self.totals],
-            "network": self.network,
-            "data": self.data,
-            "verdicts": [asdict(verdict) for verdict in self.verdicts],
-            "notes": list(self.notes),
-            "sessions": [dict(s) for s in self.sessions],
-        }
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> Self:
-        """The finding, without books."""
-        return cls(
-            totals=tuple(Totals.from_record(t) for t in record["totals"]),
-            network=record["network"],
-            data=record["data"],
-            notes=tuple(record["notes"]),
-            sessions=tuple(record["sessions"]),
-        )
 
 
 def _dispersion(totals: Totals) -> str:

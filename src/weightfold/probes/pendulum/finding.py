@@ -1,11 +1,10 @@
 """What `pendulum_dimension` returns."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import exp, log
 from pathlib import Path
 from statistics import fmean
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from weightfold.probes.finding import Finding
 from weightfold.probes.pendulum.search import LONGEST, PARAMETERS
@@ -180,22 +179,3 @@ class PendulumDimension(Finding):
             )
             axis.grid(alpha=0.3)
             figure.legend(loc="outside upper center", ncols=3, fontsize="small", frameon=False)
-
-    def record(self) -> dict[str, Any]:
-        """All fields."""
-        return {
-            "threshold": self.threshold,
-            "trials": [asdict(t) for t in self.trials],
-            "notes": list(self.notes),
-            "sessions": [dict(s) for s in self.sessions],
-        }
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> Self:
-        """The finding that `record` is of."""
-        return cls(
-            threshold=record["threshold"],
-            trials=tuple(Trial(**t) for t in record["trials"]),
-            notes=tuple(record["notes"]),
-            sessions=tuple(record["sessions"]),
-        )

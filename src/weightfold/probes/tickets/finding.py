@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from torch import Tensor
 
+from weightfold.codec import UNRECORDED
 from weightfold.probes.finding import Finding
 from weightfold.probes.tickets.masks_file import Masks, write_masks
 from weightfold.probes.tickets.outcomes import TITLES, Kind, Measure, Outcome, Outcomes
@@ -49,9 +50,11 @@ class LotteryTicket(Finding):
     outcomes: tuple[Outcome, ...]
     trials: int
     weights: int
-    masks: Mapping[tuple[int, int], Masks] = field(default_factory=dict, repr=False, compare=False)
+    masks: Mapping[tuple[int, int], Masks] = field(
+        default_factory=dict, repr=False, compare=False, metadata=UNRECORDED
+    )
     starts: Mapping[int, Mapping[str, Tensor]] = field(
-        default_factory=dict, repr=False, compare=False
+        default_factory=dict, repr=False, compare=False, metadata=UNRECORDED
     )
 
     @property
@@ -240,27 +243,6 @@ class LotteryTicket(Finding):
                 "this finding has no masks: it was read from its record, or no ticket was trained"
             )
         write_masks(folder, self.masks, self.starts)
-
-    def record(self) -> dict[str, Any]:
-        """All but masks and starts."""
-        return {
-            "trials": self.trials,
-            "weights": self.weights,
-            "notes": list(self.notes),
-            "sessions": [dict(s) for s in self.sessions],
-            "outcomes": [asdict(o) for o in self.outcomes],
-        }
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> Self:
-        """The finding, without masks and starts."""
-        return cls(
-            outcomes=tuple(Outcome.from_record(o) for o in record["outcomes"]),
-            trials=record["trials"],
-            weights=record["weights"],
-            notes=tuple(record["notes"]),
-            sessions=tuple(record["sessions"]),
-        )
 
 
 def _center(values: list[float], factor: float) -> tuple[float, float]:

@@ -1,9 +1,9 @@
 """What became of each network of a lottery ticket experiment, and how its kinds compare."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, Literal, Self
+from typing import Literal
 
 from weightfold.report.statistics import Judged, Paired, paired
 
@@ -57,12 +57,6 @@ class Outcome:
     train_accuracy: float
     seconds: float
     curve: tuple[tuple[int, float, float], ...]
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> Self:
-        """The outcome whose `dataclasses.asdict` was written as JSON."""
-        curve = tuple((step, loss, accuracy) for step, loss, accuracy in record["curve"])
-        return cls(**(dict(record) | {"curve": curve}))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

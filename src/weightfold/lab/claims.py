@@ -8,7 +8,8 @@ from statistics import fmean
 from typing import Any
 
 from weightfold.lab.results import Results
-from weightfold.lab.verdicts import Comparison, Verdict, compared, describe, judged_of, p_value
+from weightfold.lab.verdicts import Comparison, Verdict, compared, judged_of, p_of
+from weightfold.report.numbers import difference, number
 from weightfold.report.statistics import paired
 
 Check = Callable[[Results], Verdict]
@@ -21,7 +22,7 @@ def above(a: str, b: str, key: str) -> Check:
         printed = results.published(a, key), results.published(b, key)
         beside = ""
         if printed[0] and printed[1]:
-            beside = f"; paper {printed[0].value - printed[1].value:+.2f}"
+            beside = f"; paper {number(printed[0].value - printed[1].value, signed=True)}"
         before = f"{results.measure(key).title}: ({a}) - ({b})"
         return Verdict((compared(results.difference(a, b, key), before, beside),))
 
@@ -70,7 +71,8 @@ def across(pairs: Sequence[tuple[str, str]], prefix: str, *, or_equal: bool = Fa
     """In each pair line `a` is above `b` in the mean over all measures "prefix/..." of both.
 
     Cells, a measure of a pair each, are counted beside: in how many the mean over seeds is on the
-    claim's side, in how many with the whole interval, and in how many the interval is against it.
+    claim's side, in how many with the whole interval, and in how many the interval is against it;
+    and in how many it is at the best epoch, if there are measures "best/...".
 
     Args:
         pairs: Labels (a, b).
@@ -93,29 +95,35 @@ def _pair(results: Results, a: str, b: str, prefix: str, or_equal: bool) -> Comp
         "against": sum(d.high is not None and d.high < 0 for d in cells.values()),
         "cells": len(cells),
     }
+    best = {k.replace(f"{prefix}/", "best/", 1) for k in cells}
+    known = [m.key for m in results.experiment.measures if m.key in best]
+    found = [d for key in known if (d := results.difference(a, b, key)) is not None]
+    if found:
+        counts["held_best_epoch"] = sum(on_side(d.mean, or_equal) for d in found)
     paper = published_differences(results, a, b, prefix)
     if paper:
         counts["paper_held"] = sum(on_side(x, or_equal) for x in paper)
         counts["paper_cells"] = len(paper)
         counts["paper_difference"] = fmean(paper)
-    found = results.difference(a, b, *cells) if cells else None
-    if found is None:
+    mean = results.difference(a, b, *cells) if cells else None
+    if mean is None:
         return Comparison(None, f"({a}) - ({b}): not run", counts=counts)
     text = (
-        f"({a}) - ({b}), mean of {len(cells)}: {describe(found)}; held in {counts['held']} of "
+        f"({a}) - ({b}), mean of {len(cells)}: {difference(mean)}; held in {counts['held']} of "
         f"{len(cells)}, {counts['clear']} clear, {counts['against']} against"
     )
     if paper:
         text += (
-            f"; paper {counts['paper_difference']:+.2f}, {counts['paper_held']} of {len(paper)}"
+            f"; paper {number(counts['paper_difference'], signed=True)}, "
+            f"{counts['paper_held']} of {len(paper)}"
         )
-    equal = or_equal and abs(found.mean) < 1e-9
-    return Comparison("undecided" if equal else judged_of(found), text, p_value(found), counts)
+    equal = or_equal and abs(mean.mean) < 1e-9
+    return Comparison("undecided" if equal else judged_of(mean), text, p_of(mean), counts)
 
 
-def on_side(difference: float, or_equal: bool = False) -> bool:
+def on_side(value: float, or_equal: bool = False) -> bool:
     """Whether a difference, true up to rounding, is on a claim's side."""
-    return difference > 1e-9 or (or_equal and difference > -1e-9)
+    return value > 1e-9 or (or_equal and value > -1e-9)
 
 
 def published_differences(results: Results, a: str, b: str, prefix: str) -> list[float]:

@@ -64,6 +64,10 @@ class Column:
     missing: str = ""
 
 
+NO_COLUMN = Column()
+"""Of experiments whose lines have data of their own."""
+
+
 @dataclass(frozen=True)
 class Measure:
     """A figure of a line, got in one of three ways.
@@ -152,6 +156,7 @@ class Preset:
         data: Data spec that the user's takes the place of; "": lines have data of their own.
         lines: Labels of the lines run; None: all that have runs of this preset.
         comparable: Whether its numbers are to be like the paper's; else only their order is.
+        needs: What the user must have for it, "images in the data folder"; "" for nothing.
     """
 
     seeds: int | Sequence[int]
@@ -159,6 +164,7 @@ class Preset:
     data: str = ""
     lines: tuple[str, ...] | None = None
     comparable: bool = True
+    needs: str = ""
 
     @property
     def chosen(self) -> Sequence[int]:
@@ -233,7 +239,7 @@ class Experiment:
     presets: Mapping[str, Preset]
     claims: tuple[Claim, ...] = ()
     notes: str = ""
-    columns: tuple[Column, ...] = (Column(),)
+    columns: tuple[Column, ...] = (NO_COLUMN,)
     baseline: str = ""
     axis: Axis | None = None
     draw: Callable[[Any, Path], None] | None = None
@@ -274,7 +280,8 @@ class Experiment:
         """What is not run by default, and why."""
         columns = [f"{column.title}: {column.missing}" for column in self.columns if column.missing]
         lines = [f"{line.label}: not run, {line.not_run}" for line in self.lines if line.not_run]
-        return columns + lines
+        needs = [f"{name}: needs {size.needs}" for name, size in self.presets.items() if size.needs]
+        return columns + lines + needs
 
     @property
     def printed(self) -> set[str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from weightfold.lab.experiment import Estimate
-from weightfold.lab.measures import column_by_domain, domains_of
+from weightfold.lab.measures import column, column_by_domain, domains_of
 from weightfold.lab.printed import Printed
 from weightfold.lab.results import Results
 from weightfold.report.figures import COLOURS, drawing, learning_curves
@@ -13,6 +13,12 @@ from weightfold.report.statistics import summarize
 from weightfold.train.history import History
 
 _PUBLISHED = "#767676"
+
+CURVES = {
+    "test accuracy (%)": "test_accuracy",
+    "training error, augmented images (%)": "train_error",
+}
+"""Label of a panel of learning curves -> column of the history."""
 
 
 def colour(index: int) -> str:
@@ -146,7 +152,11 @@ def curves(results: Results, path: Path) -> bool:
     }
     if max((len(h.rows) for line in histories.values() for h in line), default=0) < 2:
         return False
-    learning_curves(histories, path, title=_title(results))
+    panels = {
+        title: {label: [column(h, name) for h in line] for label, line in histories.items()}
+        for title, name in CURVES.items()
+    }
+    learning_curves(panels, path, title=_title(results))
     return True
 
 

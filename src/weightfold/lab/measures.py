@@ -1,16 +1,26 @@
 """Figures of a run, for experiments to declare. Imports no torch."""
 
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from weightfold.lab.experiment import Column, Measure
+from weightfold.lab.experiment import Column, Estimate, Measure
 
 if TYPE_CHECKING:
     from weightfold.train import History
 
-MEAN = "mean"
-"""In place of a domain: the mean over the domains."""
+
+def by_probe(
+    of: Mapping[str, Callable[[Sequence[Any]], Estimate | None]],
+) -> Callable[[Sequence[Any]], Estimate | None]:
+    """`Measure.over` by the probe that found the records; "" of networks trained plainly."""
+
+    def over(records: Sequence[Any]) -> Estimate | None:
+        found = of.get(getattr(records[0], "probe", ""))
+        return None if found is None else found(records)
+
+    return over
 
 
 def last_accuracy(history: "History") -> float:
@@ -34,6 +44,11 @@ def domain_accuracies(history: "History", epoch: int | None = None) -> dict[str,
     return {name: 100 * (of["test_accuracy"] or 0.0) for name, of in row.parts.items()}
 
 
+def column(history: "History", name: str) -> list[float]:
+    """A share by epoch, in percent."""
+    return [100 * getattr(row, name) for row in history.rows]
+
+
 def column_by_domain(history: "History", domain: str) -> list[float]:
     """Test accuracy of a domain after each epoch, in percent."""
     return [domain_accuracies(history, epoch + 1)[domain] for epoch in range(len(history.rows))]
@@ -43,23 +58,29 @@ def _final_train_error(history: "History") -> float | None:
     return None if history.final_train_error is None else 100 * history.final_train_error
 
 
-def domain_measures(domains: list[str]) -> tuple[Measure, ...]:
+def domain_measures(domains: Sequence[str]) -> tuple[Measure, ...]:
     """Test accuracy of the mean over domains and of each, after the last and the best epoch.
 
-    Keys are "accuracy/DOMAIN" and "best/DOMAIN", the best epoch that of the best mean.
+    Keys are "accuracy" and "accuracy/DOMAIN", "best_accuracy" and "best/DOMAIN"; the best epoch is
+    that of the best mean.
     """
 
-    def of(name: str, best: bool) -> Measure:
+    def of(domain: str, best: bool) -> "Callable[[History], float | None]":
         def value(history: "History") -> float | None:
             found = domain_accuracies(history, history.best_epoch if best else None)
-            return fmean(found.values()) if name == MEAN else found.get(name)
+            return found.get(domain) if domain else fmean(found.values())
 
-        key = f"{'best' if best else 'accuracy'}/{name}"
-        title = f"{name}, best epoch" if best else name
-        return Measure(key, f"{title} (%)", of=value, section=None if best and name != MEAN else "")
+        return value
 
-    last = [of(name, False) for name in (MEAN, *domains)]
-    return (*last, *(of(name, True) for name in (MEAN, *domains)))
+    return (
+        Measure("accuracy", "mean over domains (%)", of=of("", False)),
+        *(Measure(f"accuracy/{name}", f"{name} (%)", of=of(name, False)) for name in domains),
+        Measure("best_accuracy", "mean, best epoch (%)", of=of("", True)),
+        *(
+            Measure(f"best/{name}", f"{name}, best epoch (%)", of=of(name, True), section=None)
+            for name in domains
+        ),
+    )
 
 
 def _parameters(run: Any, column: Column) -> float:

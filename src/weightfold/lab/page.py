@@ -21,6 +21,8 @@ from weightfold.lab.tables import (
 )
 from weightfold.lab.verdicts import MEANING, WORST_FIRST, Verdict
 from weightfold.probes.finding import Finding
+from weightfold.report.figures import erase
+from weightfold.report.numbers import number
 from weightfold.report.page import Section, Table, write_page
 from weightfold.report.statistics import holm
 from weightfold.train.record import session
@@ -98,16 +100,16 @@ def _answer(results: Results, verdicts: Mapping[str, Verdict]) -> Section:
         return Section("In short", _finished(results))
     counts = Counter(verdict.judged for verdict in verdicts.values())
     named = {judged: counts[judged] for judged in reversed(WORST_FIRST)}
-    told = ", ".join(f"{name}: {count}" for name, count in {**named, "not run": counts[None]}.items())
+    told = ", ".join(
+        f"{name}: {count}" for name, count in {**named, "not run": counts[None]}.items()
+    )
     partly = sum(0 < len(v.ran) < len(v.comparisons) for v in verdicts.values())
     text = f"{len(verdicts)} claims are judged. {told}."
     if partly:
         text += f" {partly} of them by a part of their comparisons only."
     holms = corrected(verdicts)
     if len(holms) > 1:
-        stand = sum(
-            verdicts[claim].judged == "holds" and p < CLEAR for claim, p in holms.items()
-        )
+        stand = sum(verdicts[claim].judged == "holds" and p < CLEAR for claim, p in holms.items())
         text += (
             f" {len(holms)} at once have a p value, which invites luck; by Holm's correction for "
             f"all of them {stand} still hold."
@@ -127,7 +129,7 @@ def _finished(results: Results) -> str:
 
 
 def _p(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}" if value >= 0.001 else "< 0.001"
+    return "" if value is None else number(value, 3) if value >= 0.001 else "< 0.001"
 
 
 def _results(results: Results, folder: Path) -> Iterator[Section]:
@@ -167,7 +169,7 @@ def _of_other_data(results: Results) -> str:
 
 def _draw(results: Results, path: Path) -> Path | None:
     """The figure beside the table, once there is something to draw."""
-    path.unlink(missing_ok=True)
+    erase(path)
     experiment = results.experiment
     if experiment.draw is None:
         draw = figures.along_axis if experiment.axis else figures.dots
@@ -180,12 +182,12 @@ def _draw(results: Results, path: Path) -> Path | None:
 
 def _figures(results: Results, folder: Path) -> Iterator[Section]:
     curves = folder / "curves.png"
-    curves.unlink(missing_ok=True)
+    erase(curves)
     if figures.curves(results, curves):
         yield Section("Learning curves", "", None, curves)
     for figure in results.experiment.figures:
         path = folder / f"{figure.name}.png"
-        path.unlink(missing_ok=True)
+        erase(path)
         if figure.draw(results, path):
             yield Section(figure.title, figure.text, None, path)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from weightfold.lab.experiment import Column, Estimate, Experiment, Line, Measure
+from weightfold.lab.experiment import NO_COLUMN, Column, Estimate, Experiment, Line, Measure
 from weightfold.lab.kept import Kept
 from weightfold.lab.printed import Printed
 from weightfold.lab.run import Run, sessions_of
@@ -51,7 +51,7 @@ class Results:
     experiment: Experiment
     preset: str
     outcomes: Mapping[str, tuple[Outcome, ...]]
-    column: Column = Column()
+    column: Column = NO_COLUMN
     kept: Kept | None = None
 
     @cached_property

@@ -8,22 +8,19 @@ from weightfold.lab.experiment import Estimate, Line, Measure
 from weightfold.lab.printed import Printed
 from weightfold.lab.results import Outcome, Results
 from weightfold.lab.run import Run
+from weightfold.report.numbers import interval, number
 from weightfold.report.page import Table
-from weightfold.report.statistics import Paired
 
 MACHINE = ("weightfold", "commit", "torch", "python", "platform", "cpu", "cpu_count", "threads")
 
 
-def show(number: Estimate | Printed, digits: int) -> str:
+def show(found: Estimate | Printed, digits: int) -> str:
     """A number with its interval or spread; a sign before it marks a bound."""
-    text = f"{number.bound} {number.value:,.{digits}f}".strip()
-    if isinstance(number, Printed):
-        spread = number.spread
-    elif number.low is not None and number.high is not None:
-        return f"{text} [{number.low:,.{digits}f}, {number.high:,.{digits}f}]"
-    else:
-        spread = number.std
-    return text if spread is None else f"{text} ± {spread:,.{digits}f}"
+    text = f"{found.bound} {number(found.value, digits)}".strip()
+    if isinstance(found, Estimate) and found.low is not None:
+        return f"{text} {interval(found.low, found.high, digits)}"
+    spread = found.std if isinstance(found, Estimate) else found.spread
+    return text if spread is None else f"{text} ± {number(spread, digits)}"
 
 
 def apart(measure: Measure, ours: Estimate | None, printed: Printed | None) -> str:
@@ -31,15 +28,8 @@ def apart(measure: Measure, ours: Estimate | None, printed: Printed | None) -> s
     if ours is None or printed is None or ours.bound or printed.bound:
         return ""
     if measure.ratio:
-        return f"{ours.value / printed.value - 1:+.0%}"
-    return f"{ours.value - printed.value:+z.{measure.digits}f}"
-
-
-def interval(found: Paired, digits: int) -> str:
-    """The ends of a difference's interval; nothing with one seed."""
-    if found.low is None or found.high is None:
-        return ""
-    return f"[{found.low:+.{digits}f}, {found.high:+.{digits}f}]"
+        return number(100 * (ours.value / printed.value - 1), 0, unit="%", signed=True)
+    return number(ours.value - printed.value, measure.digits, signed=True)
 
 
 def results_table(results: Results, lines: Sequence[Line], section: str = "") -> Table:
@@ -100,9 +90,12 @@ def _against_baseline(results: Results, lines: Sequence[Line]) -> dict[str, list
     ]
     if not any(found):
         return {}
+    digits = measure.digits
     return {
-        f"minus {baseline}": [f"{d.mean:+.{measure.digits}f}" if d else "" for d in found],
-        "its 95% interval": [interval(d, measure.digits) if d else "" for d in found],
+        f"minus {baseline}": [number(d.mean, digits, signed=True) if d else "" for d in found],
+        "its 95% interval": [
+            interval(d.low, d.high, digits, signed=True) if d else "" for d in found
+        ],
     }
 
 

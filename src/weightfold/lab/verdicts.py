@@ -3,9 +3,9 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import sqrt
 from typing import Any, Literal
 
+from weightfold.report.numbers import difference
 from weightfold.report.statistics import Paired, judge
 
 Judged = Literal["holds", "undecided", "does not hold"]
@@ -27,8 +27,8 @@ class Comparison:
     Attributes:
         judged: What it came to; None if it was not run.
         text: The difference with its interval.
-        p: Of the paired t test that the difference is not on the claim's side, doubled as the
-            interval is two-sided; None without one.
+        p: Of the paired t test that there is no difference, 1 if it is on the other side; None
+            without one.
         counts: Further figures for claims.csv.
     """
 
@@ -99,35 +99,20 @@ def verdict(judged: Judged | None, text: str, p: float | None = None) -> Verdict
     return Verdict((Comparison(judged, text, p),))
 
 
-def judged_of(difference: Paired) -> Judged:
+def judged_of(found: Paired) -> Judged:
     """Whether a difference is above 0: with its whole interval, only in its mean, or not."""
-    found = judge(difference)
-    return found if found in ("holds", "does not hold") else "undecided"  # type: ignore[return-value]
+    judged = judge(found)
+    return "undecided" if judged == "unclear" else judged
 
 
-def p_value(difference: Paired) -> float | None:
-    """Twice the one-sided p of a paired t test that the mean is above 0; None with one seed."""
-    from scipy.stats import t
-
-    if difference.std is None:
-        return None
-    if difference.std == 0:
-        return 0.0 if difference.mean > 0 else 1.0
-    statistic = difference.mean / (difference.std / sqrt(difference.n))
-    return min(1.0, 2 * float(t.sf(statistic, difference.n - 1)))
+def p_of(found: Paired, *, below: bool = False) -> float | None:
+    """The p of a claim that a difference is above 0, or below: two-sided, 1 on the other side."""
+    claimed = found.mean < 0 if below else found.mean > 0
+    return found.p if claimed or found.p is None else 1.0
 
 
-def compared(difference: Paired | None, before: str, after: str = "") -> Comparison:
-    """A comparison by a difference, described between two texts; not run without one."""
-    if difference is None:
+def compared(found: Paired | None, before: str, after: str = "") -> Comparison:
+    """A comparison by a difference, written between two texts; not run without one."""
+    if found is None:
         return Comparison(None, f"{before}: not run")
-    text = f"{before} {describe(difference)}{after}"
-    return Comparison(judged_of(difference), text, p_value(difference))
-
-
-def describe(difference: Paired) -> str:
-    """The difference of two figures, with its interval and the number of seeds."""
-    if difference.low is None or difference.high is None:
-        return f"{difference.mean:+.2f} (one seed)"
-    interval = f"[{difference.low:+.2f}, {difference.high:+.2f}]"
-    return f"{difference.mean:+.2f}, 95% {interval}, {difference.n} seeds"
+    return Comparison(judged_of(found), f"{before} {difference(found)}{after}", p_of(found))

@@ -1,5 +1,6 @@
 import inspect
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -25,7 +26,9 @@ def compared(monkeypatch) -> list:
     """What `weightfold compare` hands to lab.compare, which then does nothing."""
     calls = []
     monkeypatch.setattr(
-        weightfold.lab.compare, "compare", lambda *args, **kwargs: calls.append((args, kwargs))
+        weightfold.lab.compare,
+        "compare",
+        lambda *args, **kwargs: calls.append((args, kwargs)) or SimpleNamespace(page="page"),
     )
     return calls
 
@@ -72,7 +75,7 @@ def test_default_recipe_and_seeds(compared):
     assert exit_code(*COMPARE, "--seeds", "3", "--variants", "compact", "cl,rate=2") == 0
     (_, _, variants), options = compared[0]
     assert options["recipe"] == RECIPES["digits"]
-    assert list(options["seeds"]) == [0, 1, 2]
+    assert options["seeds"] == 3
     assert variants == ("compact", "cl,rate=2")
 
 

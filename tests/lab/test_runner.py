@@ -16,12 +16,12 @@ from weightfold.train.checkpoint import finished
 STOPPED = """
 import sys
 from pathlib import Path
-from weightfold.lab.cell import Cell
+from weightfold.lab.training import Training
 from weightfold.lab.runner import run_cells
 from weightfold.train import Recipe
 if __name__ == "__main__":
     recipe = Recipe(epochs=100_000, batch_size=32, schedule="constant", crop_padding=0, flip=False)
-    cells = [Cell("digitnet", "compact", sys.argv[1], recipe, seed) for seed in (0, 1, 2)]
+    cells = [Training("digitnet", "compact", sys.argv[1], recipe, seed) for seed in (0, 1, 2)]
     run_cells(cells, Path(sys.argv[2]), jobs=2, progress=False)
 """
 
@@ -30,8 +30,8 @@ def figures(history):
     return [replace(row, seconds=0, seconds_per_step=0) for row in history.rows]
 
 
-def test_finished_cells_are_not_trained_again(tiny_cell, tmp_path, monkeypatch):
-    cells = [tiny_cell(seed=0), tiny_cell(seed=1)]
+def test_finished_cells_are_not_trained_again(tiny_run, tmp_path, monkeypatch):
+    cells = [tiny_run(seed=0), tiny_run(seed=1)]
     first = run_cells(cells[:1], tmp_path, progress=False)
     trained = []
     run = runner.run
@@ -48,9 +48,9 @@ def test_finished_cells_are_not_trained_again(tiny_cell, tmp_path, monkeypatch):
     assert both[cells[1]] == finished(tmp_path / cells[1].folder)
 
 
-def test_workers_train_what_this_process_trains(tiny_cell, tmp_path):
-    bad, good, expanded = tiny_cell(lr=1e30), tiny_cell(), tiny_cell("cl,rate=2", seed=1)
-    student = tiny_cell(teacher=bad, distillation=Distillation())
+def test_workers_train_what_this_process_trains(tiny_run, tmp_path):
+    bad, good, expanded = tiny_run(lr=1e30), tiny_run(), tiny_run("cl,rate=2", seed=1)
+    student = tiny_run(teacher=bad, distillation=Distillation())
     caught = []
     for jobs in (1, 2):
         with pytest.raises(CellsFailed) as error:
@@ -72,9 +72,9 @@ def test_workers_train_what_this_process_trains(tiny_cell, tmp_path):
             assert there.test_accuracy == pytest.approx(here.test_accuracy, abs=0.03)
 
 
-def test_a_teacher_is_trained_once_before_its_students(tiny_cell, tmp_path, monkeypatch):
-    teacher = tiny_cell("cl,rate=2", epochs=3)
-    students = [tiny_cell(seed=s, teacher=teacher, distillation=Distillation()) for s in (0, 1)]
+def test_a_teacher_is_trained_once_before_its_students(tiny_run, tmp_path, monkeypatch):
+    teacher = tiny_run("cl,rate=2", epochs=3)
+    students = [tiny_run(seed=s, teacher=teacher, distillation=Distillation()) for s in (0, 1)]
     order, run = [], runner.run
     monkeypatch.setattr(
         runner, "run", lambda cell, *a, **o: order.append(cell) or run(cell, *a, **o)

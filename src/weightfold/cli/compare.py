@@ -66,7 +66,7 @@ class Compare:
             self.model,
             self.data,
             self.variants,
-            seeds=range(self.seeds),
+            seeds=self.seeds,
             recipe=self.recipe,
             folder=self.folder,
             match=self.match,
@@ -74,4 +74,4 @@ class Compare:
             jobs=self.jobs,
         )
         print(comparison)
-        print(f"everything is in {self.folder / 'index.html'}")
+        print(f"everything is in {comparison.page}")

@@ -46,6 +46,35 @@ def higher(label: str, a: str, b: str, text: str) -> Check:
     return check
 
 
+def told_apart(a: str, b: str, key: str, *, cells: str = "") -> Check:
+    """Whether two lines differ in accuracy, on either side: a question, not a claim.
+
+    Args:
+        a: Label.
+        b: Label.
+        key: Of the measure.
+        cells: Beginning of the keys of measures in which it is counted how often `a` is higher.
+    """
+
+    def check(results: Results) -> Verdict:
+        found = results.difference(a, b, key)
+        if found is None:
+            return Verdict((Comparison(None, f"{a} - {b}: not run"),))
+        apart = found.low is not None and found.high is not None and found.low * found.high > 0
+        said = f"{a} and {b} cannot be told apart"
+        if apart:
+            said = f"{a} is {'more' if found.mean > 0 else 'less'} accurate than {b}"
+        text = f"{said}: {difference(found, unit='points')}"
+        keys = [m.key for m in results.experiment.measures if cells and m.key.startswith(cells)]
+        if keys:
+            each = [results.difference(a, b, one) for one in keys]
+            higher_in = sum(d is not None and d.mean > 0 for d in each)
+            text += f"; higher in {higher_in} of {len(keys)}"
+        return Verdict((Comparison("holds" if apart else "undecided", text, found.p),))
+
+    return check
+
+
 def at_most(label: str, key: str, limit: float) -> Check:
     """A line has a measure of at most `limit`."""
 

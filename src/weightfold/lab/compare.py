@@ -1,44 +1,96 @@
-"""Compare ways to train one network over seeds: compact against expansions."""
+"""Compare ways to train one network over seeds: an experiment made on the fly."""
 
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from weightfold.data import Dataset, load
+from weightfold.data import Dataset
 from weightfold.export import accuracy as runner_accuracy
 from weightfold.export import onnx_runner, to_onnx
 from weightfold.files import write_json
-from weightfold.lab.cell import Cell, build
-from weightfold.lab.compare_page import write_all
-from weightfold.lab.comparison import Comparison, Deployed, Result
+from weightfold.lab.claims import told_apart
+from weightfold.lab.experiment import Claim, Experiment, Line, Measure, Preset
+from weightfold.lab.measures import FINAL_TRAIN_ERROR, best_accuracy, last_accuracy
+from weightfold.lab.page import judge_claims, write_results
+from weightfold.lab.results import Results, read_results
 from weightfold.lab.runner import run_cells
-from weightfold.lab.saved import deployed, load_run
-from weightfold.report.statistics import paired, summarize
-from weightfold.timing import alternate
-from weightfold.train import History, Recipe, accuracy, checkpoint, session
-from weightfold.train.feed import evaluation_batches, training_batches
+from weightfold.lab.saved import deployed
+from weightfold.lab.step_times import device_of_fit, step_seconds, threads_of
+from weightfold.lab.tables import results_table
+from weightfold.lab.training import Given, Training, data_of, given_data, given_net, net_of
+from weightfold.report.numbers import percent
+from weightfold.report.page import Section
+from weightfold.report.terminal import as_text
+from weightfold.train import Recipe, accuracy, checkpoint, load_teacher, session
+from weightfold.train.feed import evaluation_batches
 from weightfold.train.record import check_same
-from weightfold.train.steps import make_optimizer
 
-WARMUP_STEPS, TIMED_STEPS = 5, 30
+PRESET = "comparison"
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """The network that was exported.
+
+    Attributes:
+        variant: Of the highest mean accuracy after the last epoch.
+        seed: The first one, whatever its accuracy.
+        test_accuracy: Of the deployed network in torch.
+        onnx_accuracy: Of its ONNX file in ONNX Runtime.
+        onnx_difference: Batch size -> largest |ONNX Runtime - torch| over the largest |torch|.
+    """
+
+    variant: str
+    seed: int
+    test_accuracy: float
+    onnx_accuracy: float
+    onnx_difference: dict[int, float]
+
+    def __str__(self) -> str:
+        worst = max(self.onnx_difference.values())
+        return (
+            f"Deployed: {self.variant}, the highest mean, seed {self.seed}, the first. Its ONNX "
+            f"file has {percent(self.onnx_accuracy, 2)} test accuracy in ONNX Runtime, the network "
+            f"{percent(self.test_accuracy, 2)} in torch; their outputs differ by at most "
+            f"{worst:.1e} of the largest one."
+        )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found; prints as a table.
+
+    Attributes:
+        results: Lines are the variants, measures "last_accuracy" (%), "best_accuracy" (%),
+            "epochs", "training_parameters", "deployed_parameters", "step" (ms), "step_ratio".
+        deployed: The exported network.
+        page: What was written.
+    """
+
+    results: Results
+    deployed: Deployed
+    page: Path
+
+    def __str__(self) -> str:
+        table = results_table(self.results, self.results.experiment.lines)
+        said = [verdict.numbers for verdict in judge_claims(self.results).values()]
+        title = self.results.experiment.title
+        return "\n".join([as_text(table, title, turned=True), *said, str(self.deployed)])
 
 
 def compare(
-    model: str,
-    data: str,
-    variants: Sequence[str],
+    net: str | Callable[[int], nn.Module],
+    data: str | Dataset,
+    variants: Sequence[str] = ("compact", "ck,rate=4", "cl,rate=4"),
     *,
-    seeds: Sequence[int],
     recipe: Recipe,
     folder: Path | str,
+    seeds: int | Sequence[int] = 5,
     match: Literal["epochs", "time"] = "epochs",
     data_root: Path | None = None,
     jobs: int = 1,
@@ -49,14 +101,15 @@ def compare(
     A call that was stopped goes on when it is repeated.
 
     Args:
-        model: Network spec, see `weightfold.nets.build`.
-        data: Data spec, see `weightfold.data.load`.
+        net: Network spec, see `weightfold.nets.build`; or a function that makes the network of a
+            seed.
+        data: Data spec, see `weightfold.data.load`; or a data set.
         variants: See `weightfold.lab.variants`; the first is what the others are compared with.
-        seeds: At least two. A seed's variants share the order of the data and the augmentation,
-            and the initial weights of all that is not expanded.
         recipe: Hyperparameters.
         folder: Made if missing; gets results.json and .csv, runs.csv, curves.png, index.html, the
             runs in runs/, and the best variant's network in deployed/.
+        seeds: How many, 0, 1, 2, ..., or which; at least two. A seed's variants share the order of
+            the data and the augmentation, and the initial weights of all that is not expanded.
         match: "epochs", the recipe's for all; or "time": the slowest variant gets those, the
             others as many as its steps take, by step times measured at first. Milestones and
             warm-up are stretched with them.
@@ -70,95 +123,120 @@ def compare(
         ValueError: A spec is wrong, or variants or seeds are too few or repeat.
         CellsFailed: A training failed.
     """
-    folder, variants, seeds = Path(folder), tuple(variants), tuple(seeds)
+    folder, variants = Path(folder), tuple(variants)
+    seeds = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
     for name, values in (("variants", variants), ("seeds", seeds)):
         if len(set(values)) < max(2, len(values)):
             raise ValueError(f"{name}={values}: give at least two, each once")
-    configuration = {
-        "model": model,
-        "data": data,
-        "variants": list(variants),
-        "seeds": list(seeds),
-        "match": match,
-        "recipe": json.loads(json.dumps(asdict(recipe))),
-    }
+    what = net if isinstance(net, str) else given_net(net)
+    on = data if isinstance(data, str) else given_data(data)
+    configuration = _configuration(what, on, variants, seeds, recipe) | {"match": match}
     goes_on = check_same(configuration, folder)
     if not goes_on and folder.exists() and any(folder.iterdir()):
         raise FileExistsError(
             f"folder={str(folder)!r} holds files that are no comparison; give a new or empty one"
         )
-    dataset = load(data, data_root)
-    nets = {v: build(Cell(model, v, data, recipe, seeds[0]), dataset) for v in variants}
-    with _threads_of(jobs):
-        started, times = _begin(folder, configuration, goes_on, nets, dataset, recipe)
-    epochs = _epochs(recipe.epochs, times, match)
-    cells = {
-        (variant, seed): Cell(model, variant, data, stretched(recipe, epochs[variant]), seed)
-        for seed in seeds
-        for variant in variants
+    runs = {v: Training(what, v, on, recipe, seeds[0]) for v in variants}
+    dataset = data_of(runs[variants[0]], data_root)
+    nets = {v: net_of(run, dataset) for v, run in runs.items()}
+    with threads_of(jobs):
+        times = _begin(folder, configuration, goes_on, nets, dataset, recipe)
+    slowest = max(times.values())
+    for variant, seconds in times.items():
+        epochs = round(recipe.epochs * slowest / seconds) if match == "time" else recipe.epochs
+        runs[variant] = replace(runs[variant], recipe=stretched(recipe, epochs))
+    experiment = _experiment(runs, seeds, nets, times, match)
+    wanted = [run for line in zip(*experiment.runs(PRESET).values(), strict=True) for run in line]
+    run_cells(wanted, folder / "runs", data_root=data_root, jobs=jobs, progress=progress)
+    results = read_results(experiment, PRESET, folder / "runs")
+    shipped = _deploy(results, folder, dataset)
+    told = replace(experiment, sections=lambda *_: [_deployed_section(shipped)])
+    page = write_results(replace(results, experiment=told), folder, asked=configuration)
+    return Comparison(results, shipped, page)
+
+
+def _configuration(
+    net: str | Given,
+    data: str | Given,
+    variants: tuple[str, ...],
+    seeds: tuple[int, ...],
+    recipe: Recipe,
+) -> dict[str, Any]:
+    """What defines a comparison, as JSON values."""
+    return {
+        "model": net if isinstance(net, str) else f"{net}, {net.digest}",
+        "data": data if isinstance(data, str) else f"{data}, {data.digest}",
+        "variants": list(variants),
+        "seeds": list(seeds),
+        "recipe": json.loads(json.dumps(asdict(recipe))),
     }
-    trained = run_cells(
-        list(cells.values()), folder / "runs", data_root=data_root, jobs=jobs, progress=progress
+
+
+_LAST = Measure("last_accuracy", "accuracy, last epoch (%)", of=last_accuracy)
+_BEST = Measure("best_accuracy", "accuracy, best epoch (%)", of=best_accuracy)
+_PER_RUN = (
+    replace(FINAL_TRAIN_ERROR, section=None),
+    Measure("best_epoch", "best epoch", of=lambda h: h.best_epoch, section=None),
+    Measure("seconds", "seconds", of=lambda h: h.seconds, section=None),
+)
+
+
+def _experiment(
+    runs: Mapping[str, Training],
+    seeds: tuple[int, ...],
+    nets: Mapping[str, nn.Module],
+    times: Mapping[str, float],
+    match: str,
+) -> Experiment:
+    """Lines are the variants, the first the baseline."""
+    first, *others = runs
+    counts = {v: sum(p.numel() for p in net.parameters()) for v, net in nets.items()}
+    plain = {v: sum(p.numel() for p in deployed(net).parameters()) for v, net in nets.items()}
+
+    def counted(key: str, title: str, of: Callable[[Training], float], digits: int = 0) -> Measure:
+        return Measure(key, title, counted=lambda run, column: of(run), digits=digits)
+
+    one = runs[first]
+    return Experiment(
+        name="",
+        paper="",
+        title=f"{one.model} on {one.data}",
+        measures=(
+            _LAST,
+            _BEST,
+            counted("epochs", "epochs", lambda run: run.recipe.epochs),
+            counted("training_parameters", "parameters, training", lambda r: counts[r.variant]),
+            counted("deployed_parameters", "parameters, deployed", lambda r: plain[r.variant]),
+            counted("step", "training step (ms)", lambda run: 1e3 * times[run.variant], 2),
+            counted(
+                "step_ratio", f"step / {first}'s", lambda r: times[r.variant] / times[first], 2
+            ),
+            *_PER_RUN,
+        ),
+        lines=tuple(Line(variant, {PRESET: run}) for variant, run in runs.items()),
+        presets={PRESET: Preset(seeds)},
+        claims=tuple(
+            Claim(
+                f"{variant} and {first} differ in accuracy after the last epoch.",
+                told_apart(variant, first, _LAST.key),
+            )
+            for variant in others
+        ),
+        baseline=first,
+        notes=_NOTES.format(match=_MATCHED[match]),
     )
-    histories = {v: tuple(trained[cells[v, seed]] for seed in seeds) for v in variants}
-    results = tuple(_result(v, nets, histories, times) for v in variants)
-    best = max(results, key=lambda result: result.last.mean).variant
-    shipped = _deploy(cells[best, seeds[0]], folder, dataset)
-    comparison = Comparison(configuration, started, results, histories, shipped)
-
-    write_all(comparison, folder)
-    return comparison
 
 
-def step_seconds(
-    nets: Mapping[str, nn.Module], dataset: Dataset, recipe: Recipe
-) -> dict[str, float]:
-    """Median wall time of a training step of each network, their steps taken in turn.
-
-    A step is forward, backward and optimizer on one batch that is there already. It trains the
-    networks given: pass some that are not needed afterwards.
-
-    Args:
-        nets: By name.
-        dataset: Its first training batch is used.
-        recipe: Gives batch size, loss and optimizer.
-    """
-    device = _device()
-    images, labels = next(training_batches(dataset.train, dataset, recipe, 0, device).epoch(0))
-
-    def stepper(net: nn.Module) -> Any:
-        net.to(device).train()
-        optimizer = make_optimizer(net.parameters(), recipe, recipe.weight_decay)
-
-        def step() -> float:
-            optimizer.zero_grad()
-            loss = F.cross_entropy(net(images), labels, label_smoothing=recipe.label_smoothing)
-            loss.backward()
-            optimizer.step()
-            return loss.item()  # waits for the device
-
-        return step
-
-    steppers = {name: stepper(net) for name, net in nets.items()}
-    latencies = alternate(steppers, warmup=WARMUP_STEPS, repeats=TIMED_STEPS)
-    return {name: latency.median_ms / 1000 for name, latency in latencies.items()}
-
-
-def _device() -> torch.device:
-    """Where `fit` trains with device="auto"."""
-    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-
-
-@contextmanager
-def _threads_of(jobs: int) -> Iterator[None]:
-    """As many threads of torch as each of `run_cells`' processes has."""
-    before = torch.get_num_threads()
-    if jobs > 1:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+_MATCHED = {
+    "epochs": "All variants train the same number of epochs.",
+    "time": "All variants have the time of the slowest: faster ones train more epochs.",
+}
+_NOTES = (
+    "Shares of test images classified right. Go by the last epoch: the best one is chosen on the "
+    "test images, which flatters every variant. {match}\n\nStep times are medians of training "
+    "steps of all variants taken in turn. Folding weights costs the same whatever the size of "
+    "batch and images, so that its share is largest where both are small."
+)
 
 
 def stretched(recipe: Recipe, epochs: int) -> Recipe:
@@ -179,7 +257,7 @@ def _begin(
     nets: Mapping[str, nn.Module],
     dataset: Dataset,
     recipe: Recipe,
-) -> tuple[dict[str, Any], dict[str, float]]:
+) -> dict[str, float]:
     """Measure step times, once a comparison; note them and this session in run.json."""
     path = folder / checkpoint.RUN
     record: dict[str, Any] = {"configuration": configuration, "sessions": []}
@@ -188,41 +266,18 @@ def _begin(
     else:
         record["step_seconds"] = step_seconds(nets, dataset, recipe)
         folder.mkdir(parents=True, exist_ok=True)
-    record["sessions"].append(session(_device()))
+    record["sessions"].append(session(device_of_fit()))
     write_json(path, record)
-    return record["sessions"][-1], record["step_seconds"]
+    return record["step_seconds"]
 
 
-def _epochs(epochs: int, times: Mapping[str, float], match: str) -> dict[str, int]:
-    """Epochs of each variant."""
-    slowest = max(times.values())
-    return {v: round(epochs * slowest / t) if match == "time" else epochs for v, t in times.items()}
-
-
-def _result(
-    variant: str,
-    nets: Mapping[str, nn.Module],
-    histories: Mapping[str, tuple[History, ...]],
-    times: Mapping[str, float],
-) -> Result:
-    first = next(iter(nets))
-    last = {v: [history.last_accuracy for history in histories[v]] for v in (first, variant)}
-    return Result(
-        variant=variant,
-        epochs=len(histories[variant][0].rows),
-        last=summarize(last[variant]),
-        best=summarize([history.best_accuracy for history in histories[variant]]),
-        difference=paired(last[variant], last[first]) if variant != first else None,
-        training_parameters=sum(p.numel() for p in nets[variant].parameters()),
-        deployed_parameters=sum(p.numel() for p in deployed(nets[variant]).parameters()),
-        step_seconds=times[variant],
-        step_ratio=times[variant] / times[first],
-    )
-
-
-def _deploy(cell: Cell, folder: Path, dataset: Dataset) -> Deployed:
-    """Write the cell's deployed network as safetensors and ONNX, with how to feed it."""
-    net = deployed(load_run(folder / "runs" / cell.folder, dataset))
+def _deploy(results: Results, folder: Path, dataset: Dataset) -> Deployed:
+    """Write the best variant's deployed network as safetensors and ONNX, with how to feed it."""
+    means = {x: found.value for x in results.outcomes if (found := results.estimate(x, _LAST.key))}
+    run = results.run_of(max(means, key=lambda label: means[label]))
+    assert isinstance(run, Training)
+    weights = folder / "runs" / run.folder / checkpoint.LAST_WEIGHTS
+    net = deployed(load_teacher(net_of(run, dataset), weights))
     target = folder / "deployed"
     target.mkdir(exist_ok=True)
     checkpoint.save_weights(net, target / "model.safetensors")
@@ -230,10 +285,10 @@ def _deploy(cell: Cell, folder: Path, dataset: Dataset) -> Deployed:
     write_json(
         target / "model.json",
         {
-            "model": cell.model,
-            "trained_as": cell.variant,
-            "data": cell.data,
-            "seed": cell.seed,
+            "model": str(run.model),
+            "trained_as": run.variant,
+            "data": str(run.data),
+            "seed": run.seed,
             "num_classes": dataset.num_classes,
             "class_names": dataset.class_names,
             "image_shape": dataset.train.image_shape,
@@ -244,9 +299,17 @@ def _deploy(cell: Cell, folder: Path, dataset: Dataset) -> Deployed:
     )
     test = evaluation_batches(dataset.test, dataset, "cpu")
     return Deployed(
-        variant=cell.variant,
-        seed=cell.seed,
+        variant=run.variant,
+        seed=run.seed,
         test_accuracy=accuracy(net, dataset.test, dataset),
         onnx_accuracy=runner_accuracy(onnx_runner(target / "model.onnx"), test.epoch(0)),
         onnx_difference=report.max_relative_difference,
+    )
+
+
+def _deployed_section(shipped: Deployed) -> Section:
+    return Section(
+        "The deployed network",
+        f"{shipped}\n\ndeployed/ holds the plain network as model.safetensors and model.onnx; "
+        "model.json says how to feed it.",
     )

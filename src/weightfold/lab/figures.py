@@ -259,4 +259,5 @@ def domain_curves(results: Results, path: Path, panels: Mapping[str, Sequence[st
 
 
 def _title(results: Results) -> str:
-    return f"{results.experiment.name}, preset {results.preset}"
+    name = results.experiment.name
+    return f"{name}, preset {results.preset}" if name else results.experiment.title

@@ -1,25 +1,27 @@
 """`wf.inspect`: the probes that fit a time budget, and one page of what they found."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from statistics import median
-from time import monotonic, perf_counter
+from tempfile import mkdtemp
+from time import monotonic
 from typing import Any
 
 import torch
 
 from weightfold.data.samples import Data, Samples, as_samples
 from weightfold.files import write_json
-from weightfold.lab.inspect_page import TITLES, write_inspection
-from weightfold.lab.inspect_plan import DEMANDS, Demand, Pace, Sizes, fit
-from weightfold.lab.probe_cell import measure_in, read_finding
-from weightfold.methods.subspace.verb import subspace
+from weightfold.lab.answers import TITLES, answers
+from weightfold.lab.budget import DEMANDS, Demand, Pace, Sizes, fit
+from weightfold.lab.experiment import Experiment, Line, Preset
+from weightfold.lab.pace import pace_of
+from weightfold.lab.page import write_results
+from weightfold.lab.probing import finding_of, measure_in, read_finding
+from weightfold.lab.results import Outcome, Results
+from weightfold.lab.run import Run
 from weightfold.probes.finding import Finding
-from weightfold.probes.layers.batch_norm import running_statistics
-from weightfold.probes.layers.units import layer_units
 from weightfold.probes.models import Model, net_of
 from weightfold.probes.registry import PROBES
 from weightfold.report.page import Section
@@ -28,7 +30,6 @@ from weightfold.train.progress import Progress, Tell, telling
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import check_same, digest, structure
 from weightfold.train.runs import Start
-from weightfold.train.strategies.stack import Stack
 from weightfold.train.strategies.together import train_together
 
 PLAN = "plan.json"
@@ -38,6 +39,7 @@ LEARNING_RATES = (0.1, 0.03, 0.01, 0.003)
 FEWEST_STEPS = 8
 """In which learning rates can be told apart."""
 
+PRESET = "inspection"
 GRACE = 1.25
 """A probe is stopped when the whole inspection has taken so many times its budget."""
 
@@ -58,11 +60,11 @@ class Inspection:
 
 
 def inspect(
-    model: Model,
+    net: Model,
     data: Data,
     *,
     minutes: float = 10.0,
-    folder: Path | str,
+    folder: Path | str | None = None,
     title: str = "",
     device: str = "auto",
     progress: bool = True,
@@ -76,45 +78,47 @@ def inspect(
     same folder goes on where it was stopped, and with what there was no time for.
 
     Args:
-        model: A module, whose present weights all networks start from, or a function that makes the
+        net: A module, whose present weights all networks start from, or a function that makes the
             network of a seed; left unchanged. It is trained anew for each probe.
         data: Samples, a Dataset, or a pair (training set, held-out set).
         minutes: To be used by this call, above 0; a probe that takes longer than expected is
             stopped after `GRACE` times as much.
-        folder: Gets the page index.html, plan.json, and a folder for each probe.
+        folder: Gets the page index.html, plan.json, and a folder for each probe; None: a temporary
+            one.
         title: Of the page; "": the network's class and the data's name.
         device: To compute on; "auto": an accelerator if there is one.
         progress: Show a bar for the probe that is running.
 
     Raises:
         FileExistsError: The folder holds the inspection of another network or other data.
-        TypeError: `model` or `data` is no such thing.
+        TypeError: `net` or `data` is no such thing.
         ValueError: `minutes` is not above 0, or the data has one class.
     """
     if not minutes > 0:
         raise ValueError(f"minutes={minutes}: give how long it may take, above 0")
     samples = as_samples(data)
-    net = net_of(model, 0)
-    name = type(net).__name__
+    first = net_of(net, 0)
+    name = type(first).__name__
     about = {
         "network": name,
-        "structure": structure(net),
-        "weights": digest(net),
+        "structure": structure(first),
+        "weights": digest(first),
         "data": samples.digest,
     }
     if device == "auto":
         device = str(torch.accelerator.current_accelerator(check_available=True) or "cpu")
-    folder = Path(folder)
+    folder = Path(mkdtemp(prefix="weightfold-") if folder is None else folder)
     configuration = {"inspected": about}
     there = check_same(configuration, folder)
     end = monotonic() + 60 * minutes
-    run = _Run(
-        model=model,
+    run = _Inspecting(
+        model=net,
         samples=samples,
         folder=folder,
         title=title or f"{name} on {samples.name}",
         device=device,
         progress=progress,
+        minutes=minutes,
         end=end,
         deadline=end + 60 * minutes * (GRACE - 1),
     )
@@ -126,8 +130,56 @@ def inspect(
     return Inspection(run.findings, run.left_out, run.write_page())
 
 
+@dataclass(frozen=True)
+class Inspected(Run):
+    """A probe of an inspection, with the sizes that its time allows.
+
+    Attributes:
+        probe: Its name, and that of its folder.
+        sizes: What it is run with.
+        of: The inspection.
+    """
+
+    probe: str
+    sizes: Sizes
+    of: "_Inspecting" = field(compare=False, repr=False)
+
+    @property
+    def title(self) -> str:
+        """The probe's name."""
+        return self.probe
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The probe's name."""
+        return (self.probe,)
+
+    @property
+    def folder(self) -> str:
+        """The probe's name: an inspection has each once."""
+        return self.probe
+
+    def finished(self, root: Path) -> Finding | None:
+        """What was found; None if it has not come to its end."""
+        return read_finding(root / self.folder)
+
+    def train(
+        self, root: Path, *, data_root: Path | None = None, progress: bool | Tell = True
+    ) -> Finding:
+        """Probe, or go on where it stopped."""
+        return self.of.measure(self.probe, self.sizes)
+
+    def to_json(self, record: Finding) -> Any:
+        """The finding with the name of its probe."""
+        return {"probe": record.probe, **record.record()}
+
+    def from_json(self, written: Any) -> Finding:
+        """The finding again."""
+        return finding_of(written)
+
+
 @dataclass
-class _Run:
+class _Inspecting:
     """An inspection under way."""
 
     model: Model
@@ -136,6 +188,7 @@ class _Run:
     title: str
     device: str
     progress: bool
+    minutes: float
     end: float
     deadline: float
     lr: float | None = None
@@ -153,7 +206,7 @@ class _Run:
             return
         with telling(self.progress, "timing the network") as tell:
             tell(Progress(0, 2))
-            self.pace = _pace(self.model, self.samples, self.device)
+            self.pace = pace_of(self.model, self.samples, self.device)
             tell(Progress(1, 2, "learning rate"))
             self.lr = plan["lr"] if plan else self._learning_rate(0.05 * seconds)
             tell(Progress(2, 2))
@@ -195,16 +248,33 @@ class _Run:
         write_json(self.folder / PLAN, {"pace": pace, "lr": self.lr, "sizes": sizes})
 
     def write_page(self) -> Path:
-        return write_inspection(
-            self.folder,
-            self.title,
-            findings=self.findings,
-            sections=self.sections,
-            left_out=self.left_out,
-            sizes=self.sizes,
-            pace=self.pace,
-            lr=self.lr,
+        """The page of an experiment whose lines are the probes."""
+        runs = {
+            name: Inspected(name, self.sizes[name], self) for name in TITLES if name in self.sizes
+        }
+        lines = tuple(
+            Line(heading, {PRESET: runs[name]})
+            if name in self.findings
+            else Line(heading, not_run=self.left_out[name])
+            for name, heading in TITLES.items()
         )
+        outcomes = {
+            heading: (Outcome(runs[name], self.findings[name], self.findings[name].sessions),)
+            for name, heading in TITLES.items()
+            if name in self.findings
+        }
+        experiment = Experiment(
+            name="",
+            paper="",
+            title=self.title,
+            measures=(),
+            lines=lines,
+            presets={PRESET: Preset(1)},
+            answer=lambda _: answers(self.findings, self.left_out, self.sizes, self.pace, self.lr),
+            sections=lambda *_: [self.sections[n] for n in TITLES if n in self.sections],
+        )
+        asked = {"title": self.title, "minutes": self.minutes}
+        return write_results(Results(experiment, PRESET, outcomes), self.folder, asked=asked)
 
     def found(self, name: str, finding: Finding) -> None:
         """Take a finding and draw its figure, once."""
@@ -237,7 +307,7 @@ class _Run:
         if monotonic() > self.deadline:
             return
         try:
-            self.found(name, self._measure(name, self.sizes[name]))
+            self.found(name, self.measure(name, self.sizes[name]))
         except _TimeUp:
             self.left_out[name] = "unfinished when the time was up; the same call goes on with it"
         except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
@@ -245,7 +315,7 @@ class _Run:
         else:
             del self.left_out[name]
 
-    def _measure(self, name: str, sizes: Sizes) -> Finding:
+    def measure(self, name: str, sizes: Sizes) -> Finding:
         probe = PROBES[name]
         recipe = probe.recipe or Recipe()
         lr = self.lr if self.lr and recipe.optimizer == "sgd" else recipe.lr
@@ -282,44 +352,3 @@ class _TimeUp(Exception):
 def _minutes(seconds: float) -> str:
     minutes = max(1, round(seconds / 60))
     return f"{minutes} minute{'' if minutes == 1 else 's'} by itself"
-
-
-def _pace(model: Model, samples: Samples, device: str) -> Pace:
-    net = net_of(model, 0)
-    units = layer_units(net, samples.inputs(samples.train.x[:1]))
-    net.to(device)
-    count = sum(p.numel() for p in net.parameters() if p.requires_grad)
-    few, many = min(16, len(samples.train)), min(64, len(samples.train))
-    x = samples.inputs(samples.train.x[:many]).to(device)
-    y = samples.train.y[:many].to(device)
-    recipe = Recipe(lr=1e-4)
-    plain, projected = (
-        Stack([one], recipe) for one in (net, subspace(net, max(1, min(count, count // 100))))
-    )
-
-    def step(stack: Stack, batch: int) -> float:
-        return _seconds(lambda: stack.step(x[None, :batch], y[None, :batch], 1e-4))
-
-    short, long = step(plain, few), step(plain, many)
-    example = max(0.0, (long - short) / (many - few)) if many > few else short / few
-    return Pace(
-        step=max(0.0, short - few * example),
-        example=example,
-        look=_seconds(lambda: plain.logits(x, shared=True).cpu()) / many,
-        projection=max(0.0, step(projected, few) - short),
-        parameters=count,
-        layers=len(units),
-        statistics=bool(running_statistics(net)),
-        train=len(samples.train),
-        test=len(samples.test),
-    )
-
-
-def _seconds(call: Callable[[], object]) -> float:
-    """Median time of a call, over about half a second; the first is left out if it was short."""
-    times: list[float] = []
-    while sum(times) < 0.5 or (len(times) < 4 and sum(times) < 3):
-        begin = perf_counter()
-        call()
-        times.append(perf_counter() - begin)
-    return median(times[1:] or times)

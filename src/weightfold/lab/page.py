@@ -83,9 +83,20 @@ def judge_claims(results: Results) -> dict[str, Verdict]:
     for claim in results.experiment.claims:
         verdict = claim.check(results)
         if results.kept and not results.complete and verdict.judged is None:
-            verdict = results.kept.verdicts.get(claim.text, verdict)
+            verdict = _kept(verdict, results.kept.verdicts.get(claim.text), results)
         found[claim.text] = verdict
     return found
+
+
+def _kept(verdict: Verdict, kept: Verdict | None, results: Results) -> Verdict:
+    """What was kept of a claim, with the comparisons that had not been run then either."""
+    if kept is None or kept.judged is None:
+        return verdict
+    if len(verdict.comparisons) == 1 or len(kept.comparisons) > 1:
+        return kept
+    gone = {x for x, line in results.outcomes.items() if any(o.counted for o in line)}
+    rest = [c for c in verdict.comparisons if c.text.removesuffix(": not run") not in gone]
+    return Verdict((*kept.comparisons, *rest))
 
 
 def corrected(verdicts: Mapping[str, Verdict]) -> dict[str, float]:
@@ -125,7 +136,8 @@ def _answer(results: Results, verdicts: Mapping[str, Verdict]) -> Section:
 def _finished(results: Results) -> str:
     every = sum(map(len, results.outcomes.values()))
     done = every - len(results.missing)
-    return f"Preset {results.preset}: {done} of {every} runs are finished." if every else ""
+    preset = f"Preset {results.preset}: " if len(results.experiment.presets) > 1 else ""
+    return f"{preset}{done} of {every} runs are finished." if every else ""
 
 
 def _p(value: float | None) -> str:
@@ -195,14 +207,14 @@ def _figures(results: Results, folder: Path) -> Iterator[Section]:
 def _details(results: Results, folder: Path) -> Iterator[Section]:
     """Each line's figure, headline, notes and table; what a probe means where it comes first."""
     explained: set[str] = set()
-    for label in results.outcomes:
+    measures = results.experiment.measures
+    for label in results.outcomes if measures else ():
         for finding in results.records(label):
             if not isinstance(finding, Finding):
                 continue
-            if results.experiment.measures:
-                printed = results.published(label, results.experiment.measures[0].key)
-                if printed and not printed.bound:
-                    finding = finding.beside(printed.value)
+            printed = results.published(label, measures[0].key)
+            if printed and not printed.bound:
+                finding = finding.beside(printed.value)
             image = folder / f"{slug(label, '-.')}.png"
             image.parent.mkdir(parents=True, exist_ok=True)
             finding.draw(image)

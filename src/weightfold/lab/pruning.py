@@ -105,7 +105,7 @@ class Pruning(Run):
         for position, layer in enumerate(layers):
             weight = plain.get_parameter(f"{layer.path}.weight")
             for unit, share in self.ways:
-                pruned = mask(plain, {f"{layer.path}.weight": _largest(weight, unit, share)})
+                pruned = mask(plain, {f"{layer.path}.weight": mask_largest(weight, unit, share)})
                 now, higher = _measure(pruned.eval(), dataset, self.images)
                 found.append(
                     {
@@ -123,7 +123,7 @@ class Pruning(Run):
         return found
 
 
-def _largest(weight: "Tensor", unit: str, share: float) -> "Tensor":
+def mask_largest(weight: "Tensor", unit: str, share: float) -> "Tensor":
     """Mask that drops the given share of the smallest weights, or of the filters of least norm."""
     import torch
 

@@ -109,7 +109,7 @@ class Results:
         assert measure.counted is not None
         run = self.run_of(label)
         if run is None and measure.everywhere:
-            run = next(iter(reversed(self.line(label).runs.values())), None)
+            run = next(iter(self.line(label).runs.values()), None)
         return None if run is None else measure.counted(run, self.column)
 
     def estimate(self, label: str, key: str) -> Estimate | None:

@@ -15,8 +15,8 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from weightfold.lab.run import Run, run
 from weightfold.lab.display import Display
+from weightfold.lab.run import Run, run
 from weightfold.train.progress import Progress
 
 POLL_SECONDS = 0.2

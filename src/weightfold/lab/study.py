@@ -1,32 +1,104 @@
-"""The page that compares ways to share a backbone: bottom, top, random and independent."""
+"""A study of domains in one backbone: what is trained for each strategy and seed."""
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from itertools import product
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
-from rich.table import Table as RichTable
+import torch
+from torch import Tensor, nn
 
-from weightfold.files import write_csv, write_json
-from weightfold.report.figures import COLOURS, draw_curve, drawing
-from weightfold.report.page import Section, Table, write_page
-from weightfold.report.statistics import Summary, paired, summarize
-from weightfold.train.domains.history import DomainsHistory
-from weightfold.train.record import session
+from weightfold.core.store import MANIFEST, save
+from weightfold.data import Augment, Dataset
+from weightfold.lab.measures import domain_accuracies
+from weightfold.lab.run import Run
+from weightfold.methods.share.net import SharedNet
+from weightfold.methods.share.plan import Plan, plan_sharing
+from weightfold.methods.share.verb import share
+from weightfold.train import checkpoint
+from weightfold.train.domains import DomainsHistory, fit_domains
+from weightfold.train.domains.bundles import BUNDLE, about
+from weightfold.train.domains.check import check_all
+from weightfold.train.domains.feed import DomainBatches
+from weightfold.train.domains.inputs import check_sizes, read_weights, seeded_model, take_weights
+from weightfold.train.domains.joint import Joint
+from weightfold.train.domains.sharing import Sharing
+from weightfold.train.feed import set_aside, training_batches
+from weightfold.train.progress import Tell
+from weightfold.train.recipe import Recipe
 
 INDEPENDENT = "independent"
 """Strategy of one network per domain."""
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Study:
+    """How domains share a backbone and are trained.
+
+    Attributes:
+        model: Network spec.
+        recipe: Hyperparameters.
+        strategies: Which filters the domains own: those nearest the image ("bottom"), those
+            nearest the classifier ("top"), or random ones, drawn anew for each seed. "independent":
+            one whole network per domain, trained for as many steps.
+        sharing: How much they own.
+        plan: In place of a strategy and of `sharing`.
+        weights: Safetensors file of a plain network's state_dict to start from.
+        seeds: Each of initial weights, data order, augmentation, sampler and validation split; the
+            nets of the first are kept.
+        validation: Training images, or share of them, of each domain held out.
+        unflipped: Domains whose images are not mirrored although the recipe does it.
+        joint: How the domains are trained together.
+        device: To train on.
+        devices: Processes that share every batch.
+        precision: Of the forward pass.
+        tensorboard: Also log in TensorBoard's format.
+    """
+
+    model: str
+    recipe: Recipe
+    strategies: tuple[str, ...] = ("bottom",)
+    sharing: Sharing = field(default_factory=Sharing)
+    plan: Plan | None = None
+    weights: Path | None = None
+    seeds: Sequence[int] = (0,)
+    validation: int | float = 0
+    unflipped: tuple[str, ...] = ()
+    joint: Joint = field(default_factory=Joint)
+    device: str = "auto"
+    devices: int = 1
+    precision: Any = "32-true"
+    tensorboard: bool = False
+
+    def check(self) -> None:
+        """Refuse options that contradict each other.
+
+        Raises:
+            ValueError: As said.
+        """
+        if not self.seeds:
+            raise ValueError("seeds=0; give at least 1")
+        if not self.strategies or len(set(self.strategies)) < len(self.strategies):
+            raise ValueError(f"strategies={self.strategies}; name at least one, each once")
+        if self.plan is not None and (self.sharing, self.strategies) != (Sharing(), ("bottom",)):
+            raise ValueError("a plan says what the domains own; leave the options of planning out")
+        sized = [strategy for strategy in self.strategies if strategy != INDEPENDENT]
+        if self.sharing.num_filters is not None and len(sized) > 1:
+            raise ValueError(
+                f"num_filters={self.sharing.num_filters} is of another size in each of "
+                f"{', '.join(sized)}; compare them by fraction"
+            )
+
+
+@dataclass(frozen=True)
+class StudyRecord:
     """All domains trained one way, with one seed.
 
     Attributes:
-        strategy: The way: "bottom", "top", "random", "masks" or "independent".
-        seed: Of the run.
         histories: Domain -> the run it was trained in; the same run for all, if together.
         parameters: Of all domains, each with its classifier.
         bytes: The same, every buffer included.
@@ -35,8 +107,6 @@ class Outcome:
         macs_share: Of their multiply-adds.
     """
 
-    strategy: str
-    seed: int
     histories: Mapping[str, DomainsHistory]
     parameters: int
     bytes: int
@@ -46,299 +116,281 @@ class Outcome:
 
     @property
     def accuracies(self) -> dict[str, float]:
-        """Domain -> test accuracy after the last epoch, in [0, 1]."""
-        return {name: run.last_accuracies[name] for name, run in self.histories.items()}
-
-    @property
-    def mean(self) -> float:
-        """Mean of them over domains."""
-        return fmean(self.accuracies.values())
+        """Domain -> test accuracy after the last epoch, in percent."""
+        return {name: domain_accuracies(run)[name] for name, run in self.histories.items()}
 
     @property
     def seconds(self) -> float:
         """Wall time of all its runs."""
         return sum(run.seconds for run in {id(r): r for r in self.histories.values()}.values())
 
-    def curve(self, domain: str) -> list[float]:
-        """Test accuracy of a domain by epoch."""
-        rows = self.histories[domain].rows
-        return [row.domains[domain]["test_accuracy"] or 0.0 for row in rows]
+
+@dataclass(frozen=True)
+class StudyRun(Run):
+    """One strategy with one seed; the nets of all domains."""
+
+    strategy: str
+    seed: int
+    of: "Prepared" = field(compare=False, repr=False)
+
+    @property
+    def title(self) -> str:
+        """Strategy and seed."""
+        return f"{self.strategy}, seed {self.seed}"
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Strategy and seed."""
+        return (self.strategy, f"seed{self.seed}")
+
+    @property
+    def folder(self) -> str:
+        """A folder a seed in that of the strategy; independent networks lie one deeper."""
+        return "/".join(self.parts)
+
+    def folders(self) -> dict[str, str]:
+        """Domain -> folder of the run it is trained in."""
+        if self.strategy != INDEPENDENT:
+            return dict.fromkeys(self.of.datasets, self.folder)
+        return {name: f"{self.strategy}/{name}/seed{self.seed}" for name in self.of.datasets}
+
+    def finished(self, root: Path) -> StudyRecord | None:
+        """The record, from the runs' histories; None if one is not finished."""
+        read = {f: checkpoint.finished(root / f, DomainsHistory) for f in self.folders().values()}
+        found = {name: read[folder] for name, folder in self.folders().items()}
+        if any(history is None for history in found.values()):
+            return None
+        return self.of.record(self, found)  # type: ignore[arg-type]
+
+    def train(
+        self, root: Path, *, data_root: Path | None = None, progress: bool | Tell = True
+    ) -> StudyRecord:
+        """Train what is not trained yet; runs that are there are checked to be these.
+
+        Raises:
+            FileExistsError: A folder holds another run.
+        """
+        return self.of.record(self, self.of.train(self, root, bool(progress)))
+
+    def to_json(self, record: StudyRecord) -> Any:
+        """Its fields, each history once."""
+        runs = list({id(r): r for r in record.histories.values()}.values())
+        of = {name: runs.index(run) for name, run in record.histories.items()}
+        own = {f.name: getattr(record, f.name) for f in fields(record)}
+        return own | {"histories": of, "runs": [run.as_json() for run in runs]}
+
+    def from_json(self, written: Any) -> StudyRecord:
+        """The record again."""
+        runs = [DomainsHistory.from_json(run) for run in written["runs"]]
+        own = {key: value for key, value in written.items() if key != "runs"}
+        own["histories"] = {name: runs[index] for name, index in own["histories"].items()}
+        return StudyRecord(**own)
 
 
-def write_study(
-    outcomes: Sequence[Outcome], folder: Path, *, title: str, asked: Mapping[str, Any]
-) -> Path:
-    """Write index.html, results.json, runs.csv, curves.png and storage.png.
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A study with everything read and checked, before anything is trained.
+
+    Attributes:
+        study: What was asked for.
+        datasets: Domain -> data.
+        plans: (strategy, seed) -> plan; none of independent networks.
+        weights: State to start from; None: initial weights.
+        left_out: Tensors of `weights` that are not taken: a classifier of other classes.
+    """
+
+    study: Study
+    datasets: Mapping[str, Dataset]
+    plans: Mapping[tuple[str, int], Plan]
+    weights: Mapping[str, Tensor] | None
+    left_out: tuple[str, ...]
+
+    @cached_property
+    def heads(self) -> dict[str, int]:
+        """Domain -> number of classes."""
+        return {name: dataset.num_classes for name, dataset in self.datasets.items()}
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the first domain's images."""
+        return next(iter(self.datasets.values())).train.image_shape
+
+    @cached_property
+    def strategies(self) -> tuple[str, ...]:
+        """In the order of the page."""
+        plan = self.study.plan
+        return self.study.strategies if plan is None else (str(plan.choice["strategy"]),)
+
+    @property
+    def runs(self) -> dict[str, tuple[StudyRun, ...]]:
+        """Strategy -> a run a seed."""
+        return {
+            name: tuple(StudyRun(name, seed, self) for seed in self.study.seeds)
+            for name in self.strategies
+        }
+
+    def train(self, run: StudyRun, root: Path, progress: bool) -> dict[str, DomainsHistory]:
+        """Domain -> the history of its run, trained if it is not."""
+        if run.strategy == INDEPENDENT:
+            return self._train_alone(run, root, progress)
+        plan = self.plans[run.strategy, run.seed]
+        net = share(self._model(run.seed, plan.head), self.heads, plan, seed=run.seed)
+        net.about.update({n: about(self.study.model, d) for n, d in self.datasets.items()})
+        history = self._fit(net, self.datasets, root / run.folder, run, plan, progress)
+        bundle = root / run.strategy / BUNDLE
+        if run.seed == self.study.seeds[0] and not (bundle / MANIFEST).exists():
+            save(net, bundle)
+        return dict.fromkeys(self.heads, history)
+
+    def _train_alone(self, run: StudyRun, root: Path, progress: bool) -> dict[str, DomainsHistory]:
+        """A network for each domain; what a net of that one domain is."""
+        steps, found = self._steps(run.seed), {}
+        for name, dataset in self.datasets.items():
+            plan = self._alone(name)
+            heads = {name: dataset.num_classes}
+            net = share(self._model(run.seed, plan.head), heads, plan, seed=run.seed)
+            joint = replace(
+                self.study.joint,
+                sampler="all",
+                temperature=None,
+                loss_weights=None,
+                epoch=steps[name],
+            )
+            home = root / run.folders()[name]
+            found[name] = self._fit(net, {name: dataset}, home, run, plan, progress, joint)
+        return found
+
+    def record(self, run: StudyRun, histories: Mapping[str, DomainsHistory]) -> StudyRecord:
+        """The histories of a run with what its nets store."""
+        if run.strategy == INDEPENDENT:
+            totals = [self._alone(n).account({n: c}).total for n, c in self.heads.items()]
+            parameters = sum(total.parameters for total in totals)
+            return StudyRecord(
+                histories, parameters, sum(total.bytes for total in totals), 0, 1.0, 1.0
+            )
+        plan = self.plans[run.strategy, run.seed]
+        cost = plan.account(self.heads)
+        return StudyRecord(
+            histories,
+            parameters=cost.total.parameters,
+            bytes=cost.total.bytes,
+            shared_bytes=cost.shared.bytes,
+            weights_share=plan.weights_share,
+            macs_share=plan.macs_share,
+        )
+
+    def _fit(
+        self,
+        net: SharedNet,
+        datasets: Mapping[str, Dataset],
+        folder: Path,
+        run: StudyRun,
+        plan: Plan,
+        progress: bool,
+        joint: Joint | None = None,
+    ) -> DomainsHistory:
+        study = self.study
+        plain_images = Augment(study.recipe.crop_padding, False)
+        return fit_domains(
+            net,
+            datasets,
+            study.recipe,
+            folder=folder,
+            seed=run.seed,
+            joint=joint or study.joint,
+            augment={n: plain_images for n in study.unflipped if n in datasets},
+            validation=study.validation,
+            device=study.device,
+            precision=study.precision,
+            devices=study.devices,
+            tensorboard=study.tensorboard,
+            progress=progress,
+            about={
+                "model": study.model,
+                "strategy": run.strategy,
+                "own": _digest(json.dumps(plan.to_json()["own"]).encode()),
+                "weights": study.weights and _digest(study.weights.read_bytes()),
+            },
+        )
+
+    def _steps(self, seed: int) -> dict[str, int]:
+        """Domain -> batches of it that an epoch of joint training has, on average."""
+        study, batches, sizes = self.study, {}, {}
+        for name, dataset in self.datasets.items():
+            train, _ = set_aside(dataset, study.validation, seed)
+            batches[name] = training_batches(train, dataset, study.recipe, seed, "cpu")
+            sizes[name] = len(train)
+        epochs = study.recipe.epochs
+        feed = DomainBatches(batches, sizes, study.joint, seed, epochs)
+        turns = [names for epoch in range(epochs) for names in feed.turns(epoch)]
+        counts = {name: sum(name in names for names in turns) for name in batches}
+        return {name: max(1, round(count / epochs)) for name, count in counts.items()}
+
+    def _alone(self, name: str) -> Plan:
+        """A plan for a net of one domain: what it owns is all one."""
+        shape = self.datasets[name].train.image_shape
+        return _whole(self._plain(self.study.seeds[0]), shape)
+
+    def _plain(self, seed: int) -> nn.Module:
+        classes, channels = max(self.heads.values()), self.shape[0]
+        return seeded_model(self.study.model, classes=classes, channels=channels, seed=seed)
+
+    def _model(self, seed: int, head: str) -> nn.Module:
+        """The network every domain starts from."""
+        model = self._plain(seed)
+        if self.weights is not None:
+            take_weights(model, self.weights, head)
+        return model
+
+
+def _whole(model: nn.Module, shape: Sequence[int]) -> Plan:
+    return plan_sharing(model, "bottom", 0, example_input=torch.zeros(1, *shape))
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def prepare(study: Study, datasets: Mapping[str, Dataset]) -> Prepared:
+    """Read and check all that a study needs.
 
     Args:
-        outcomes: One per strategy and seed, of the same domains and seeds.
-        folder: There already.
-        title: Of the page.
-        asked: What was asked for, as JSON values.
-
-    Returns:
-        The page.
+        study: What is asked for.
+        datasets: Domain -> data.
 
     Raises:
-        ImportError: matplotlib or jinja2 is not installed.
+        FileNotFoundError: The file of weights is missing.
+        KeyError: `unflipped` or loss weights name another domain.
+        ValueError: An option is out of range or contradicts another; a plan or weights of another
+            network; images that the network does not take.
     """
-    now, runs = session(), [_run(outcome) for outcome in outcomes]
-    write_csv(folder / "runs.csv", runs)
-    write_json(
-        folder / "results.json",
-        {"asked": dict(asked), "results": _results(outcomes), "runs": runs, "session": now},
-    )
-    _curves(outcomes, folder / "curves.png")
-    _storage(outcomes, folder / "storage.png")
-    results = Table(*_cells(outcomes))
-    sections = [
-        Section("Results", _how(outcomes), results),
-        *(
-            [Section("What this says", _DIFFERENCES, _verdicts(outcomes))]
-            if _pairs(outcomes)
-            else []
-        ),
-        Section("Accuracy by epoch, each domain", "", image=folder / "curves.png"),
-        Section("Accuracy and storage", _STORAGE, image=folder / "storage.png"),
-        Section("Every run", "", _runs(outcomes)),
-        Section("Settings", _settings(asked)),
-    ]
-    footer = "\n".join(f"{key}: {value}" for key, value in now.items())
-    write_page(folder / "index.html", title, sections, footer=footer)
-    return folder / "index.html"
+    study.check()
+    weights = None if study.weights is None else read_weights(study.weights)
+    if unknown := [name for name in study.unflipped if name not in datasets]:
+        raise KeyError(f"unflipped has {unknown[0]!r}; the domains are {', '.join(datasets)}")
+    if isinstance(study.joint.loss_weights, Mapping):
+        check_all(study.joint.loss_weights, datasets, "loss_weights")
+    shape = next(iter(datasets.values())).train.image_shape
+    classes = max(dataset.num_classes for dataset in datasets.values())
+    model = seeded_model(study.model, classes=classes, channels=shape[0])
+    check_sizes(model, datasets, study.model)
+    found = Prepared(study, datasets, _plans(study, model, shape), weights, ())
+    for plan in found.plans.values():
+        plan.account(found.heads)
+    if weights is None:
+        return found
+    head = next(iter(found.plans.values()), _whole(model, shape)).head
+    return replace(found, left_out=tuple(take_weights(model, weights, head)))
 
 
-def results_table(outcomes: Sequence[Outcome]) -> RichTable:
-    """The table of results, for a terminal."""
-    columns, rows = _cells(outcomes)
-    table = RichTable(title="test accuracy after the last epoch, %", title_justify="left")
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left", no_wrap=index > 0)
-    for row in rows:
-        table.add_row(*row)
-    return table
-
-
-_DIFFERENCES = (
-    "Differences of the mean accuracy over domains, run against run of the same seed, in "
-    "percentage points, with the 95% Student interval of their mean; and in how many domains the "
-    "mean over seeds is higher. One seed gives no interval, and no verdict."
-)
-_STORAGE = (
-    "Bytes of all domains together, classifiers and batch norm included, against the mean test "
-    "accuracy over domains; points of one size are set a little apart. Up and left is better."
-)
-
-
-def _settings(asked: Mapping[str, Any]) -> str:
-    """A paragraph of the command's own options, and one of each group of them."""
-    groups = {"Sharing": "sharing", "Together": "joint", "Recipe": "recipe"}
-    own = {k: v for k, v in asked.items() if k not in (*groups.values(), "folder", "data_root")}
-    if asked.get("plan") is not None:
-        del groups["Sharing"]  # the plan says it
-    grouped = [f"{title}: {_told(asked[key])}" for title, key in groups.items() if key in asked]
-    return "\n\n".join([_told(own), *grouped])
-
-
-def _told(options: Mapping[str, Any]) -> str:
-    """Names and values of the options that are set."""
-    shown = {
-        key: " ".join(map(str, value)) if isinstance(value, list) else str(value)
-        for key, value in options.items()
-        if value is not None and value != []
-    }
-    return "; ".join(f"{key} {value}" for key, value in shown.items())
-
-
-def _how(outcomes: Sequence[Outcome]) -> str:
-    seeds = len({outcome.seed for outcome in outcomes})
-    text = (
-        f"Test accuracy in % after the last epoch: mean over {seeds} seeds ± sample standard "
-        "deviation. "
-        if seeds > 1
-        else "Test accuracy in % after the last epoch, of one seed: no spread is known. "
-    )
-    text += (
-        "Own weights and own multiply-adds are a domain's share of the convolutions; at equal "
-        "weights the bottom holds more of the compute than the top. "
-    )
-    if any(outcome.strategy == INDEPENDENT for outcome in outcomes):
-        text += (
-            "Independent is one whole network per domain, trained with as many steps a domain as "
-            "the others."
-        )
-    return text
-
-
-def _cells(outcomes: Sequence[Outcome]) -> tuple[list[str], list[list[str]]]:
-    """Headings and rows of the results: a column for each strategy."""
-    strategies = _by_strategy(outcomes)
-    figures: dict[str, Callable[[list[Outcome]], str]] = {
-        name: lambda runs, name=name: _percent(summarize([r.accuracies[name] for r in runs]))
-        for name in outcomes[0].histories
-    }
-    figures |= {
-        "mean over domains": lambda runs: _percent(summarize([r.mean for r in runs])),
-        "parameters": lambda runs: f"{round(fmean(r.parameters for r in runs)):,}",
-        "MB": lambda runs: _megabytes(r.bytes for r in runs),
-        "MB shared": lambda runs: _megabytes(r.shared_bytes for r in runs),
-        "MB a domain": lambda runs: _megabytes(
-            (r.bytes - r.shared_bytes) / len(r.histories) for r in runs
-        ),
-        "own weights": lambda runs: f"{fmean(r.weights_share for r in runs):.1%}",
-        "own multiply-adds": lambda runs: f"{fmean(r.macs_share for r in runs):.1%}",
-    }
-    rows = [[name, *(of(runs) for runs in strategies.values())] for name, of in figures.items()]
-    return ["", *strategies], rows
-
-
-def _results(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    found = []
-    for strategy, runs in _by_strategy(outcomes).items():
-        for domain in (*outcomes[0].histories, None):
-            values = [run.mean if domain is None else run.accuracies[domain] for run in runs]
-            summary = summarize(values)
-            found.append(
-                {
-                    "strategy": strategy,
-                    "domain": domain,
-                    "mean": summary.mean,
-                    "std": summary.std,
-                    "n": summary.n,
-                }
-            )
-    return found
-
-
-def _pairs(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
-    """Pairs to compare: what was named first with each other one."""
-    first, *others = _by_strategy(outcomes)
-    return [(first, other) for other in others]
-
-
-def _verdicts(outcomes: Sequence[Outcome]) -> Table:
-    runs = _by_strategy(outcomes)
-    rows = []
-    for one, other in _pairs(outcomes):
-        means = {n: {r.seed: r.mean for r in runs[n]} for n in (one, other)}
-        difference = paired(list(means[one].values()), [means[other][s] for s in means[one]])
-        higher = sum(
-            fmean(r.accuracies[name] for r in runs[one])
-            > fmean(r.accuracies[name] for r in runs[other])
-            for name in outcomes[0].histories
-        )
-        interval = (
-            ""
-            if difference.low is None or difference.high is None
-            else f"{100 * difference.low:+.2f} to {100 * difference.high:+.2f}"
-        )
-        domains = len(outcomes[0].histories)
-        rows.append(
-            [
-                f"{one} against {other}",
-                f"{100 * difference.mean:+.2f}",
-                interval,
-                f"{higher} of {domains}",
-                _verdict(one, other, difference.low, difference.high),
-            ]
-        )
-    return Table(["compared", "difference", "95% interval", "higher in domains", "verdict"], rows)
-
-
-def _verdict(one: str, other: str, low: float | None, high: float | None) -> str:
-    if low is None or high is None:
-        return "one seed: unknown"
-    return f"{one} is better" if low > 0 else f"{other} is better" if high < 0 else "unclear"
-
-
-def _run(outcome: Outcome) -> dict[str, Any]:
-    """A row of runs.csv."""
+def _plans(study: Study, model: nn.Module, shape: Sequence[int]) -> dict[tuple[str, int], Plan]:
+    """(strategy, seed) -> plan."""
+    example = torch.zeros(1, *shape)
+    if study.plan is not None:
+        study.plan.check(model)
+        return {(str(study.plan.choice["strategy"]), seed): study.plan for seed in study.seeds}
     return {
-        "strategy": outcome.strategy,
-        "seed": outcome.seed,
-        "mean_accuracy": outcome.mean,
-        **{f"accuracy/{name}": value for name, value in outcome.accuracies.items()},
-        "parameters": outcome.parameters,
-        "bytes": outcome.bytes,
-        "shared_bytes": outcome.shared_bytes,
-        "weights_share": outcome.weights_share,
-        "macs_share": outcome.macs_share,
-        "seconds": outcome.seconds,
+        (name, seed): study.sharing.plan(model, name, example, seed)  # type: ignore[arg-type]
+        for name, seed in product(study.strategies, study.seeds)
+        if name != INDEPENDENT
     }
-
-
-def _runs(outcomes: Sequence[Outcome]) -> Table:
-    domains = list(outcomes[0].histories)
-    rows = [
-        [
-            outcome.strategy,
-            str(outcome.seed),
-            *(f"{100 * outcome.accuracies[name]:.2f}" for name in domains),
-            f"{100 * outcome.mean:.2f}",
-            f"{outcome.parameters:,}",
-            f"{outcome.seconds:.1f}",
-        ]
-        for outcome in outcomes
-    ]
-    return Table(["strategy", "seed", *domains, "mean", "parameters", "seconds"], rows)
-
-
-def _curves(outcomes: Sequence[Outcome], path: Path) -> None:
-    """A panel per domain: test accuracy by epoch, the mean over seeds in a band of one std."""
-    domains = list(outcomes[0].histories)
-    columns = min(3, len(domains))
-    rows = math.ceil(len(domains) / columns)
-    size = (4.2 * columns + 0.6, 3.4 * rows)
-    shape = {"nrows": rows, "ncols": columns, "squeeze": False}
-    with drawing(path, figsize=size, **shape) as (_, grid):
-        axes = list(grid.flat)
-        for axis, domain in zip(axes, domains, strict=False):
-            for index, (strategy, runs) in enumerate(_by_strategy(outcomes).items()):
-                curves = [[100 * value for value in run.curve(domain)] for run in runs]
-                draw_curve(axis, index, strategy, curves)
-            axis.set(title=domain, xlabel="epoch", ylabel="test accuracy (%)")
-            axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-            axis.grid(alpha=0.3)
-        for axis in axes[len(domains) :]:
-            axis.set_axis_off()
-        axes[0].legend(fontsize="small")
-
-
-def _storage(outcomes: Sequence[Outcome], path: Path) -> None:
-    """Mean accuracy and its std over seeds against megabytes; equal sizes a little apart."""
-    strategies = _by_strategy(outcomes)
-    apart = max(outcome.bytes for outcome in outcomes) / 1e6 / 60
-    with drawing(path, figsize=(10, 4)) as (_, axis):
-        for index, (strategy, runs) in enumerate(strategies.items()):
-            accuracy = summarize([100 * run.mean for run in runs])
-            x = fmean(run.bytes for run in runs) / 1e6
-            x += apart * (index - (len(strategies) - 1) / 2)
-            axis.errorbar(
-                x,
-                accuracy.mean,
-                yerr=accuracy.std,
-                fmt="o",
-                capsize=3,
-                color=COLOURS[index % len(COLOURS)],
-                label=strategy,
-            )
-        axis.set(xlabel="MB, all domains", ylabel="mean test accuracy (%)", xlim=(0, None))
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize="small")
-
-
-def _by_strategy(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
-    found: dict[str, list[Outcome]] = {}
-    for outcome in outcomes:
-        found.setdefault(outcome.strategy, []).append(outcome)
-    return found
-
-
-def _megabytes(sizes: Iterable[float]) -> str:
-    """Mean of a number of bytes over runs."""
-    return f"{fmean(sizes) / 1e6:.3f}"
-
-
-def _percent(summary: Summary) -> str:
-    spread = "" if summary.std is None else f" ± {100 * summary.std:.2f}"
-    return f"{100 * summary.mean:.2f}{spread}"

@@ -10,9 +10,11 @@ from statistics import fmean
 from typing import Any
 
 from weightfold.lab.claims import higher
+from weightfold.lab.domains import DomainsTraining
 from weightfold.lab.experiment import Claim, Experiment, Line, Measure, Preset
 from weightfold.lab.pruning import Pruning, Way
 from weightfold.lab.results import Results
+from weightfold.lab.run import Run
 from weightfold.papers._zhang2021 import PAPER
 from weightfold.papers.zhang2021_sharing import TABLE1
 from weightfold.report.figures import COLOURS, drawing
@@ -140,9 +142,12 @@ def _draw_way(axis: Any, seeds: Sequence[Sequence[Record]]) -> None:
 
 
 def _line(backbone: str) -> Line:
-    nets = TABLE1.line(f"{backbone}, independent").runs
-    presets = [preset for preset, names in _BACKBONES.items() if backbone in names]
-    return Line(backbone, {p: Pruning(nets[p], WAYS, _IMAGES[p]) for p in presets})
+    runs: dict[str, Run] = {}
+    for preset, names in _BACKBONES.items():
+        net = TABLE1.line(f"{backbone}, independent").runs[preset]
+        if backbone in names and isinstance(net, DomainsTraining):
+            runs[preset] = Pruning(net, WAYS, _IMAGES[preset])
+    return Line(backbone, runs)
 
 
 PRUNING = Experiment(

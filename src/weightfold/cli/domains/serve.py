@@ -3,16 +3,11 @@
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import tyro
 
 from weightfold.serve.limits import DEFAULT
 
-if TYPE_CHECKING:
-    from weightfold.serve.engine import Engine
-
-TUNED_DOMAINS = 4
 TUNED_IMAGES = 16
 
 
@@ -54,9 +49,10 @@ class Serve:
 
     def run(self) -> None:
         """Serve."""
-        from weightfold.cli.domains.inputs import open_bundle
         from weightfold.serve.engine import Engine
+        from weightfold.serve.files import tune_kernels
         from weightfold.serve.limits import Limits
+        from weightfold.train.domains.bundles import open_bundle
 
         limits = Limits(
             max_batch=self.max_batch, max_wait_ms=self.max_wait_ms, max_bytes=self.max_bytes
@@ -69,25 +65,10 @@ class Serve:
             ) from error
         bundle, model, _ = open_bundle(self.source, self.model)
         engine = Engine(bundle, model, max_bytes=self.memory)
-        if self.tune:
-            _tune(engine, min(self.max_batch, TUNED_IMAGES))
+        choices = tune_kernels(engine, min(self.max_batch, TUNED_IMAGES)) if self.tune else {}
+        if choices:
+            kernels = Counter(choice.kernel for choice in choices.values())
+            shown = ", ".join(f"{count} {kernel}" for kernel, count in kernels.items())
+            print(f"kernels of {len(choices)} layers, several domains at once: {shown}")
         print(f"{len(engine.domains)} domains: {', '.join(engine.domains)}", flush=True)
         serve(engine, host=self.host, port=self.port, limits=limits)
-
-
-def _tune(engine: "Engine", images: int) -> None:
-    """Choose kernels on noise of the size that most domains take, if several take one."""
-    import torch
-
-    sizes: dict[tuple[int, int, int], list[str]] = {}
-    for name in engine.domains:
-        sizes.setdefault(engine.preprocessing(name).image_shape, []).append(name)
-    shape, names = max(sizes.items(), key=lambda item: len(item[1]))
-    names = names[:TUNED_DOMAINS]
-    if len(names) < 2 or images < len(names):
-        return
-    noise = torch.randn(images, *shape, generator=torch.Generator().manual_seed(0))
-    choices = engine.tune(noise, [names[i % len(names)] for i in range(images)])
-    kernels = Counter(choice.kernel for choice in choices.values())
-    shown = ", ".join(f"{count} {kernel}" for kernel, count in kernels.items())
-    print(f"kernels of {len(choices)} layers, {len(names)} domains at once: {shown}")

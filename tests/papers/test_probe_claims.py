@@ -4,8 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from weightfold.lab.experiment import experiment
-from weightfold.lab.probe_results import ProbeOutcome, ProbeResults
+from weightfold.lab.results import Outcome as Made
+from weightfold.lab.results import Results
+from weightfold.papers import experiment
 from weightfold.papers._li2018 import equal, more
 from weightfold.probes.intrinsic.finding import IntrinsicDimension, Trained
 from weightfold.probes.layers.finding import Cell, LayerReset
@@ -19,12 +20,12 @@ def results(name, records):
     """An experiment's results from label -> a finding, or histories by seed."""
     found = experiment(name)
     outcomes = {}
-    for label, cells in found.cells("paper").items():
+    for label, runs in found.runs("paper").items():
         if label in records:
             record = records[label]
             given = record if isinstance(record, list) else [record]
-            outcomes[label] = tuple(map(ProbeOutcome, cells, given))
-    return ProbeResults(found, "paper", outcomes)
+            outcomes[label] = tuple(map(Made, runs, given))
+    return Results(found, "paper", outcomes)
 
 
 def verdict(name, start, records):
@@ -61,19 +62,19 @@ UNREACHED = dimension({50: 0.5, 100: 0.6})
 
 
 @pytest.mark.parametrize(
-    ("a", "b", "holds"),
+    ("a", "b", "judged"),
     [
         (LARGE, SMALL, "holds"),
         (SMALL, LARGE, "does not hold"),
-        (SMALL, UNREACHED, "unclear"),
+        (SMALL, UNREACHED, "undecided"),
         # Above 100, which does not refute that it is above 1000.
-        (UNREACHED, LARGE, "unclear"),
+        (UNREACHED, LARGE, "undecided"),
     ],
 )
-def test_more_dimensions(a, b, holds):
+def test_more_dimensions(a, b, judged):
     labels = {"MNIST: FC": a, "MNIST: LeNet": b}
     found = more(*labels)(results("li2018-intrinsic", labels))
-    assert found.holds == holds
+    assert found.judged == judged
 
 
 def test_a_seed_whose_runs_failed_is_left_out():
@@ -83,30 +84,30 @@ def test_a_seed_whose_runs_failed_is_left_out():
     assert lost.crossings[2] is None and lost.dimension is not None
     labels = {"MNIST: FC": lost, "MNIST: LeNet": SMALL}
     found = equal(*labels)(results("li2018-intrinsic", labels))
-    assert found.holds == "holds" and "2 seeds" in found.numbers
+    assert found.judged == "holds" and "2 seeds" in found.numbers
 
 
 def test_an_unreached_dimension_is_not_dropped_from_the_grid():
     same = {"FC 1 x 50": dimension({50: 0.5, 100: 0.9}, 1000), "FC 2 x 400": SMALL}
     wide = {**same, "FC 5 x 400": dimension({50: 0.5, 100: 0.9}, 24_000)}
-    assert verdict("li2018-grid", "Parameters", wide).holds == "holds"
+    assert verdict("li2018-grid", "Parameters", wide).judged == "holds"
     open_ended = {**wide, "FC 3 x 50": UNREACHED}
-    assert verdict("li2018-grid", "Parameters", open_ended).holds == "unclear"
+    assert verdict("li2018-grid", "Parameters", open_ended).judged == "undecided"
 
 
 @pytest.mark.parametrize(
-    ("direct", "holds"),
+    ("direct", "judged"),
     [
         ([0.60, 0.61, 0.60], "holds"),
-        ([0.60, 0.10, 0.69], "unclear"),
+        ([0.60, 0.10, 0.69], "undecided"),
         ([0.80, 0.81, 0.80], "does not hold"),
     ],
 )
-def test_small_networks_are_judged_over_seeds(direct, holds):
+def test_small_networks_are_judged_over_seeds(direct, judged):
     histories = [SimpleNamespace(last_accuracy=a) for a in direct]
     beside = dimension({500: 0.7, 1000: 0.7, 2000: 0.95})
     records = {"FC 2 x 200": beside, "direct 1 x 1": histories}
-    assert verdict("li2018-direct", "With as many", records).holds == holds
+    assert verdict("li2018-direct", "With as many", records).judged == judged
 
 
 def reset(rises, drawn, seeds=3, bn="keep"):
@@ -136,24 +137,24 @@ HIGH, LOW, WIDE = [0.4, 0.41, 0.42], [0.0, 0.01, 0.0], [0.0, 0.3, 0.02]
 
 
 @pytest.mark.parametrize(
-    ("anew", "holds"), [(HIGH, "holds"), (WIDE, "unclear"), (LOW, "does not hold")]
+    ("anew", "judged"), [(HIGH, "holds"), (WIDE, "undecided"), (LOW, "does not hold")]
 )
-def test_drawn_anew_wants_the_whole_interval(anew, holds):
+def test_drawn_anew_wants_the_whole_interval(anew, judged):
     records = {"MNIST: MLP 3 x 256": reset([HIGH, LOW], [HIGH, anew])}
-    assert verdict("zhang2019-layers", "With any layer", records).holds == holds
+    assert verdict("zhang2019-layers", "With any layer", records).judged == judged
 
 
 @pytest.mark.parametrize(
-    ("second", "holds"), [(LOW, "holds"), (WIDE, "unclear"), (HIGH, "does not hold")]
+    ("second", "judged"), [(LOW, "holds"), (WIDE, "undecided"), (HIGH, "does not hold")]
 )
-def test_policies_differ_where_one_says_critical_and_one_robust(second, holds):
+def test_policies_differ_where_one_says_critical_and_one_robust(second, judged):
     policies = {"keep": HIGH, "source": HIGH, "recalibrate": second}
     records = {
         f"CIFAR-10: VGG-11, batch norm {bn}": reset([rise, HIGH], [HIGH, HIGH], bn=bn)
         for bn, rise in policies.items()
     }
     claim = "Ours: batch norm's policy decides what is critical (VGG)"
-    assert verdict("zhang2019-layers", claim, records).holds == holds
+    assert verdict("zhang2019-layers", claim, records).judged == judged
 
 
 def test_robustness_is_drawn_against_depth(tmp_path, monkeypatch):

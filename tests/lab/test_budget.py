@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from weightfold.lab.inspect_plan import DEMANDS, LADDER, Pace, Sizes, fit
+from weightfold.lab.budget import DEMANDS, LADDER, Pace, Sizes, fit
 
 PACE = Pace(
     step=0.002, example=1e-4, look=3e-5, projection=0.002, parameters=50_000, layers=5,

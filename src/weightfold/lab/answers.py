@@ -1,17 +1,17 @@
-"""The page of an inspection: a summary, then a section for each probe."""
+"""The answers of an inspection: what each probe found, in a line, and how sure that is."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
-from weightfold.lab.inspect_plan import Pace, Sizes
-from weightfold.probes.finding import Finding, footer
+from weightfold.lab.budget import Pace, Sizes
+from weightfold.probes.finding import Finding
 from weightfold.probes.intrinsic.finding import IntrinsicDimension
 from weightfold.probes.layers.finding import LayerReset
 from weightfold.probes.memory.finding import Memorization
 from weightfold.probes.memory.verdicts import RANDOM, TRUE
 from weightfold.probes.tickets.finding import TOLERANCE, LotteryTicket
-from weightfold.report.page import Section, Table, write_page
+from weightfold.report.numbers import count, interval, number
+from weightfold.report.page import Section, Table
 from weightfold.report.statistics import Paired
 
 Answer = tuple[str, str]
@@ -26,49 +26,31 @@ TITLES = {
 """Probe -> heading of its section, in the order of the page."""
 
 
-def write_inspection(
-    folder: Path,
-    title: str,
-    *,
+def answers(
     findings: Mapping[str, Finding],
-    sections: Mapping[str, Section],
     left_out: Mapping[str, str],
     sizes: Mapping[str, Sizes],
     pace: Pace,
     lr: float | None,
-) -> Path:
-    """Write the page.
+) -> Section:
+    """What stands first on the page of an inspection: a row a question.
 
     Args:
-        folder: Of the inspection.
-        title: Heading.
         findings: Probe -> what it found.
-        sections: Probe -> its finding's part of the page.
         left_out: Probe -> why it found nothing, of those without a finding.
         sizes: Probe -> what it was run with.
         pace: Of the network.
         lr: Learning rate of sgd; None: each recipe's own.
-
-    Returns:
-        The page.
     """
     rows = [["parameters", f"{pace.parameters:,} weights", "exact", ""]]
-    parts = []
-    for name, heading in TITLES.items():
+    for name in TITLES:
         if name in findings:
             answer, certainty = _ANSWERS[name](findings[name])
             rows.append([_QUESTIONS[name], answer, certainty, sizes[name].text])
-            parts.append(sections[name])
         else:
-            reason = left_out[name]
-            rows.append([_QUESTIONS[name], reason, "", ""])
-            parts.append(Section(heading, f"{reason[0].upper()}{reason[1:]}."))
+            rows.append([_QUESTIONS[name], left_out[name], "", ""])
     columns = ["", "answer", "how sure", "measured on"]
-    summary = Section("Summary", _introduction(pace, lr), Table(columns, rows))
-    page = folder / "index.html"
-    sessions = [session for finding in findings.values() for session in finding.sessions]
-    write_page(page, title, [summary, *parts], footer=footer(sessions))
-    return page
+    return Section("Summary", _introduction(pace, lr), Table(columns, rows))
 
 
 def _introduction(pace: Pace, lr: float | None) -> str:
@@ -98,7 +80,7 @@ _QUESTIONS = {
 
 def _dimension(found: Any) -> Answer:
     assert isinstance(found, IntrinsicDimension)
-    seeds = _count(len(found.seeds), "seed")
+    seeds = count(len(found.seeds), "seed")
     if found.dimension is None:
         return f"above {found.tried:,}", f"the largest number tried, {seeds}"
     bound = "at most " if found.bounded_above else "about "
@@ -126,7 +108,7 @@ def _tickets(found: Any) -> Answer:
     if difference is None:
         return answer, ""
     left = f"with {results.remaining(level):.0%} left, accuracy {_points(difference)}"
-    return answer, f"{left}, {_count(found.trials, 'trial')}"
+    return answer, f"{left}, {count(found.trials, 'trial')}"
 
 
 def _layers(found: Any) -> Answer:
@@ -136,7 +118,7 @@ def _layers(found: Any) -> Answer:
     undecided = sum(verdict == "undecided" for verdict in verdicts.values())
     named = f": {', '.join(critical)}" if critical else ""
     answer = f"{len(critical)} of {len(verdicts)}{named}"
-    return answer, f"{undecided} undecided, {_count(len(found.seeds), 'network')}; {found.policy}"
+    return answer, f"{undecided} undecided, {count(len(found.seeds), 'network')}; {found.policy}"
 
 
 def _memorization(found: Any) -> Answer:
@@ -145,7 +127,7 @@ def _memorization(found: Any) -> Answer:
     fits = results.of(RANDOM)
     if not fits:
         return "unknown", "no network with random labels came to its end"
-    seeds = _count(len(fits), "seed")
+    seeds = count(len(fits), "seed")
     trained = f"true labels after {results.epochs(TRUE)}" if results.of(TRUE) else ""
     if results.reached(RANDOM):
         answer = f"yes: random labels after {results.epochs(RANDOM)} epochs, {trained}"
@@ -157,15 +139,11 @@ def _memorization(found: Any) -> Answer:
     return answer, f"mean and spread, {seeds}" if len(fits) > 1 else seeds
 
 
-def _points(difference: Paired) -> str:
-    text = f"{100 * difference.mean:+.1f} points"
-    if difference.low is None or difference.high is None:
+def _points(found: Paired) -> str:
+    text = number(100 * found.mean, 1, unit="points", signed=True)
+    if found.low is None or found.high is None:
         return text
-    return f"{text} (95% {100 * difference.low:+.1f} to {100 * difference.high:+.1f})"
-
-
-def _count(number: int, of: str) -> str:
-    return f"{number} {of}" if number == 1 else f"{number} {of}s"
+    return f"{text} (95% {interval(100 * found.low, 100 * found.high, 1, signed=True)})"
 
 
 _ANSWERS: Mapping[str, Callable[[Any], Answer]] = {

@@ -1,16 +1,13 @@
-"""What `weightfold domains export` does."""
+"""A bundle's domains as files of a format, each compared with torch."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import nn
 
-from weightfold.cli.domains.export import Export
-from weightfold.cli.domains.inputs import open_bundle
 from weightfold.export.checks import BATCH_SIZES, check_differences, relative_differences
 from weightfold.export.domains import (
     to_executorch,
@@ -24,13 +21,50 @@ from weightfold.methods.share.bundle import Bundle
 from weightfold.methods.share.net import SharedNet
 from weightfold.train import session
 from weightfold.train.checkpoint import load_weights, save_weights
+from weightfold.train.domains.bundles import open_bundle
+
+Format = Literal["onnx", "onnx-per-domain", "torch-export", "executorch", "plain"]
 
 Row = dict[str, Any]
 """A file: its name, domains, bytes, and relative difference from torch (None: it has no output)."""
 
 
-def export(asked: Export) -> None:
-    """Write the files of a format, and a table of them.
+@dataclass(frozen=True)
+class _Asked:
+    """What is written, and where."""
+
+    folder: Path
+    format: Format
+    fold_bn: bool
+    tolerance: float
+
+
+def export_bundle(
+    source: Path,
+    folder: Path,
+    *,
+    format: Format = "onnx",
+    domains: Sequence[str] = (),
+    fold_bn: bool = False,
+    tolerance: float = 1e-5,
+    model: str | None = None,
+) -> list[Row]:
+    """Write the files of a format, and export.json beside them.
+
+    Args:
+        source: A bundle, or the folder of a study or of one of its strategies that holds it.
+        folder: Made if missing.
+        format: "onnx": one file with an input for the domain of each image; "onnx-per-domain": a
+            file a domain over one file of weights; "torch-export": one .pt2 file with such an
+            input; "executorch": a .pte file a domain, for one image at a time; "plain": a domain's
+            plain network as safetensors.
+        domains: Which, in the order of their positions; none: all.
+        fold_bn: Fold batch norm into the convolutions ("plain").
+        tolerance: Largest relative difference from torch that is accepted.
+        model: Network spec, for a bundle that does not tell its own.
+
+    Returns:
+        A row a file.
 
     Raises:
         ExportError: A file computes something else than torch.
@@ -38,23 +72,19 @@ def export(asked: Export) -> None:
         ValueError: `fold_bn` with another format than "plain", or a bundle that does not tell its
             domains' image shapes.
     """
-    if asked.fold_bn and asked.format != "plain":
-        raise ValueError(f"fold_bn=True is for --format plain, not {asked.format}")
-    bundle, model, spec = open_bundle(asked.source, asked.model)
-    names = list(asked.domains) or bundle.domains
-    net = bundle.load(model, names).eval()
+    if fold_bn and format != "plain":
+        raise ValueError(f"fold_bn=True is for the format plain, not {format}")
+    bundle, plain, spec = open_bundle(source, model)
+    names = list(domains or bundle.domains)
+    net = bundle.load(plain, names).eval()
     assert isinstance(net, SharedNet)
     examples = {name: torch.zeros(1, *_shape(bundle, name)) for name in names}
-    asked.folder.mkdir(parents=True, exist_ok=True)
-    rows = FORMATS[asked.format](net, examples, asked)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = FORMATS[format](net, examples, _Asked(folder, format, fold_bn, tolerance))
     told = {name: bundle.about[name] | {"classes": bundle.classes[name]} for name in names}
-    record = {"model": spec, "format": asked.format, "domains": told, "files": rows}
-    write_json(asked.folder / "export.json", record | {"session": session()})
-    table = Table("file", "domains", "bytes", "from torch")
-    for row in rows:
-        apart = "" if row["from_torch"] is None else f"{row['from_torch']:.1e}"
-        table.add_row(row["file"], ", ".join(row["domains"]), f"{row['bytes']:,}", apart)
-    Console().print(table)
+    record = {"model": spec, "format": format, "domains": told, "files": rows}
+    write_json(folder / "export.json", record | {"session": session()})
+    return rows
 
 
 def _shape(bundle: Bundle, name: str) -> list[int]:
@@ -67,7 +97,7 @@ def _shape(bundle: Bundle, name: str) -> list[int]:
     return told["image_shape"]
 
 
-def _plain(net: SharedNet, examples: dict[str, torch.Tensor], asked: Export) -> list[Row]:
+def _plain(net: SharedNet, examples: dict[str, torch.Tensor], asked: _Asked) -> list[Row]:
     """A safetensors file per domain, read again into a network that is compared with `net`."""
     rows = []
     for name, example in examples.items():
@@ -83,13 +113,13 @@ def _plain(net: SharedNet, examples: dict[str, torch.Tensor], asked: Export) -> 
     return rows
 
 
-def _one_graph(net: SharedNet, examples: dict[str, torch.Tensor], asked: Export) -> list[Row]:
+def _one_graph(net: SharedNet, examples: dict[str, torch.Tensor], asked: _Asked) -> list[Row]:
     """One file that takes the domain of each image."""
     shapes = {name: tuple(example.shape[1:]) for name, example in examples.items()}
     if len(set(shapes.values())) > 1:
         raise ValueError(
-            f"one graph takes images of one size, the domains have {shapes}; give --domains of one "
-            "size, or --format onnx-per-domain"
+            f"one graph takes images of one size, the domains have {shapes}; give domains of one "
+            "size, or the format onnx-per-domain"
         )
     onnx = asked.format == "onnx"
     write = to_onnx if onnx else to_exported_program
@@ -98,7 +128,7 @@ def _one_graph(net: SharedNet, examples: dict[str, torch.Tensor], asked: Export)
     return [_row(path, list(examples), report.bytes, report.max_relative_difference)]
 
 
-def _per_domain(net: SharedNet, examples: dict[str, torch.Tensor], asked: Export) -> list[Row]:
+def _per_domain(net: SharedNet, examples: dict[str, torch.Tensor], asked: _Asked) -> list[Row]:
     """A graph per domain with its own weights, and what they share."""
     report = to_onnx_per_domain(net, examples, asked.folder, tolerance=asked.tolerance)
     rows = [
@@ -111,7 +141,7 @@ def _per_domain(net: SharedNet, examples: dict[str, torch.Tensor], asked: Export
     return [{**shared, "from_torch": None}, *rows]
 
 
-def _executorch(net: SharedNet, examples: dict[str, torch.Tensor], asked: Export) -> list[Row]:
+def _executorch(net: SharedNet, examples: dict[str, torch.Tensor], asked: _Asked) -> list[Row]:
     """A .pte file per domain."""
     rows = []
     for name, example in examples.items():
@@ -126,7 +156,7 @@ def _row(path: Path, domains: list[str], size: int, differences: Mapping[Any, fl
     return {"file": path.name, "domains": domains, "bytes": size, "from_torch": worst}
 
 
-FORMATS = {
+FORMATS: Mapping[Format, Callable[[SharedNet, dict[str, torch.Tensor], _Asked], list[Row]]] = {
     "plain": _plain,
     "onnx": _one_graph,
     "torch-export": _one_graph,

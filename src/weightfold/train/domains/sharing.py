@@ -1,4 +1,4 @@
-"""Options that several commands share. Imports no torch."""
+"""What each domain owns, beside the strategy: options of planning. Imports no torch."""
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
@@ -18,7 +18,7 @@ class Sharing:
 
     fraction: float | None = None
     """Share of the budget that a domain owns, 0 (batch norm and classifier only) to 1; none: 0.2,
-    unless --num-filters says it."""
+    unless num_filters says it."""
 
     num_filters: int | None = None
     """Number of filters a domain owns, instead of a fraction; the paper's Table 1 has round ones,

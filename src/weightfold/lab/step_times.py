@@ -1,0 +1,69 @@
+"""How long a training step of each of several networks takes, steps taken in turn."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from weightfold.data import Dataset
+from weightfold.timing import alternate
+from weightfold.train import Recipe
+from weightfold.train.feed import training_batches
+from weightfold.train.steps import make_optimizer
+
+WARMUP_STEPS, TIMED_STEPS = 5, 30
+
+
+def step_seconds(
+    nets: Mapping[str, nn.Module], dataset: Dataset, recipe: Recipe
+) -> dict[str, float]:
+    """Median wall time of a training step of each network, their steps taken in turn.
+
+    A step is forward, backward and optimizer on one batch that is there already. It trains the
+    networks given: pass some that are not needed afterwards.
+
+    Args:
+        nets: By name.
+        dataset: Its first training batch is used.
+        recipe: Gives batch size, loss and optimizer.
+    """
+    device = device_of_fit()
+    images, labels = next(training_batches(dataset.train, dataset, recipe, 0, device).epoch(0))
+
+    def stepper(net: nn.Module) -> Any:
+        net.to(device).train()
+        optimizer = make_optimizer(net.parameters(), recipe, recipe.weight_decay)
+
+        def step() -> float:
+            optimizer.zero_grad()
+            loss = F.cross_entropy(net(images), labels, label_smoothing=recipe.label_smoothing)
+            loss.backward()
+            optimizer.step()
+            return loss.item()  # waits for the device
+
+        return step
+
+    steppers = {name: stepper(net) for name, net in nets.items()}
+    latencies = alternate(steppers, warmup=WARMUP_STEPS, repeats=TIMED_STEPS)
+    return {name: latency.median_ms / 1000 for name, latency in latencies.items()}
+
+
+def device_of_fit() -> torch.device:
+    """Where `fit` trains with device="auto"."""
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+
+
+@contextmanager
+def threads_of(jobs: int) -> Iterator[None]:
+    """As many threads of torch as each of `run_cells`' processes has."""
+    before = torch.get_num_threads()
+    if jobs > 1:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

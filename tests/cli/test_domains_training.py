@@ -382,16 +382,16 @@ def test_folding_is_for_plain_networks(bundle, tmp_path, capsys):
 
 
 def test_serve_hands_over_engine_and_limits(bundle, monkeypatch, capsys):
-    import weightfold.serve.http as http
+    import weightfold.serve.server as server
 
     calls = []
-    monkeypatch.setattr(http, "serve", lambda engine, **given: calls.append((engine, given)))
-    memory = Bundle(bundle).sizes().domains["birds"]
+    monkeypatch.setattr(server, "serve", lambda engine, **given: calls.append((engine, given)))
+    memory = Bundle(bundle).sizes().total
     options = ["--max-batch", 5, "--max-wait-ms", 3, "--max-bytes", 999, "--memory", memory]
     assert run("serve", bundle, "--port", 0, *options) == 0
     ((engine, given),) = calls
     assert engine.domains == ["birds", "cars"]
-    assert engine.cache.max_bytes == memory
+    assert engine.cache.max_bytes == memory - Bundle(bundle).sizes().shared
     assert (given["host"], given["port"]) == ("127.0.0.1", 0)
     limits = given["limits"]
     assert (limits.max_batch, limits.max_wait_ms, limits.max_bytes) == (5, 3.0, 999)

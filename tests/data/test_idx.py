@@ -127,3 +127,11 @@ def test_a_download_that_fails_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.KMNIST, "download", download)
     with pytest.raises(OSError, match=r"'kmnist' in .* no route"):
         load("kmnist,download=true", tmp_path)
+
+
+def test_training_and_test_images_of_two_sizes_name_their_files(tmp_path):
+    write(tmp_path / "MNIST/raw")
+    path = tmp_path / "MNIST/raw/t10k-images-idx3-ubyte"
+    path.write_bytes(idx(np.zeros((7, 20, 28), dtype=np.uint8)))
+    with pytest.raises(ValueError, match=r"train-images.* 28\) and .*t10k-images.*20, 28"):
+        load("mnist", tmp_path)

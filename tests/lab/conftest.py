@@ -104,5 +104,5 @@ def fake_probe(monkeypatch) -> Probe:
     module = SimpleNamespace(brightness=brightness, Brightness=Brightness)
     monkeypatch.setitem(sys.modules, "fake_probes", module)
     found = Probe("brightness", "fake_probes:brightness:Brightness", "how bright it is")
-    monkeypatch.setattr(registry, "PROBES", {"brightness": found})
+    monkeypatch.setattr(registry, "probes", lambda: {"brightness": found})
     return found

@@ -122,7 +122,8 @@ def test_a_network_may_start_from_weights(call, tiny_run, tmp_path):
 
 
 def test_a_probe_of_trained_networks_wants_weights(call, fake_probe, monkeypatch, tmp_path):
-    monkeypatch.setitem(registry.PROBES, "brightness", replace(fake_probe, trained=True))
+    other = replace(fake_probe, trained=True)
+    monkeypatch.setattr(registry, "probes", lambda: {"brightness": other})
     with pytest.raises(ValueError, match=r"'brightness' needs those of a trained network"):
         call.train(tmp_path)
 

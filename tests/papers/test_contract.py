@@ -16,7 +16,7 @@ from weightfold.lab.running import report, report_experiment, run_experiment
 from weightfold.lab.training import Training
 from weightfold.nets import build
 from weightfold.papers import experiment, experiments
-from weightfold.probes.registry import PROBES
+from weightfold.probes.registry import probes
 from weightfold.spec import parse_spec
 
 NAMES = list(experiments())
@@ -50,7 +50,7 @@ def test_probes_take_what_they_are_called_with(name):
         for run in (run for line in experiment(name).runs(preset).values() for run in line):
             if not isinstance(run, Probing):
                 continue
-            chosen = PROBES[run.probe]
+            chosen = probes()[run.probe]
             assert chosen.networks == bool(run.model and run.data)
             assert dict(run.options).keys() <= chosen.options.keys()
             assert (run.recipe is not None) == (chosen.recipe is not None)

@@ -8,7 +8,7 @@ import pytest
 
 from weightfold.probes import registry
 from weightfold.probes.finding import Finding
-from weightfold.probes.registry import PROBES, Probe, probe
+from weightfold.probes.registry import Probe, probe, probes
 from weightfold.train import Recipe
 
 RECIPE = Recipe(epochs=4)
@@ -38,7 +38,7 @@ def measure(
 def made_up(monkeypatch) -> Probe:
     monkeypatch.setitem(sys.modules, "made_up", SimpleNamespace(measure=measure))
     found = Probe("made-up", "made_up:measure:Finding", "nothing")
-    monkeypatch.setattr(registry, "PROBES", {"made-up": found})
+    monkeypatch.setattr(registry, "probes", lambda: {"made-up": found})
     return found
 
 
@@ -96,9 +96,9 @@ def test_seeds(made_up):
         made_up.over(0)
 
 
-@pytest.mark.parametrize("name", PROBES)
+@pytest.mark.parametrize("name", probes())
 def test_every_probe_is_what_the_registry_says(name):
-    found = PROBES[name]
+    found = probes()[name]
     assert callable(found.measure) and issubclass(found.finding, Finding)
     assert found.finding.probe == name
     assert found.recipe is None or isinstance(found.recipe, Recipe)

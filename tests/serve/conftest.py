@@ -28,6 +28,7 @@ class FakeEngine:
             for name, (classes, prepared) in self._known.items()
         }
         self.domains = list(self._known)
+        self.version, self.outdated, self.update_refused = 0, False, None
         self.batches = []
         self.gate = threading.Event()
         self.gate.set()

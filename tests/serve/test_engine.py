@@ -9,7 +9,8 @@ from torch import nn
 
 import weightfold as wf
 from weightfold.methods.share.tuning import tune
-from weightfold.serve.engine import READY, Engine
+from weightfold.serve.engine import Engine
+from weightfold.serve.snapshot import READY
 
 NAMES = [f"d{i}" for i in range(READY + 2)]
 
@@ -76,20 +77,22 @@ def test_every_image_in_its_domain(folder, model, net):
 
 
 def test_few_deltas_at_a_time(folder, model, net):
-    size = max(Engine(folder, model).bundle.sizes().domains.values())
-    engine = Engine(folder, model, max_bytes=2 * size)
+    sizes = Engine(folder, model).bundle.sizes()
+    size = max(sizes.domains.values())
+    engine = Engine(folder, model, max_bytes=sizes.shared + 2 * size)
     for name in NAMES * 2:
         image = torch.ones(3, 8, 8)
         wanted = net(image[None], domain=name)[0].softmax(0)
         torch.testing.assert_close(engine.predict([image], [name])[0], wanted)
         assert len(engine.stats()["resident"]) <= 2
     assert engine.stats()["evictions"] == 2 * len(NAMES) - 2
-    assert engine.stats()["bytes"] <= engine.bundle.sizes().shared + 2 * size
+    assert engine.stats()["bytes"] <= sizes.shared + 2 * size
 
 
 def test_many_threads(folder, model, net):
-    size = max(Engine(folder, model).bundle.sizes().domains.values())
-    engine, failures = Engine(folder, model, max_bytes=8 * size), []
+    sizes = Engine(folder, model).bundle.sizes()
+    room = sizes.shared + 8 * max(sizes.domains.values())
+    engine, failures = Engine(folder, model, max_bytes=room), []
 
     def work(seed):
         try:
@@ -123,7 +126,7 @@ def test_a_replica_made_while_kernels_are_chosen(folder, model, net, monkeypatch
 
     def slow(*args):
         copied = deepcopy(*args)
-        engine._local = threading.local()  # as `tune` does in another thread
+        engine._now._local = threading.local()  # as `tune` does in another thread
         return copied
 
     monkeypatch.setattr(copy, "deepcopy", slow)
@@ -136,5 +139,15 @@ def test_wrong_requests(folder, model):
         engine.predict([torch.zeros(3, 8, 8)], ["d99"])
     with pytest.raises(ValueError, match="1 images and 2 domains"):
         engine.predict([torch.zeros(3, 8, 8)], ["d0", "d1"])
-    with pytest.raises(ValueError, match="max_bytes=10"):
-        Engine(folder, model, max_bytes=10).predict([torch.zeros(3, 8, 8)], ["d0"])
+
+
+def test_a_cap_that_cannot_hold_the_shared_tensors_and_any_one_domain(folder, model, net):
+    sizes = Engine(folder, model).bundle.sizes()
+    name, largest = max(sizes.domains.items(), key=lambda item: item[1])
+    least = sizes.shared + largest
+    for cap in (0, 10, largest, sizes.shared, least - 1):
+        with pytest.raises(ValueError, match=f"max_bytes={cap:,} .*{name!r}.*{least:,}"):
+            Engine(folder, model, max_bytes=cap)
+    engine = Engine(folder, model, max_bytes=least)
+    check(engine, net, 8)
+    assert engine.stats()["bytes"] <= least

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from weightfold.data.batches import Batches
+from weightfold.data.decode import UndecodableImage, decode
 from weightfold.data.files import ImageFiles
 from weightfold.serve.engine import Preprocessing
-from weightfold.serve.images import UndecodableImage, check_servable, decode, prepare
+from weightfold.serve.images import check_servable, prepare
 
 RGB = Preprocessing((3, 16, 16), (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
 GRAY = Preprocessing((1, 8, 8), (0.5,), (0.2,))
@@ -90,12 +91,13 @@ def test_gray_pixels():
     assert decoded.tolist() == [np.asarray(image).tolist()]
 
 
-@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_deep_pixels_are_refused_not_clipped(kind, channels):
-    deep = Image.fromarray(np.arange(256, dtype=np.uint16).reshape(16, 16) * 257)
-    with pytest.raises(UndecodableImage, match="more than 8 bits"):
-        decode(saved(deep, kind), channels=channels, max_pixels=999)
+def test_deep_pixels_keep_their_high_byte(kind, channels):
+    ramp = np.arange(256).reshape(16, 16)
+    deep = Image.fromarray((ramp * 257).astype(np.uint16))
+    decoded = decode(saved(deep, kind), channels=channels, max_pixels=999)
+    assert decoded.tolist() == [ramp.tolist()] * channels
 
 
 def test_floating_pixels_are_refused():

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
 
-from weightfold.serve.http import make_app
 from weightfold.serve.images import prepare
 from weightfold.serve.limits import Limits
+from weightfold.serve.server import make_server
 
 NAMES = ["birds", "cars", "digits"]
 
@@ -28,8 +27,7 @@ def listening():
 
 
 def server(engine, limits):
-    config = uvicorn.Config(make_app(engine, limits), log_level="warning", ws="none")
-    return uvicorn.Server(config)
+    return make_server(engine, limits=limits)
 
 
 @asynccontextmanager
@@ -183,7 +181,7 @@ def test_a_body_announced_too_large_is_answered_after_it_was_sent(engine, pictur
 
 PROGRAM = """
 import runpy, sys
-from weightfold.serve.http import serve
+from weightfold.serve.server import serve
 
 serve(runpy.run_path(sys.argv[1])["FakeEngine"](), port=0)
 print("stopped")

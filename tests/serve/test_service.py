@@ -48,9 +48,9 @@ def folder(tmp_path):
 
 
 def test_clients_of_all_domains_at_once(folder, picture):
-    sizes = Engine(folder, model()).bundle.sizes().domains.values()
+    sizes = Engine(folder, model()).bundle.sizes()
     # Room for two of the three domains: some are let go and mapped again while they are served.
-    engine, alone = Engine(folder, model(), max_bytes=sum(sizes) - 1), Engine(folder, model())
+    engine, alone = Engine(folder, model(), max_bytes=sizes.total - 1), Engine(folder, model())
     names = [list(CLASSES)[seed % 3] for seed in range(24)]
     app = make_app(engine, Limits(max_batch=2))
 

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 import tyro
 
-from weightfold.probes.registry import PROBES, probe
+from weightfold.probes.registry import probe, probes
 
-_NAMES = "\n".join(f"{name}: {probe.line};" for name, probe in PROBES.items())
+_NAMES = "\n".join(f"{name}: {probe.line};" for name, probe in probes().items())
 
 
 @dataclass(frozen=True)

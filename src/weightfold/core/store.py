@@ -8,7 +8,7 @@ import copy
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -296,32 +296,9 @@ def read_state(
     return state | {alias: state[name] for alias, name in aliases if name in state}
 
 
-class Stored(Mapping[str, Tensor]):
-    """Tensors of a file by name, memory-mapped; each is made when it is taken.
-
-    Held ready, the objects alone would add a tenth to hundreds of tensors of a few kilobytes.
-    """
-
-    def __init__(self, file: Path) -> None:
-        self._file = safe_open(file, "pt")
-
-    def __getitem__(self, name: str) -> Tensor:
-        try:
-            return self._file.get_tensor(name)
-        except SafetensorError as error:
-            raise KeyError(name) from error
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._file.keys())
-
-    def __len__(self) -> int:
-        return len(self._file.keys())
-
-
 def file_of(folder: Path, manifest: Mapping[str, Any], part: str | None) -> Path:
     """Path of a part's file, in the folder whatever the manifest says; None: the shared one."""
-    entry = manifest["tensors"] if part is None else manifest["parts"][part]
-    return folder / Path(entry["file"]).name
+    return folder / Path(entry_of(manifest, part)["file"]).name
 
 
 def check_file(folder: Path, manifest: Mapping[str, Any], part: str | None) -> None:
@@ -332,17 +309,42 @@ def check_file(folder: Path, manifest: Mapping[str, Any], part: str | None) -> N
         ValueError: It is damaged or changed, another part's, or was saved with other shared
             tensors than the folder's.
     """
-    file = file_of(folder, manifest, part)
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing; the manifest beside it names it")
-    entry = manifest["tensors"] if part is None else manifest["parts"][part]
-    if _digest(file) != entry["sha256"]:
+    file = existing_file(folder, manifest, part)
+    if _digest(file) != entry_of(manifest, part)["sha256"]:
         raise ValueError(f"{file} is truncated or was changed: its hash is not the manifest's")
     try:
         with safe_open(file, "pt") as opened:
             label = json.loads((opened.metadata() or {}).get(LABEL, "{}"))
     except (SafetensorError, json.JSONDecodeError) as error:
         raise ValueError(f"{file} is no safetensors file of a saved net: {error}") from error
+    check_label(file, label, manifest, part)
+
+
+def entry_of(manifest: Mapping[str, Any], part: str | None) -> Mapping[str, Any]:
+    """What a manifest says of a part's file; None: of the shared one."""
+    return manifest["tensors"] if part is None else manifest["parts"][part]
+
+
+def existing_file(folder: Path, manifest: Mapping[str, Any], part: str | None) -> Path:
+    """Path of a part's file, which is there.
+
+    Raises:
+        FileNotFoundError: It is not.
+    """
+    file = file_of(folder, manifest, part)
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing; the manifest beside it names it")
+    return file
+
+
+def check_label(
+    file: Path, label: Mapping[str, Any], manifest: Mapping[str, Any], part: str | None
+) -> None:
+    """Hold what a file says of itself against the manifest.
+
+    Raises:
+        ValueError: It is another part's, or was saved with other shared tensors.
+    """
     if label.get("part") != part:
         raise ValueError(f"{file} holds {label.get('part')!r}, where the manifest says {part!r}")
     base = manifest["tensors"]["sha256"]

@@ -7,6 +7,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from weightfold.data.budget import MAX_CLASSES
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ImageSet:
@@ -61,7 +63,7 @@ class ImageSet:
 
 
 def check_labels(labels: Tensor, images: int) -> None:
-    """Refuse labels that are not one per image, and an empty set.
+    """Refuse labels that are not one per image or absurdly large, and an empty set.
 
     Raises:
         ValueError: As said.
@@ -72,6 +74,12 @@ def check_labels(labels: Tensor, images: int) -> None:
         )
     if images == 0:
         raise ValueError("images is empty; give at least one image")
+    # Before anything is made that has one entry a class: counts, names, a layer.
+    if int(labels.max()) >= MAX_CLASSES:
+        raise ValueError(
+            f"labels has {int(labels.max())}; labels count classes from 0, and at most "
+            f"{MAX_CLASSES:,} classes are taken"
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,17 +8,17 @@ from typing import Self
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from torchvision.datasets.folder import default_loader
-from torchvision.transforms.v2 import functional as transforms
 
 from weightfold.data.dataset import ImageSet, check_labels
+from weightfold.data.decode import MAX_PIXELS, decode
 
 
 class ImageFiles(ImageSet):
-    """An image set too large for memory: RGB files, decoded when they are read.
+    """An image set too large for memory: files, decoded to RGB when they are read.
 
-    Each image is scaled so that its shorter side has `size` pixels, and its middle is taken.
-    `images` decodes them all at once; `Batches` reads them through a torch DataLoader.
+    `weightfold.data.decode` says how. Each image is scaled so that its shorter side has `size`
+    pixels, and its middle is taken. `images` decodes them all at once; `Batches` reads them
+    through a torch DataLoader.
 
     Args:
         paths: One file an image.
@@ -27,13 +27,16 @@ class ImageFiles(ImageSet):
         workers: Processes that decode for `Batches`; 0 decodes in this one.
 
     Raises:
-        ValueError: Not one label per path, `size` below 1, or `workers` negative.
+        ValueError: Not one label per path, `size` below 1 or of more pixels than an image may
+            have, or `workers` negative.
     """
 
     def __init__(self, paths: Sequence[Path], labels: Tensor, size: int, workers: int) -> None:
         check_labels(labels, len(paths))
         if size < 1 or workers < 0:
             raise ValueError(f"size={size} must be at least 1, and workers={workers} at least 0")
+        if size**2 > MAX_PIXELS:
+            raise ValueError(f"size={size} makes more than {MAX_PIXELS} pixels; give a smaller one")
         for name, value in (("paths", tuple(paths)), ("labels", labels)):
             object.__setattr__(self, name, value)
         object.__setattr__(self, "size", size)
@@ -81,10 +84,9 @@ class ImageFiles(ImageSet):
     def _decode(self, index: int) -> Tensor:
         path = self.paths[index]
         try:
-            image = default_loader(str(path))
-        except OSError as error:
+            return decode(path, channels=3, size=self.size)
+        except (OSError, ValueError) as error:
             raise ValueError(f"{path} cannot be decoded ({error}); replace or remove it") from error
-        return square(transforms.pil_to_tensor(image), self.size)
 
 
 class _Decoded(torch.utils.data.Dataset):
@@ -95,11 +97,3 @@ class _Decoded(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> Tensor:
         return self._files._decode(index)
-
-
-def square(images: Tensor, size: int) -> Tensor:
-    """Scale uint8 images (..., C, H, W) to a shorter side of `size` and take the middle square."""
-    if images.shape[-2:] == (size, size):
-        return images
-    scaled = transforms.resize(images, [size], antialias=True)
-    return transforms.center_crop(scaled, [size, size])

@@ -7,14 +7,17 @@ from typing import Any
 
 import torch
 
+from weightfold.data.budget import check_bytes
 from weightfold.data.corruption import corrupt_labels
 from weightfold.data.dataset import Dataset, ImageSet
-from weightfold.data.files import ImageFiles, square
+from weightfold.data.decode import scaled_pixels, square
+from weightfold.data.files import ImageFiles
 from weightfold.data.registry import readers
 from weightfold.data.splitting import consecutive
 from weightfold.spec import parse_spec, read_options
 
 _COMMON = {"rgb": bool, "size": int, "corrupt": float, "limit": int, "seed": int, "group": int}
+_AT_ONCE = 1000
 
 
 def load(spec: str, root: Path | str | None = None) -> Dataset:
@@ -39,6 +42,8 @@ def load(spec: str, root: Path | str | None = None) -> Dataset:
 
     Raises:
         ValueError: The spec, an option, or a file's content is wrong, or no data folder is known.
+            Also if all training images are of one class, or a file or an option asks for more
+            memory than `weightfold.data.budget` allows.
         FileNotFoundError: A folder or file is missing.
         ImportError: The reader needs an extra that is not installed.
     """
@@ -53,6 +58,12 @@ def load(spec: str, root: Path | str | None = None) -> Dataset:
     options: dict[str, Any] = read_options(name, texts, _COMMON | reader.options)
     own = {key: value for key, value in options.items() if key in reader.options}
     dataset = reader.read(None if root is None else Path(root), own)
+    if len(dataset.train.labels.unique()) < 2:
+        only = dataset.class_names[int(dataset.train.labels[0])]
+        raise ValueError(
+            f"{spec!r}: all {len(dataset.train)} training images are of one class ({only}); give "
+            "images of at least two"
+        )
     common = {key: value for key, value in options.items() if key not in reader.options}
     return _recorded(_apply(dataset, **common), options)
 
@@ -120,7 +131,10 @@ def _relabel(image_set: ImageSet, labels: torch.Tensor) -> ImageSet:
 
 
 def _resize(image_set: ImageSet, size: int) -> ImageSet:
-    parts = [square(part, size) for part in image_set.images.split(1000)]
+    channels, height, width = image_set.image_shape
+    scaled = min(len(image_set), _AT_ONCE) * scaled_pixels(height, width, size)
+    check_bytes(f"size={size}", channels * max(scaled, len(image_set) * size**2))
+    parts = [square(part, size) for part in image_set.images.split(_AT_ONCE)]
     return ImageSet(torch.cat(parts), image_set.labels)
 
 

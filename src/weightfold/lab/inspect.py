@@ -23,7 +23,7 @@ from weightfold.lab.results import Outcome, Results
 from weightfold.lab.run import Run
 from weightfold.probes.finding import Finding
 from weightfold.probes.models import Model, net_of
-from weightfold.probes.registry import PROBES
+from weightfold.probes.registry import probes
 from weightfold.report.page import Section
 from weightfold.train.checkpoint import RUN
 from weightfold.train.progress import Progress, Tell, telling
@@ -316,7 +316,7 @@ class _Inspecting:
             del self.left_out[name]
 
     def measure(self, name: str, sizes: Sizes) -> Finding:
-        probe = PROBES[name]
+        probe = probes()[name]
         recipe = probe.recipe or Recipe()
         lr = self.lr if self.lr and recipe.optimizer == "sgd" else recipe.lr
         recipe = replace(recipe, epochs=sizes.epochs, batch_size=sizes.batch_size, lr=lr)

@@ -32,7 +32,7 @@ class Probing(Run):
     """A call of a probe: of which, on what, with which keyword arguments, and from which seeds.
 
     Attributes:
-        probe: Name among `weightfold.probes.registry.PROBES`, by which the function is found.
+        probe: Name among `weightfold.probes.registry.probes`, by which the function is found.
         model: Network spec, as `weightfold.nets.build` takes it; "" if the probe has its own.
         data: Data spec, as `weightfold.data.load` takes it; "" if the probe has its own.
         options: The probe's own keyword arguments, see `calling`.

@@ -1,12 +1,14 @@
 """The probes by name, and how their options are read. Imports no torch before a probe is used."""
 
+import ast
 import importlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, get_args, get_origin
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 
 from weightfold.spec import parse_spec, read_options, read_value
 from weightfold.train.recipe import Recipe
@@ -136,48 +138,63 @@ def _value(value: Any, annotation: Any) -> Any:
     return tuple(parts if annotation == Sequence[str] else map(read_value, parts))
 
 
-PROBES: Mapping[str, Probe] = {
-    probe.name: probe
-    for probe in (
-        Probe(
-            "intrinsic-dimension",
-            "weightfold.probes.intrinsic.probe:intrinsic_dimension:IntrinsicDimension",
-            "how many parameters the network needs: the smallest random subspace it can train in",
-        ),
-        Probe(
-            "lottery-ticket",
-            "weightfold.probes.tickets.probe:lottery_ticket:LotteryTicket",
-            "how many weights can be pruned, and whether those left learn faster from their start",
-        ),
-        Probe(
-            "layer-reset",
-            "weightfold.probes.layers.reset:layer_reset:LayerReset",
-            "which layers matter: each set back to an earlier epoch, or drawn anew",
-        ),
-        Probe(
-            "memorization",
-            "weightfold.probes.memory.probe:memorization:Memorization",
-            "whether the network could learn its data by heart: random labels, pixels, noise",
-        ),
-        Probe(
-            "example-ledger",
-            "weightfold.probes.memory:example_ledger:ExampleLedger",
-            "which examples are learnt early, late, never, or forgotten, over epochs and seeds",
-        ),
-        Probe(
-            "critical-samples",
-            "weightfold.probes.memory.critical:critical_sample_ratio:CriticalSamples",
-            "the share of examples with another prediction close by, for a trained network",
-            trained=True,
-        ),
-        Probe(
-            "pendulum",
-            "weightfold.probes.pendulum.probe:pendulum_dimension:PendulumDimension",
-            "the intrinsic dimension of balancing a pole on a cart, with a policy of its own",
-            networks=False,
-        ),
-    )
-}
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def register_probe(
+    name: str, line: str, *, finds: "type[Finding]", networks: bool = True, trained: bool = False
+) -> Callable[[F], F]:
+    """Decorates the function of a probe, in a file below this folder, and so lists it.
+
+    The list is read from the sources, without importing them, so that it costs no torch: give
+    literals, and for `finds` the name of a class that the file has.
+
+    Args:
+        name: "intrinsic-dimension"; the same as `finds.probe`.
+        line: What it tells, in a line.
+        finds: What it returns.
+        networks: As in `Probe`.
+        trained: As in `Probe`.
+
+    Raises:
+        ValueError: `finds` is of another probe.
+    """
+    if finds.probe != name:
+        raise ValueError(f"name={name!r}, but {finds.__name__}.probe is {finds.probe!r}")
+    return lambda function: function
+
+
+@cache
+def probes() -> Mapping[str, Probe]:
+    """All probes by name, in alphabetical order.
+
+    Raises:
+        ValueError: Two have one name.
+    """
+    package = importlib.import_module("weightfold.probes")
+    found: dict[str, Probe] = {}
+    for root in map(Path, package.__path__):
+        for path in sorted(root.rglob("*.py")):
+            text = path.read_text(encoding="utf-8")
+            if f"@{register_probe.__name__}(" in text:
+                parts = path.relative_to(root).with_suffix("").parts
+                for one in _declared(ast.parse(text), ".".join((package.__name__, *parts))):
+                    if one.name in found:
+                        raise ValueError(f"two probes are called {one.name!r}")
+                    found[one.name] = one
+    return dict(sorted(found.items()))
+
+
+def _declared(tree: ast.Module, module: str) -> Iterator[Probe]:
+    """The probes of a file."""
+    for node in (node for node in tree.body if isinstance(node, ast.FunctionDef)):
+        for call in node.decorator_list:
+            if isinstance(call, ast.Call) and ast.unparse(call.func) == register_probe.__name__:
+                name, line = map(ast.literal_eval, call.args)
+                options = {keyword.arg: keyword.value for keyword in call.keywords}
+                finds = ast.unparse(options.pop("finds"))
+                flags = {str(key): ast.literal_eval(value) for key, value in options.items()}
+                yield Probe(name, f"{module}:{node.name}:{finds}", line, **flags)
 
 
 def probe(spec: str) -> tuple[Probe, dict[str, str]]:
@@ -187,8 +204,8 @@ def probe(spec: str) -> tuple[Probe, dict[str, str]]:
         ValueError: There is no such probe, with near names; or the spec cannot be read.
     """
     name, texts = parse_spec(spec)
-    if name not in PROBES:
-        near = get_close_matches(name, PROBES, n=1)
+    if name not in probes():
+        near = get_close_matches(name, probes(), n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"no probe {name!r}; {hint}probes: {', '.join(PROBES)}")
-    return PROBES[name], texts
+        raise ValueError(f"no probe {name!r}; {hint}probes: {', '.join(probes())}")
+    return probes()[name], texts

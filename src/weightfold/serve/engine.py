@@ -1,77 +1,121 @@
 """Predictions for images of many domains, from a bundle on disk, in any number of threads."""
 
-import copy
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from weightfold.core.store import MANIFEST
 from weightfold.methods.share.bundle import Bundle
 from weightfold.methods.share.cache import DeltaCache
-from weightfold.methods.share.net import SharedNet
 from weightfold.methods.share.tuning import Choice, tune
+from weightfold.serve.preprocessing import Preprocessing
+from weightfold.serve.snapshot import DomainUnavailable, Snapshot
 
-READY = 8
-"""Domains a thread keeps as modules, the last used; of others it holds the mapped bytes alone."""
+__all__ = ["DomainUnavailable", "Engine", "Preprocessing"]
 
+TRIES = 5
+"""How often a bundle is read that is written again while it is read."""
 
-@dataclass(frozen=True)
-class Preprocessing:
-    """How a domain's images are prepared.
-
-    Attributes:
-        image_shape: (C, H, W).
-        mean: Of images / 255, per channel.
-        std: Of images / 255, per channel.
-    """
-
-    image_shape: tuple[int, int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+Stamp = tuple[int, int, int]
 
 
 class Engine:
     """Serves a saved SharedNet; thread-safe, without global state.
 
-    The shared tensors are in memory once. Deltas are mapped when a domain is first asked for, and
-    the ones used longest ago are let go where `max_bytes` would be exceeded. Every thread runs its
-    own copy of the modules over the same tensors.
+    The shared tensors are in memory once. A delta is read when its domain is first asked for, into
+    memory of this process, and checked against its hash; the ones used longest ago are let go where
+    `max_bytes` would be exceeded. What then happens to the files changes no answer.
+
+    A bundle that is saved again, or gets or loses a domain, is taken over at the next call: all of
+    it, or, where the new state cannot be served, nothing of it, and `update_refused` says why.
 
     Args:
         bundle: A `Bundle`, or the folder `wf.save` wrote.
         model: A plain module of the architecture that was shared.
-        max_bytes: Cap on the deltas held; None: all may stay.
+        max_bytes: Cap on the shared tensors and the deltas held; None: all may stay. A batch holds
+            the deltas of its own images, however many.
+
+    Attributes:
+        version: Counts the states of the bundle that were taken over.
+        update_refused: Why a later state was not taken over; None: the newest is served.
 
     Raises:
-        FileNotFoundError: No bundle there.
-        ValueError: The bundle is damaged or has charts above the sharing, or the cap is too small.
+        FileNotFoundError: No bundle there, or a file of it is missing.
+        ValueError: The bundle is damaged or incomplete, tells wrong things of its domains or has
+            charts above the sharing; or the cap cannot hold the shared tensors and one domain.
         KeyError: `model` is of another architecture.
     """
 
     def __init__(
         self, bundle: Bundle | str | Path, model: nn.Module, *, max_bytes: int | None = None
     ) -> None:
-        self.bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
-        sizes = self.bundle.sizes()
-        everything = max(1, sum(sizes.domains.values()))
-        self.cache = DeltaCache(self.bundle, everything if max_bytes is None else max_bytes)
-        net = self.bundle.load(model, domains=self.bundle.domains[:1])
-        assert isinstance(net, SharedNet)
-        net.sharing.detach(self.bundle.domains[0])
-        net.sharing.classes = self.bundle.classes
-        self._net = net.requires_grad_(False).eval()
-        self._shared_bytes = sizes.shared
-        self._lock, self._local = threading.Lock(), threading.local()
+        self._folder = bundle.folder if isinstance(bundle, Bundle) else Path(bundle)
+        self._model, self._max_bytes = model, max_bytes
+        self._lock = threading.Lock()
+        self._kernels: dict[str, str] = {}
+        self.version = 0
+        self.update_refused: str | None = None
+        self._seen = self._stamp()
+        self._now = Snapshot(self._folder, model, max_bytes)
+        if self._now.refused:
+            raise ValueError(f"{self._folder} cannot be served: {self._now.reasons}")
+
+    @property
+    def bundle(self) -> Bundle:
+        """The state of the bundle that is served."""
+        return self._now.bundle
+
+    @property
+    def cache(self) -> DeltaCache:
+        """The deltas held."""
+        return self._now.cache
 
     @property
     def domains(self) -> list[str]:
         """Names of all domains, resident or on disk."""
-        return self.bundle.domains
+        self.refresh()
+        return list(self._now.classes)
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """Domains that cannot be served, with the reason."""
+        return dict(self._now.refused)
+
+    @property
+    def outdated(self) -> bool:
+        """Whether the bundle was written since it was read."""
+        return self._stamp() != self._seen
+
+    def refresh(self) -> None:
+        """Take over what was written since; costs a look at one file where nothing was."""
+        if not self.outdated:
+            return
+        with self._lock:
+            for _ in range(TRIES):
+                if (stamp := self._stamp()) == self._seen:
+                    return
+                # A foreign or damaged state raises all sorts of errors; the present one is served.
+                try:
+                    now = Snapshot(self._folder, self._model, self._max_bytes, self._now)
+                except Exception as error:
+                    if self._stamp() == stamp:
+                        self._seen, self.update_refused = stamp, str(error)
+                    continue
+                now.use(self._kernels)
+                self._now, self._seen, self.update_refused = now, stamp, None
+                self.version += 1
+
+    def _stamp(self) -> Stamp | None:
+        """Changes whenever the manifest is written; None: there is none."""
+        try:
+            found = (self._folder / MANIFEST).stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns, found.st_size
 
     def classes(self, domain: str) -> tuple[str, ...]:
         """Names of a domain's classes; their numbers, if the bundle has no names.
@@ -79,8 +123,9 @@ class Engine:
         Raises:
             KeyError: No such domain; the message lists them.
         """
-        count = self.bundle.classes[self._known(domain)]
-        names = self.bundle.class_names[domain]
+        now = self._now
+        count = now.classes[_known(now, domain)]
+        names = now.bundle.class_names[domain]
         return tuple(names) if names else tuple(map(str, range(count)))
 
     def preprocessing(self, domain: str) -> Preprocessing:
@@ -90,15 +135,17 @@ class Engine:
             KeyError: No such domain; the message lists them.
             ValueError: The bundle does not say.
         """
-        told = self.bundle.preprocessing[self._known(domain)]
-        if missing := {"image_shape", "mean", "std"} - told.keys():
-            raise ValueError(
-                f"{self.bundle.folder} does not say the {', '.join(sorted(missing))} of "
-                f"{domain!r}; set net.about[{domain!r}] before wf.save"
-            )
-        return Preprocessing(*(tuple(told[key]) for key in ("image_shape", "mean", "std")))
+        now = self._now
+        if found := now.preprocessing.get(_known(now, domain)):
+            return found
+        if domain in now.refused:
+            raise ValueError(f"domain {domain!r} cannot be served: {now.refused[domain]}")
+        missing = {"image_shape", "mean", "std"} - now.bundle.about[domain].keys()
+        raise ValueError(
+            f"{self._folder} does not say the {', '.join(sorted(missing))} of "
+            f"{domain!r}; set net.about[{domain!r}] before wf.save"
+        )
 
-    @torch.inference_mode()
     def predict(self, images: Sequence[Tensor], domains: Sequence[str]) -> list[Tensor]:
         """Class probabilities of images that may each be of another domain and size.
 
@@ -111,23 +158,21 @@ class Engine:
 
         Raises:
             KeyError: No such domain; the message lists them.
-            ValueError: Not one domain an image, or a file of the bundle is damaged.
+            ValueError: Not one domain an image.
+            DomainUnavailable: A domain's file is missing, damaged, or does not fit.
         """
         if len(images) != len(domains):
             raise ValueError(f"{len(images)} images and {len(domains)} domains; give one each")
-        for name in domains:
-            self._known(name)
-        sizes: dict[torch.Size, list[int]] = {}
-        for index, image in enumerate(images):
-            sizes.setdefault(image.shape, []).append(index)
-        found: dict[int, Tensor] = {}
-        for indices in sizes.values():
-            x, names = torch.stack([images[i] for i in indices]), [domains[i] for i in indices]
-            net = self._replica(set(names))
-            probabilities = net(x, domain=names).softmax(1)
-            for row, i, name in zip(probabilities, indices, names, strict=True):
-                found[i] = row[: self.bundle.classes[name]]
-        return [found[i] for i in range(len(images))]
+        self.refresh()
+        now = self._now
+        try:
+            return _predict(now, images, domains)
+        except DomainUnavailable:
+            # A save that replaces the files has put its manifest in force before.
+            self.refresh()
+            if self._now is now:
+                raise
+            return _predict(self._now, images, domains)
 
     def tune(self, images: Tensor, domains: Sequence[str]) -> dict[str, Choice]:
         """Measure, layer by layer, how this machine best runs such a batch, and run so from now on.
@@ -136,66 +181,35 @@ class Engine:
             images: float32 (B, C, H, W).
             domains: One an image, at least two different ones.
         """
-        net = self._replica(set(domains))
+        now = self._now
+        net = now.replica(set(domains))
         with torch.inference_mode():
-            choices = tune(net, images, domains)
-        with self._lock:
-            self._local = threading.local()
-            for path, choice in choices.items():
-                self._net.model.get_submodule(path).kernel = choice.kernel  # type: ignore[assignment]
+            choices = tune(net, images.to(now.dtype), domains)
+        self._kernels = {path: choice.kernel for path, choice in choices.items()}
+        now.use(self._kernels)
         return choices
 
     def stats(self) -> dict[str, Any]:
         """Resident domains, bytes in memory, and what the cache has done."""
-        counts = self.cache.counts
+        now = self._now
+        counts = now.cache.counts
         return {
-            "resident": self.cache.held,
-            "bytes": self._shared_bytes + counts.resident,
+            "resident": now.cache.held,
+            "bytes": now.shared_bytes + counts.resident,
             "hits": counts.hits,
             "misses": counts.misses,
             "evictions": counts.evictions,
+            "version": self.version,
         }
 
-    def _known(self, name: str) -> str:
-        if name not in self.bundle.classes:
-            raise KeyError(f"domain={name!r}; the domains are {', '.join(self.domains)}")
-        return name
 
-    def _replica(self, names: set[str]) -> SharedNet:
-        """This thread's net with the deltas of `names`: its own modules over the same tensors."""
-        deltas = {name: self.cache.get(name) for name in names}
-        local = self._local  # which `tune` may replace meanwhile
-        net: SharedNet | None = getattr(local, "net", None)
-        if net is None:
-            with self._lock:
-                tensors = (*self._net.parameters(), *self._net.buffers())
-                net = local.net = copy.deepcopy(self._net, {id(t): t for t in tensors})
-            local.recent, local.names, local.holding = {}, None, ExitStack()
-        recent: dict[str, None] = local.recent
-        for name in names:
-            if name not in recent:
-                net.sharing.attach(name, _own(name, deltas[name]))
-            recent[name] = recent.pop(name, None)
-        kept = set(self.cache.held) | names
-        idle = [name for name in recent if name not in names]
-        surplus = set(idle[: max(0, len(recent) - READY)])
-        for name in idle:
-            if name in surplus or name not in kept:
-                net.sharing.detach(name)
-                del recent[name]
-        if names != local.names:
-            # The stacked tensors of the last set of domains stay, for batches of the same set.
-            local.holding.close()
-            local.holding, local.names = ExitStack(), names
-            local.holding.enter_context(net.hold())
-        return net
+def _known(now: Snapshot, name: str) -> str:
+    if name not in now.classes:
+        raise KeyError(f"domain={name!r}; the domains are {', '.join(now.classes)}")
+    return name
 
 
-def _own(domain: str, delta: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A delta by the names of the plain network."""
-    prefix = f"charts.0.domains.{domain}."
-    own: dict[str, Tensor] = {}
-    for name, tensor in delta.items():
-        learnt = tensor.is_floating_point() and "running_" not in name
-        own[name.removeprefix(prefix)] = nn.Parameter(tensor, False) if learnt else tensor
-    return own
+def _predict(now: Snapshot, images: Sequence[Tensor], domains: Sequence[str]) -> list[Tensor]:
+    for name in domains:
+        _known(now, name)
+    return now.predict(images, domains)

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
+from weightfold.data.decode import UndecodableImage
 from weightfold.serve.engine import Engine
-from weightfold.serve.images import UndecodableImage, check_servable, prepare
-from weightfold.serve.limits import DEFAULT
+from weightfold.serve.images import check_servable, prepare
 from weightfold.train.domains.bundles import open_bundle
 
 TUNED_DOMAINS = 4
@@ -44,7 +44,7 @@ def predict_files(
     prepared = []
     for path in images:
         try:
-            prepared.append(prepare(path.read_bytes(), wanted, max_pixels=DEFAULT.max_pixels))
+            prepared.append(prepare(path, wanted))
         except UndecodableImage as error:
             raise ValueError(f"{path}: {error}") from error
     found = {}

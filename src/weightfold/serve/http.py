@@ -1,7 +1,8 @@
 """The HTTP service.
 
-Starlette and uvicorn: the smallest well-kept pair that streams uploads, has a lifespan to drain in,
-and finishes requests on SIGTERM; FastAPI would add a schema layer that image bytes have no use for.
+Starlette and (in `server`) uvicorn: the smallest well-kept pair that streams uploads, has a
+lifespan to drain in, and finishes requests on SIGTERM; FastAPI would add a schema layer that image
+bytes have no use for.
 
 | request | answer |
 |---|---|
@@ -16,15 +17,12 @@ A prediction is {"class": index, "label": name, "probability": p}, the likeliest
 """
 
 import asyncio
-import os
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import uvicorn
-from anyio import CapacityLimiter, to_thread
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -34,14 +32,19 @@ from starlette.routing import Route
 from starlette.types import Message, Receive
 from torch import Tensor
 
+from weightfold.data.decode import count_pixels
 from weightfold.serve.batcher import Batcher, Refused
+from weightfold.serve.decoders import Decoders
 from weightfold.serve.images import UndecodableImage, check_servable, prepare
 from weightfold.serve.limits import DEFAULT, Limits
 from weightfold.serve.metrics import CountRequests, Metrics
+from weightfold.serve.preprocessing import Preprocessing
+from weightfold.serve.snapshot import DomainUnavailable
 
 if TYPE_CHECKING:
     from weightfold.serve.engine import Engine
 
+Files = list[tuple[str, bytes]]
 Result = TypeVar("Result")
 
 _CLOSE = {"connection": "close"}
@@ -49,7 +52,9 @@ _LATER = {"retry-after": "1"}
 
 
 def make_app(engine: "Engine", limits: Limits = DEFAULT) -> Starlette:
-    """The service as an ASGI application, for any ASGI server; `serve` runs it on uvicorn.
+    """The service as an ASGI application, for any ASGI server.
+
+    `server.serve` runs it on uvicorn and adds the limits on connections.
 
     Args:
         engine: What predicts. The application owns no other state, and any number may live in one
@@ -60,7 +65,7 @@ def make_app(engine: "Engine", limits: Limits = DEFAULT) -> Starlette:
         ValueError: A domain whose images cannot be made of image files.
     """
     for domain in engine.domains:
-        check_servable(domain, engine.preprocessing(domain).image_shape)
+        _servable(engine, domain)
     service = _Service(engine, limits)
     count = Middleware(CountRequests, metrics=service.metrics)
     predict = "/v1/domains/{domain}/predict"
@@ -81,40 +86,6 @@ def make_app(engine: "Engine", limits: Limits = DEFAULT) -> Starlette:
     )
 
 
-def serve(
-    engine: "Engine",
-    *,
-    host: str = "127.0.0.1",
-    port: int = 8000,
-    limits: Limits = DEFAULT,
-    grace_s: int = 30,
-) -> None:
-    """Serve until SIGTERM or SIGINT, and then until the requests that were begun are answered.
-
-    uvicorn then passes SIGTERM on, so that the process ends by it; after SIGINT this returns.
-
-    Args:
-        engine: What predicts.
-        host: Address to listen on; "0.0.0.0" for all.
-        port: Port; 0 for any free one, which the log names.
-        limits: What is accepted.
-        grace_s: Seconds for requests to finish after the signal; a second SIGINT ends at once.
-
-    Raises:
-        ValueError: A domain whose images cannot be made of image files.
-        SystemExit: The port cannot be had; the log says why.
-    """
-    uvicorn.run(
-        make_app(engine, limits),
-        host=host,
-        port=port,
-        access_log=False,
-        server_header=False,
-        ws="none",
-        timeout_graceful_shutdown=grace_s,
-    )
-
-
 class _Service:
     """The endpoints."""
 
@@ -129,15 +100,14 @@ class _Service:
             observe=self.metrics.observe_batch,
         )
         self.metrics.waiting.set_function(lambda: self._batcher.waiting)
-        # More would not decode faster, but each holds an unpacked image.
-        self._decoders = CapacityLimiter(os.cpu_count() or 1)
+        self._decoders = Decoders(limits.max_decoding_pixels)
         self._under_way = 0
         self.metrics.under_way.set_function(lambda: self._under_way)
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
-        """Run the batcher; on leaving, compute what waits."""
-        async with self._batcher:
+        """Run the threads; on leaving, compute what waits."""
+        async with self._decoders, self._batcher:
             yield
 
     async def healthz(self, request: Request) -> Response:
@@ -156,28 +126,37 @@ class _Service:
 
     async def domains(self, request: Request) -> Response:
         """What can be asked of this server."""
+        await self._refresh()
         listed = [self._describe(domain) for domain in self._engine.domains]
-        return JSONResponse({"domains": listed})
+        refused = self._engine.update_refused
+        told = {} if refused is None else {"update_refused": refused}
+        return JSONResponse({"domains": listed, **told})
 
     async def predict(self, request: Request) -> Response:
         """Classify the images of a request."""
+        await self._refresh()
         domain, top = self._domain(request), _top(request)
         if self._under_way >= self._limits.max_requests:
             raise HTTPException(503, "too many requests are under way; try again later", _LATER)
+        if not self._batcher.accepting:
+            raise HTTPException(503, "the server is starting or shutting down", _LATER)
         self._under_way += 1
         try:
             files = await self._receive(request)
-            images = [await self._prepare(name, data, domain) for name, data in files]
-            answers = await self._answer(request, images, domain)
+            answers, classes = await self._answer(request, files, domain)
         finally:
             self._under_way -= 1
-        classes = self._engine.classes(domain)
         ranked = [_ranking(answer, classes, top) for answer in answers]
         if _content_type(request) != "multipart/form-data":
             return JSONResponse({"domain": domain, "predictions": ranked[0]})
         rows = zip(files, ranked, strict=True)
         listed = [{"file": name, "predictions": ranking} for (name, _), ranking in rows]
         return JSONResponse({"domain": domain, "images": listed})
+
+    async def _refresh(self) -> None:
+        """Take over a bundle that was written again, in a thread."""
+        if self._engine.outdated:
+            await asyncio.to_thread(self._engine.refresh)
 
     def _domain(self, request: Request) -> str:
         """The domain that the path names."""
@@ -190,11 +169,13 @@ class _Service:
         return given
 
     def _describe(self, domain: str) -> dict[str, Any]:
-        prepared, classes = self._engine.preprocessing(domain), self._engine.classes(domain)
-        return {
-            "name": domain,
-            "num_classes": len(classes),
-            "classes": list(classes),
+        classes = self._engine.classes(domain)
+        described = {"name": domain, "num_classes": len(classes), "classes": list(classes)}
+        try:
+            prepared = _servable(self._engine, domain)
+        except ValueError as error:
+            return {**described, "refused": str(error)}
+        return described | {
             "preprocessing": {
                 "image_shape": list(prepared.image_shape),
                 "mean": list(prepared.mean),
@@ -202,7 +183,7 @@ class _Service:
             },
         }
 
-    async def _receive(self, request: Request) -> list[tuple[str, bytes]]:
+    async def _receive(self, request: Request) -> Files:
         """Names and bytes of the uploaded files, at least one."""
         limits = self._limits
         try:
@@ -212,26 +193,78 @@ class _Service:
             text = f"the request did not arrive within {limits.timeout_s:g} s"
             raise HTTPException(408, text, _CLOSE) from None
 
-    async def _prepare(self, name: str, data: bytes, domain: str) -> Tensor:
-        """One file as the domain's network takes it, decoded in a thread."""
-        wanted = self._engine.preprocessing(domain)
-        work = partial(prepare, data, wanted, max_pixels=self._limits.max_pixels)
-        try:
-            return await to_thread.run_sync(work, limiter=self._decoders)
-        except UndecodableImage as error:
-            raise HTTPException(422, f"{name}: {error}") from error
-
-    async def _answer(self, request: Request, images: list[Tensor], domain: str) -> list[Tensor]:
-        """Probabilities of the images, unless the client leaves or the time is up."""
-        work = self._batcher.predict(images, domain)
+    async def _answer(
+        self, request: Request, files: Files, domain: str
+    ) -> tuple[list[Tensor], tuple[str, ...]]:
+        """What `_classify` gives, unless the client leaves or the time is up."""
         try:
             async with asyncio.timeout(self._limits.timeout_s):
-                return await _unless_gone(request, work)
-        except Refused as error:
+                return await _unless_gone(request, self._classify(files, domain))
+        except (Refused, DomainUnavailable) as error:
             raise HTTPException(503, str(error), _LATER) from error
         except TimeoutError:
             text = f"no answer within {self._limits.timeout_s:g} s; try again later"
             raise HTTPException(503, text, _LATER) from None
+
+    async def _classify(self, files: Files, domain: str) -> tuple[list[Tensor], tuple[str, ...]]:
+        """Probabilities of the images, and the names of the classes.
+
+        Done again where the bundle was written again meanwhile, so that images are prepared,
+        computed and named by one and the same state of it.
+        """
+        while True:
+            version = self._engine.version
+            try:
+                images = await self._prepare(files, self._wanted(domain))
+                answers = await self._batcher.predict(images, domain)
+                classes = self._engine.classes(domain)
+            except KeyError as error:
+                raise HTTPException(404, f"no domain {domain!r} any more") from error
+            if self._engine.version == version:
+                return answers, classes
+
+    def _wanted(self, domain: str) -> Preprocessing:
+        """How the images of a domain, which may have come while this serves, are prepared."""
+        try:
+            return _servable(self._engine, domain)
+        except ValueError as error:
+            raise HTTPException(503, str(error)) from error
+
+    async def _prepare(self, files: Files, wanted: Preprocessing) -> list[Tensor]:
+        """The files as the domain's network takes them, decoded in threads."""
+        limits, pixels = self._limits, []
+        for name, data in files:
+            options = {"size": wanted.image_shape[1], "max_pixels": limits.max_pixels}
+            pixels.append(await self._decoding(name, partial(count_pixels, data, **options)))
+        if (total := sum(pixels)) > limits.max_request_pixels:
+            raise HTTPException(
+                413,
+                f"the images of the request have {total} pixels; at most "
+                f"{limits.max_request_pixels} are taken at once",
+            )
+        images = []
+        for (name, data), count in zip(files, pixels, strict=True):
+            work = partial(prepare, data, wanted, max_pixels=limits.max_pixels)
+            images.append(await self._decoding(name, work, count))
+        return images
+
+    async def _decoding(self, name: str, work: Callable[[], Result], pixels: int = 0) -> Result:
+        """What `work` on the file `name` gives, in a thread with room for `pixels`."""
+        try:
+            return await self._decoders.run(work, pixels)
+        except UndecodableImage as error:
+            raise HTTPException(422, f"{name}: {error}") from error
+
+
+def _servable(engine: "Engine", domain: str) -> Preprocessing:
+    """How a domain's images are prepared.
+
+    Raises:
+        ValueError: They cannot come from image files, or the bundle does not say how.
+    """
+    wanted = engine.preprocessing(domain)
+    check_servable(domain, wanted.image_shape)
+    return wanted
 
 
 def _top(request: Request) -> int:
@@ -249,7 +282,7 @@ def _content_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def _files(request: Request, max_bytes: int, max_images: int) -> list[tuple[str, bytes]]:
+async def _files(request: Request, max_bytes: int, max_images: int) -> Files:
     """Names and bytes of the files in a body of at most `max_bytes`."""
     kind = _content_type(request)
     bounded = Request(request.scope, _bounded(request, max_bytes))

@@ -1,12 +1,18 @@
 """`weightfold domains serve`."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
-from weightfold.serve.limits import DEFAULT
+from weightfold.serve.limits import DEFAULT, Limits
+from weightfold.serve.starting import starting
+
+if TYPE_CHECKING:
+    from weightfold.serve.engine import Engine
 
 TUNED_IMAGES = 16
 
@@ -37,9 +43,16 @@ class Serve:
     max_bytes: int = DEFAULT.max_bytes
     """Bytes of a request; a larger one is refused."""
 
+    max_request_pixels: int = DEFAULT.max_request_pixels
+    """Pixels of all images of a request; more are refused."""
+
+    max_connections: int = DEFAULT.max_connections
+    """Connections open at once; one more is refused."""
+
     memory: int | None = None
-    """Bytes of the domains' own tensors held at once; those used longest ago are let go. None: all
-    may stay."""
+    """Bytes of tensors held at once, the shared ones and the domains' own, of which those used
+    longest ago are let go; refused if the shared ones and one domain do not fit. None: all may
+    stay."""
 
     tune: bool = True
     """Before serving, measure layer by layer how this machine best runs several domains at once."""
@@ -49,16 +62,26 @@ class Serve:
 
     def run(self) -> None:
         """Serve."""
+        with starting() as start:
+            engine, limits, serve = self._ready()
+            if not start.stopped:
+                serve(engine, host=self.host, port=self.port, limits=limits)
+
+    def _ready(self) -> "tuple[Engine, Limits, Callable[..., None]]":
+        """The engine, what is taken on, and what serves."""
         from weightfold.serve.engine import Engine
         from weightfold.serve.files import tune_kernels
-        from weightfold.serve.limits import Limits
         from weightfold.train.domains.bundles import open_bundle
 
         limits = Limits(
-            max_batch=self.max_batch, max_wait_ms=self.max_wait_ms, max_bytes=self.max_bytes
+            max_batch=self.max_batch,
+            max_wait_ms=self.max_wait_ms,
+            max_bytes=self.max_bytes,
+            max_request_pixels=self.max_request_pixels,
+            max_connections=self.max_connections,
         )
         try:
-            from weightfold.serve.http import serve
+            from weightfold.serve.server import serve
         except ImportError as error:
             raise ImportError(
                 f"serving needs {error.name}: pip install 'weightfold[serve]'"
@@ -71,4 +94,4 @@ class Serve:
             shown = ", ".join(f"{count} {kernel}" for kernel, count in kernels.items())
             print(f"kernels of {len(choices)} layers, several domains at once: {shown}")
         print(f"{len(engine.domains)} domains: {', '.join(engine.domains)}", flush=True)
-        serve(engine, host=self.host, port=self.port, limits=limits)
+        return engine, limits, serve

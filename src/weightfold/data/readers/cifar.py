@@ -8,12 +8,14 @@ import torch
 from torchvision import datasets
 from torchvision.datasets.utils import check_integrity
 
+from weightfold.data.budget import check_regular
 from weightfold.data.dataset import Dataset, ImageSet
 from weightfold.data.registry import reader
 from weightfold.data.torchvision_files import fetch
 
 _PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
 _IMAGE_BYTES = 3 * 32 * 32
+_NAME_BYTES = 100
 _CIFAR10_NAMES = (
     *("airplane", "automobile", "bird", "cat", "deer"),
     *("dog", "frog", "horse", "ship", "truck"),
@@ -91,7 +93,7 @@ def _read(cifar: _Cifar, root: Path, download: bool) -> Dataset:
         names, source = cifar.class_names, folder.name
         listed = folder / "fine_label_names.txt"
         if listed.exists():
-            names = tuple(listed.read_text(encoding="utf-8").split())
+            names = _read_names(listed, len(names))
     else:
         train_part, test_part = _read_pickles(cifar, root, download)
         train, test = _from_torchvision(train_part), _from_torchvision(test_part)
@@ -102,26 +104,56 @@ def _read(cifar: _Cifar, root: Path, download: bool) -> Dataset:
     )
 
 
+def _read_names(path: Path, classes: int) -> tuple[str, ...]:
+    """The names of so many classes, one a line; no more of a file is read than names take."""
+    check_regular(path)
+    with path.open("rb") as file:
+        content = file.read(classes * _NAME_BYTES + 1)
+    try:
+        names = tuple(content.decode("utf-8").split())
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no UTF-8 text ({error}); get it again") from error
+    if len(names) != classes or len(content) > classes * _NAME_BYTES:
+        raise ValueError(f"{path} does not hold {classes} names and nothing else; get it again")
+    return names
+
+
 def _read_file(cifar: _Cifar, path: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images (N, 3, 32, 32) and labels (N,) of one binary file."""
     if not path.exists():
         raise FileNotFoundError(
             f"{path} is missing; {cifar.name} is whole with {', '.join(cifar.files)} ({_PAGE})"
         )
-    record_bytes = cifar.label_bytes + _IMAGE_BYTES
-    expected, found = cifar.files[path.name] * record_bytes, path.stat().st_size
+    return read_records(path, cifar.files[path.name], cifar.label_bytes, len(cifar.class_names))
+
+
+def read_records(
+    path: Path, images: int, label_bytes: int, classes: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images, uint8 (N, 3, 32, 32), and labels, int64 (N,), of one binary file.
+
+    Args:
+        path: The file.
+        images: How many it must hold.
+        label_bytes: Before each image; the last one is its label.
+        classes: Labels must be below.
+
+    Raises:
+        ValueError: `path` is not a file of that length, or has another label.
+    """
+    check_regular(path)
+    record_bytes = label_bytes + _IMAGE_BYTES
+    expected, found = images * record_bytes, path.stat().st_size
     if found != expected:
         raise ValueError(f"{path} has {found:,} bytes instead of {expected:,}; get it again")
     records = np.fromfile(path, dtype=np.uint8).reshape(-1, record_bytes)
-    labels = records[:, cifar.label_bytes - 1].astype(np.int64)
-    if labels.max() >= len(cifar.class_names):
+    labels = records[:, label_bytes - 1].astype(np.int64)
+    if labels.max() >= classes:
         at = int(labels.argmax())
         raise ValueError(
-            f"{path}: image {at} has label {labels[at]} of 0..{len(cifar.class_names) - 1}; "
-            "get the file again"
+            f"{path}: image {at} has label {labels[at]} of 0..{classes - 1}; get the file again"
         )
-    images = np.ascontiguousarray(records[:, cifar.label_bytes :]).reshape(-1, 3, 32, 32)
-    return torch.from_numpy(images), torch.from_numpy(labels)
+    pixels = np.ascontiguousarray(records[:, label_bytes:]).reshape(-1, 3, 32, 32)
+    return torch.from_numpy(pixels), torch.from_numpy(labels)
 
 
 def _read_pickles(

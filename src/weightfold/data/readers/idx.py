@@ -1,8 +1,10 @@
 """MNIST and its kin: idx files, as LeCun's, in torchvision's folders."""
 
 import gzip
+import math
 import zlib
 from collections.abc import Sequence
+from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,14 @@ import torch
 from torch import Tensor
 from torchvision import datasets
 
+from weightfold.data.budget import check_bytes, check_regular
 from weightfold.data.dataset import Dataset, ImageSet, mean_and_std
 from weightfold.data.registry import reader
 from weightfold.data.torchvision_files import fetch
 
 _FILES = "its 4 idx files (train-images-idx3-ubyte ..., .gz or not)"
 _ENDS = ("-images-idx3-ubyte", "-labels-idx1-ubyte")
+_HEADER = 4
 
 
 @reader("mnist", f"MNIST/raw/ with {_FILES}, or add download=true")
@@ -64,19 +68,33 @@ def _read(
     train, test = ([folder / f"{prefix}{end}" for end in _ENDS] for prefix in prefixes)
     if download and not all(_present(file) for file in (*train, *test)):
         fetch(name, kind, root, download=True, **options)
-    train_set, test_set = _read_pair(*train), _read_pair(*test)
-    mean, std = mean_and_std(train_set)
     names = tuple(names or kind.classes)
+    train_set, test_set = (
+        _read_pair(images, labels, len(names)) for images, labels in (train, test)
+    )
+    if train_set.image_shape != test_set.image_shape:
+        raise ValueError(
+            f"{train[0]} has images of {train_set.image_shape} and {test[0]} of "
+            f"{test_set.image_shape}; get both again"
+        )
+    mean, std = mean_and_std(train_set)
+    if min(std) <= 0:
+        raise ValueError(f"{train[0]}: all pixels are alike; get it again")
     record = {"source": f"{kind.__name__}/raw"}
     return Dataset(name, train_set, test_set, len(names), mean, std, names, record)
 
 
-def _read_pair(images_file: Path, labels_file: Path) -> ImageSet:
+def _read_pair(images_file: Path, labels_file: Path, classes: int) -> ImageSet:
     images, labels = _read_idx(images_file, 3), _read_idx(labels_file, 1)
     if len(images) != len(labels):
         raise ValueError(
             f"{images_file} has {len(images)} images and {labels_file} {len(labels)} labels; "
             "get both again"
+        )
+    if labels.max() >= classes:
+        raise ValueError(
+            f"{labels_file}: image {int(labels.argmax())} has label {int(labels.max())} of "
+            f"0..{classes - 1}; get the file again"
         )
     return ImageSet(images.unsqueeze(1), labels.long())
 
@@ -93,23 +111,49 @@ def _read_idx(file: Path, dimensions: int) -> Tensor:
         raise FileNotFoundError(
             f"{file} is missing, and so is {file.name}.gz; put one there, or add download=true"
         )
-    content = path.read_bytes()
-    if path.suffix == ".gz":
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise ValueError(f"{path} cannot be unpacked ({error}); get it again") from error
+    check_regular(path)
+    packed, stored = path.suffix == ".gz", path.stat().st_size
+    try:
+        with gzip.open(path) if packed else path.open("rb") as opened:
+            shape = _shape(opened, path, dimensions)
+            header, pixels = _HEADER + 4 * dimensions, math.prod(shape)
+            if not packed:
+                _check_length(path, stored, header + pixels, shape)
+            check_bytes(path, header + pixels, stored if packed else None)
+            content = bytearray(pixels)
+            found = header + _fill(opened, content)
+            # One byte more than wanted is asked for, never all that a small file unpacks to.
+            _check_length(path, found + len(opened.read(1)), header + pixels, shape)
+    except (OSError, EOFError, zlib.error) as error:
+        doing = "unpacked" if packed else "read"
+        raise ValueError(f"{path} cannot be {doing} ({error}); get it again") from error
+    return torch.frombuffer(content, dtype=torch.uint8).view(shape)
+
+
+def _shape(file: BufferedIOBase, path: Path, dimensions: int) -> tuple[int, ...]:
     # Two zero bytes, the type (8: unsigned byte), the number of dimensions, and each as 4 bytes.
-    header = 4 + 4 * dimensions
-    if len(content) < header or content[:4] != bytes([0, 0, 8, dimensions]):
+    header = file.read(_HEADER + 4 * dimensions)
+    if len(header) < _HEADER + 4 * dimensions or header[:4] != bytes([0, 0, 8, dimensions]):
         raise ValueError(
             f"{path} is no idx file of bytes with {dimensions} dimensions; get it again"
         )
-    shape = [int.from_bytes(content[i : i + 4], "big") for i in range(4, header, 4)]
-    expected = header + torch.Size(shape).numel()
-    if len(content) != expected:
+    shape = tuple(int.from_bytes(header[i : i + 4], "big") for i in range(4, len(header), 4))
+    if 0 in shape:
+        raise ValueError(f"{path} is empty by its header, of shape {shape}; get it again")
+    return shape
+
+
+def _fill(file: BufferedIOBase, content: bytearray) -> int:
+    """Read until `content` is full or the file ends; returns the bytes read."""
+    view, done = memoryview(content), 0
+    while done < len(content) and (count := file.readinto(view[done:])):
+        done += count
+    return done
+
+
+def _check_length(path: Path, found: int, expected: int, shape: tuple[int, ...]) -> None:
+    if found != expected:
         raise ValueError(
-            f"{path} has {len(content):,} bytes (unpacked) instead of {expected:,} for its shape "
-            f"{tuple(shape)}; get it again"
+            f"{path} has {found:,} bytes (unpacked) instead of {expected:,} for its shape "
+            f"{shape}; get it again"
         )
-    return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=header).view(shape)

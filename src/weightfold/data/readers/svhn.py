@@ -5,11 +5,13 @@ from pathlib import Path
 
 import torch
 from torchvision import datasets
+from torchvision.datasets.utils import check_integrity
 
 from weightfold.data.dataset import Dataset, ImageSet, mean_and_std
 from weightfold.data.registry import reader
 from weightfold.data.torchvision_files import fetch
 
+_FILES = ("train_32x32.mat", "test_32x32.mat")
 _SOURCE = "train_32x32.mat and test_32x32.mat (http://ufldl.stanford.edu/housenumbers)"
 
 
@@ -24,15 +26,24 @@ def svhn(root: Path, *, download: bool = False) -> Dataset:
     """
     if find_spec("scipy") is None:
         raise ImportError("SVHN's files are read by scipy: pip install 'weightfold[svhn]'")
-    for file in ("train_32x32.mat", "test_32x32.mat"):
+    for file in _FILES:
         if not download and not (root / file).exists():
             raise FileNotFoundError(
                 f"{root / file} is missing; 'svhn' needs {_SOURCE}, or add download=true"
             )
-    train, test = (
-        _image_set(fetch("svhn", datasets.SVHN, root, split=part, download=download))
-        for part in ("train", "test")
-    )
+    try:
+        train, test = (
+            _image_set(fetch("svhn", datasets.SVHN, root, split=part, download=download))
+            for part in ("train", "test")
+        )
+    except OSError:
+        for _, file, md5 in datasets.SVHN.split_list.values():
+            path = root / file
+            if file in _FILES and path.exists() and not check_integrity(path, md5):
+                raise ValueError(
+                    f"{path} is not the official file, so it is not opened; get {_SOURCE}"
+                ) from None
+        raise
     mean, std = mean_and_std(train)
     record = {"source": "train_32x32.mat, test_32x32.mat"}
     return Dataset("svhn", train, test, 10, mean, std, tuple("0123456789"), record)

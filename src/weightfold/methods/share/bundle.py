@@ -9,7 +9,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from weightfold.core.store import (
-    Stored,
     check_file,
     contents,
     file_of,
@@ -21,6 +20,7 @@ from weightfold.core.store import (
     write_manifest,
     write_part,
 )
+from weightfold.core.stored import read_part
 from weightfold.files import replacing
 from weightfold.methods.share.names import check_names
 from weightfold.methods.share.plan import Plan
@@ -51,8 +51,8 @@ class Bundle:
     """What `wf.save` wrote of a SharedNet; only the manifest is read at first.
 
     A delta is what one domain owns: its filters, batch norm and classifier, in a file that names
-    the shared file it was trained with. Files are checked against their hashes when first read, and
-    again only if they were replaced. Several threads may read; one process at a time may write.
+    the shared file it was trained with. Files are checked against their hashes as they are read.
+    Several threads may read; one process at a time may write.
 
     Args:
         folder: Written by `wf.save`.
@@ -68,7 +68,6 @@ class Bundle:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self._checked: dict[str | None, tuple[int, int, int]] = {}
         self._read()
 
     def _read(self) -> None:
@@ -110,13 +109,17 @@ class Bundle:
             for name, about in self.about.items()
         }
 
-    def sizes(self) -> Sizes:
+    def sizes(self, domains: Sequence[str] | None = None) -> Sizes:
         """Bytes of the tensors in each file, from the files' headers; `Plan.account` foretells it.
+
+        Args:
+            domains: Those asked for; None: all.
 
         Raises:
             FileNotFoundError: A file is missing.
         """
-        return Sizes(self._payload(None), {name: self._payload(name) for name in self.domains})
+        names = self.domains if domains is None else self._known(domains)
+        return Sizes(self._payload(None), {name: self._payload(name) for name in names})
 
     def shared(self) -> Mapping[str, Tensor]:
         """The tensors that exist once, by their names in the net's state_dict; as `delta`.
@@ -128,10 +131,10 @@ class Bundle:
         return self._tensors(None)
 
     def delta(self, name: str) -> Mapping[str, Tensor]:
-        """What a domain owns, by the names in the net's state_dict; memory-mapped.
+        """What a domain owns, by the names in the net's state_dict; read into memory at each call.
 
-        A tensor is made when it is taken, its pages are read when touched and are shared by all
-        processes. Tensors are to be read, not written. Tied ones are under their first name.
+        Whatever then happens to the file, it stays as it is. A tensor is made when it is taken, a
+        view of one buffer. Tied ones are under their first name.
 
         Raises:
             KeyError: There is no such domain; the message lists those there are.
@@ -266,7 +269,7 @@ class Bundle:
         """Copy a delta, checked; its entry for a manifest (none, if the domain owns nothing)."""
         if name not in self.manifest["parts"]:
             return {}
-        self._check(name)
+        check_file(self.folder, self.manifest, name)
         file = file_of(self.folder, self.manifest, name)
         with replacing(folder / file.name) as temporary:
             temporary.write_bytes(file.read_bytes())
@@ -290,17 +293,7 @@ class Bundle:
     def _tensors(self, name: str | None) -> Mapping[str, Tensor]:
         if name is not None and name not in self.manifest["parts"]:
             return {}
-        self._check(name)
-        return Stored(file_of(self.folder, self.manifest, name))
-
-    def _check(self, name: str | None) -> None:
-        """Check a file, unless it is the one checked before."""
-        file = file_of(self.folder, self.manifest, name)
-        now = file.stat() if file.exists() else None
-        if now is None or self._checked.get(name) != (now.st_ino, now.st_mtime_ns, now.st_size):
-            check_file(self.folder, self.manifest, name)
-        if now is not None:
-            self._checked[name] = (now.st_ino, now.st_mtime_ns, now.st_size)
+        return read_part(self.folder, self.manifest, name)
 
     def _payload(self, name: str | None) -> int:
         if name is not None and name not in self.manifest["parts"]:

@@ -1,10 +1,10 @@
-"""Deltas of many domains, memory-mapped, under a cap."""
+"""Deltas of many domains, in memory, under a cap."""
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -31,12 +31,13 @@ class Counts:
 class DeltaCache:
     """The deltas used last, up to a number of bytes; for any number of threads.
 
-    A delta is the mapped file: the first loading reads it all to check its hash, later ones map it.
-    One that is let go stays in memory for as long as a caller holds it.
+    A delta is read into memory and checked against its hash as it is read. One that is let go
+    stays in memory for as long as a caller holds it.
 
     Args:
         bundle: Where deltas come from.
         max_bytes: Cap on the tensors held.
+        domains: Those that may be asked for; None: all.
 
     Attributes:
         counts: Read it at any time.
@@ -45,12 +46,14 @@ class DeltaCache:
         ValueError: `max_bytes` is below 1.
     """
 
-    def __init__(self, bundle: Bundle, max_bytes: int) -> None:
+    def __init__(
+        self, bundle: Bundle, max_bytes: int, domains: Sequence[str] | None = None
+    ) -> None:
         if max_bytes < 1:
             raise ValueError(f"max_bytes={max_bytes}; the cap is 1 byte or more")
         self.bundle, self.max_bytes = bundle, max_bytes
         self.counts = Counts()
-        self._sizes = bundle.sizes().domains
+        self._sizes = bundle.sizes(domains).domains
         self._held: OrderedDict[str, Future[Mapping[str, Tensor]]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -76,6 +79,22 @@ class DeltaCache:
         if loads:
             self._load(name, delta)
         return delta.result()
+
+    def adopt(self, other: "DeltaCache") -> None:
+        """Take over counts, and those deltas whose files are the same in this cache's bundle.
+
+        Args:
+            other: Of an earlier state of the bundle.
+        """
+        ours, theirs = (b.manifest["parts"] for b in (self.bundle, other.bundle))
+        with other._lock, self._lock:
+            self.counts = replace(other.counts, resident=self.counts.resident)
+            for name, delta in other._held.items():
+                same = name in self._sizes and ours.get(name) == theirs.get(name)
+                size = self._sizes.get(name, 0)
+                if same and delta.done() and self.counts.resident + size <= self.max_bytes:
+                    self._held[name] = delta
+                    self.counts.resident += size
 
     @property
     def held(self) -> list[str]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from weightfold.core.chart import Chart, Example
 from weightfold.core.slots import plant, tensor_at
-from weightfold.methods.share.layout import Layout, Place, operands_of
+from weightfold.methods.share.layout import Layout, Place, holders, operands_of
 from weightfold.methods.share.mixture import Mixture
 from weightfold.methods.share.walk import mask_of, ranges_of
 
@@ -79,7 +79,20 @@ class Sharing(Chart):
         self.domains[domain] = nn.Module()
         for name, part in parts.items():
             plant(self.domains[domain], name, part)
-        self.places[domain] = self.layout.places(self.shared, self.domains[domain])
+        self.places[domain] = self.layout.places(
+            holders(self.shared), holders(self.domains[domain])
+        )
+
+    def lend(self, domain: str, parts: Mapping[str, Tensor]) -> None:
+        """Let a domain run on tensors that stay outside: no parameters, not in the state_dict.
+
+        For a server, whose domains come and go: no module is made.
+
+        Args:
+            domain: Of `classes`.
+            parts: What the domain owns, by the names of the plain network; not copied.
+        """
+        self.places[domain] = self.layout.places(holders(self.shared), self.layout.lent(parts))
 
     def add(self, domain: str, classes: int, start: Mapping[str, Tensor]) -> None:
         """Add a domain that starts from a plain network's tensors."""
@@ -88,8 +101,10 @@ class Sharing(Chart):
         self.domains[domain].train(self.training)
 
     def detach(self, domain: str) -> None:
-        """Let go of a domain's own tensors."""
-        del self.domains[domain], self.places[domain]
+        """Let go of a domain's own tensors, its own or lent."""
+        del self.places[domain]
+        if domain in self.domains:
+            del self.domains[domain]
 
     def remove(self, domain: str) -> None:
         """Remove a domain."""
@@ -101,8 +116,8 @@ class Sharing(Chart):
         """The domains of a call, one a row of the stacked tensors."""
         names = domain.domains if isinstance(domain, Mixture) else (domain,)
         for name in names:
-            if name is None or name not in self.domains:
-                raise KeyError(f"domain={name!r}; the domains are {', '.join(self.domains)}")
+            if name is None or name not in self.places:
+                raise KeyError(f"domain={name!r}; the domains are {', '.join(self.places)}")
         return names  # type: ignore[return-value]
 
     def forward(self, *, domain: Domain = None, **at: Any) -> dict[str, Tensor]:

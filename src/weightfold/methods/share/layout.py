@@ -3,8 +3,9 @@
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -103,15 +104,36 @@ class Layout:
                 new = self.cut(part.path, value, None, shared=shared)
                 (tensor[: len(value)] if at_head else tensor).copy_(new)  # type: ignore[arg-type]
 
-    def places(self, shared: nn.Module, mine: nn.Module) -> "list[Place]":
+    def places(self, shared: "Holders", mine: "Holders") -> "list[Place]":
         """Where the two parts of every tensor are kept."""
+        return [
+            Place(path, tensor, shared.get(name), mine.get(name), shared_slot, own_slot, buffer)
+            for name, path, tensor, shared_slot, own_slot, buffer in self._spots
+        ]
+
+    @cached_property
+    def _spots(self) -> list[tuple[str, str, str, str, str | None, bool]]:
+        """What is the same in the places of all domains: name in the plain network, ..."""
         found = []
-        for path, name in self.tensors:
-            kept, own = (f"{path}.{slot}" for slot in self.slots(path, name))
-            holders = _holder(shared, path, name), _holder(mine, path, name)
-            slot = None if self._counts(path, name) else own
-            buffer = name in self.outline[path]._buffers
-            found.append(Place(path, name, *holders, kept, slot, buffer))
+        for path, tensor in self.tensors:
+            kept, own = (f"{path}.{slot}" for slot in self.slots(path, tensor))
+            slot = None if self._counts(path, tensor) else own
+            buffer = tensor in self.outline[path]._buffers
+            found.append((f"{path}.{tensor}", path, tensor, kept, slot, buffer))
+        return found
+
+    def lent(self, parts: Mapping[str, Tensor]) -> "Holders":
+        """Holders of a domain's tensors that no module has.
+
+        Args:
+            parts: By the names of the plain network.
+        """
+        by_path: dict[str, dict[str, Tensor]] = {}
+        found = {}
+        for name, path, tensor, *_ in self._spots:
+            if name in parts:
+                found[name] = holder = by_path.setdefault(path, {})
+                holder[tensor] = parts[name]
         return found
 
     def _counts(self, path: str, name: str) -> bool:
@@ -192,8 +214,11 @@ class Layout:
         return layer
 
 
-@dataclass(frozen=True)
-class Place:
+Holders = Mapping[str, dict[str, Any]]
+"""Name in the plain network -> the dictionary that holds that tensor, by its name in the layer."""
+
+
+class Place(NamedTuple):
     """A tensor of the plain network and where its two parts are.
 
     Attributes:
@@ -230,17 +255,15 @@ class Place:
         return None if self.mine_in is None else self.mine_in[self.tensor]
 
 
-def _holder(root: nn.Module, path: str, name: str) -> dict[str, Any] | None:
-    """The dictionary of a module of `root` that holds a tensor, if there is one.
-
-    Read hundreds of times a call, so not through the module's attributes.
-    """
-    try:
-        module = root.get_submodule(path)
-    except AttributeError:
-        return None
-    found = (d for d in (module._parameters, module._buffers) if d.get(name) is not None)
-    return next(found, None)
+def holders(root: nn.Module) -> Holders:
+    """The modules' own dictionaries, read hundreds of times a call, so not through attributes."""
+    return {
+        f"{path}.{name}": held
+        for path, module in root.named_modules()
+        for held in (module._parameters, module._buffers)
+        for name, tensor in held.items()
+        if tensor is not None
+    }
 
 
 def resized(value: Tensor, rows: int) -> Tensor:

@@ -17,6 +17,7 @@ from weightfold.probes.intrinsic import search
 from weightfold.probes.intrinsic.finding import IntrinsicDimension, Trained
 from weightfold.probes.intrinsic.trials import Trials, plain
 from weightfold.probes.models import Model, check_network
+from weightfold.probes.registry import register_probe
 from weightfold.train.progress import Tell, telling
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import session
@@ -31,6 +32,11 @@ BREADTH = 8
 """Dimensions that are tried side by side where runs are trained as one batch."""
 
 
+@register_probe(
+    "intrinsic-dimension",
+    "how many parameters the network needs: the smallest random subspace it can train in",
+    finds=IntrinsicDimension,
+)
 def intrinsic_dimension(
     model: Model,
     data: Data,

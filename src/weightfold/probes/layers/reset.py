@@ -20,6 +20,7 @@ from weightfold.probes.layers.networks import (
 )
 from weightfold.probes.layers.units import Unit, check_plain, kept_tensors, layer_units
 from weightfold.probes.models import Model, check_network, net_of
+from weightfold.probes.registry import register_probe
 from weightfold.train.progress import Progress, Tell, telling
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import session
@@ -28,6 +29,11 @@ RECIPE = Recipe(epochs=32, lr=0.05, crop_padding=0, flip=False)
 """Ours: the survey says only "until convergence", with weights kept up to epoch 100."""
 
 
+@register_probe(
+    "layer-reset",
+    "which layers matter: each set back to an earlier epoch, or drawn anew",
+    finds=LayerReset,
+)
 def layer_reset(
     model: Model,
     data: Data,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from weightfold.data.samples import Data, Samples, as_samples
 from weightfold.probes.finding import Finding
 from weightfold.probes.models import Model, net_of
+from weightfold.probes.registry import register_probe
 from weightfold.report.figures import COLOURS, drawing
 from weightfold.report.statistics import paired
 from weightfold.train.progress import Progress, Tell, telling
@@ -128,6 +129,12 @@ class CriticalSamples(Finding):
             figure.suptitle(f"box of radius {self.radius:g}, {seeds} seed{'s' * (seeds > 1)}")
 
 
+@register_probe(
+    "critical-samples",
+    "the share of examples with another prediction close by, for a trained network",
+    finds=CriticalSamples,
+    trained=True,
+)
 def critical_sample_ratio(
     model: Model,
     data: Data,

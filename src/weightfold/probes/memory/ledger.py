@@ -11,6 +11,7 @@ from weightfold.data.samples import Data, Samples, as_samples
 from weightfold.probes.memory.book import Book
 from weightfold.probes.memory.ledger_finding import ExampleLedger
 from weightfold.probes.models import Model, check_network, fresh
+from weightfold.probes.registry import register_probe
 from weightfold.train.progress import Progress, Tell, telling
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import session
@@ -22,6 +23,11 @@ RECIPE = Recipe(epochs=20, lr=0.01, schedule="constant", crop_padding=0, flip=Fa
 """Momentum SGD; the learning rate of Arpit et al., the rest is ours."""
 
 
+@register_probe(
+    "example-ledger",
+    "which examples are learnt early, late, never, or forgotten, over epochs and seeds",
+    finds=ExampleLedger,
+)
 def example_ledger(
     model: Model,
     data: Data,

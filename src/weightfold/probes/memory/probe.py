@@ -14,6 +14,7 @@ from weightfold.probes.memory.finding import Memorization
 from weightfold.probes.memory.fits import Fit, Line
 from weightfold.probes.memory.points import contradictions
 from weightfold.probes.models import Model, check_network, net_of
+from weightfold.probes.registry import register_probe
 from weightfold.train.progress import Progress, Tell, telling
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import session
@@ -39,6 +40,11 @@ class Variant:
     recipe: Recipe | None = None
 
 
+@register_probe(
+    "memorization",
+    "whether the network could learn its data by heart: random labels, pixels, noise",
+    finds=Memorization,
+)
 def memorization(
     model: Model,
     data: Data,

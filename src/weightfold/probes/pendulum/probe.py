@@ -8,10 +8,17 @@ from pathlib import Path
 from weightfold.files import write_json
 from weightfold.probes.pendulum.finding import PendulumDimension, Trial
 from weightfold.probes.pendulum.search import PARAMETERS, TASK, count_name, gymnasium, train
+from weightfold.probes.registry import register_probe
 from weightfold.train.progress import Progress, Tell, telling
 from weightfold.train.record import session
 
 
+@register_probe(
+    "pendulum",
+    "the intrinsic dimension of balancing a pole on a cart, with a policy of its own",
+    finds=PendulumDimension,
+    networks=False,
+)
 def pendulum_dimension(
     *,
     dims: Sequence[int] = (1, 2, 3, 4, 6, 8, 12, 16),

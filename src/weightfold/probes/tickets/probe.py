@@ -10,6 +10,7 @@ from weightfold.core.charted import Charted
 from weightfold.core.select import Where
 from weightfold.data.samples import Data, Samples, as_samples
 from weightfold.probes.models import Model, check_network, fresh, net_of
+from weightfold.probes.registry import register_probe
 from weightfold.probes.tickets.experiment import Experiment
 from weightfold.probes.tickets.finding import LotteryTicket
 from weightfold.probes.tickets.outcomes import FEWEST, TITLES, Outcomes
@@ -31,6 +32,11 @@ RECIPE = Recipe(
 """Of LeNet in Frankle and Carbin 2019: Adam without decay; the number of epochs is ours."""
 
 
+@register_probe(
+    "lottery-ticket",
+    "how many weights can be pruned, and whether those left learn faster from their start",
+    finds=LotteryTicket,
+)
 def lottery_ticket(
     model: Model,
     data: Data,

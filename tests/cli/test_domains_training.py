@@ -228,7 +228,7 @@ def test_add_goes_on_where_it_was_stopped(bundle, specs, tmp_path):
         ("boats", [], "give a start for the new domain: from_domain, one of birds, cars"),
         ("boats", ["--from-domain", "crs"], "from_domain='crs'; the domains are birds, cars"),
         ("boats", ["--from-domain", "cars", "--model", "smallnet_a"], "is of digitnet"),
-        ("empty", ["--from-domain", "cars"], "images is empty"),
+        ("empty", ["--from-domain", "cars"], "not empty"),
     ],
 )
 def test_add_refuses_before_work(domain, options, said, bundle, specs, tmp_path, capsys):

@@ -1,10 +1,13 @@
+import importlib
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
-from types import SimpleNamespace
-from typing import ClassVar
+from types import ModuleType, SimpleNamespace
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -106,3 +109,94 @@ def fake_probe(monkeypatch) -> Probe:
     found = Probe("brightness", "fake_probes:brightness:Brightness", "how bright it is")
     monkeypatch.setattr(registry, "probes", lambda: {"brightness": found})
     return found
+
+
+STEPS = """
+import json
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from weightfold.files import write_json
+from weightfold.train.progress import Progress
+
+
+@dataclass(frozen=True)
+class Steps:
+    'A run of so many steps, of which its folder holds the count; `log` tells what was done.'
+
+    name: str
+    log: str
+    steps: int = 3
+    seconds: float = 0.0
+    wrong: bool = False
+    deaths: tuple[int, ...] = ()
+    before: "Steps | None" = None
+
+    @property
+    def title(self):
+        return self.name
+
+    @property
+    def folder(self):
+        return self.name
+
+    def finished(self, root):
+        path = root / self.folder / "record.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def train(self, root, *, data_root=None, progress=True):
+        self.note("start")
+        if self.wrong:
+            raise ArithmeticError(f"{self.name} is wrong")
+        folder = root / self.folder
+        state = folder / "state.json"
+        step = json.loads(state.read_text())["step"] if state.exists() else 0
+        folder.mkdir(parents=True, exist_ok=True)
+        while step < self.steps:
+            step += 1
+            if self.count(f"died {step}") < self.deaths.count(step):
+                self.note(f"died {step}")
+                os.kill(os.getpid(), signal.SIGKILL)
+            write_json(state, {"step": step})
+            self.note(f"step {step}")
+            progress(Progress(step, self.steps))
+            time.sleep(self.seconds)
+        taught = self.before.finished(root)["step"] if self.before else None
+        write_json(folder / "record.json", {"step": step, "taught": taught})
+        return self.finished(root)
+
+    def note(self, text):
+        with open(self.log, "a") as log:
+            log.write(f"{self.name}: {text}\\n")
+
+    def count(self, text):
+        return Path(self.log).read_text().splitlines().count(f"{self.name}: {text}")
+"""
+
+
+@pytest.fixture(scope="session")
+def steps_module(tmp_path_factory) -> Iterator[ModuleType]:
+    """The module of `Steps`, which processes started from here can import."""
+    folder = tmp_path_factory.mktemp("modules")
+    (folder / "steps_cells.py").write_text(STEPS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+        yield importlib.import_module("steps_cells")
+
+
+@pytest.fixture
+def steps(steps_module: ModuleType, tmp_path: Path) -> Callable[..., Any]:
+    """Makes a cell that is run in a moment, and tells in the file log what was done."""
+    log = tmp_path / "log"
+    log.touch()
+    return partial(steps_module.Steps, log=str(log))
+
+
+@pytest.fixture
+def logged(tmp_path: Path) -> Callable[[], list[str]]:
+    """What cells have told."""
+    return lambda: (tmp_path / "log").read_text().splitlines()

@@ -17,10 +17,13 @@ from weightfold.lab import step_times
 from weightfold.lab.compare import Comparison, compare, stretched
 from weightfold.lab.page import judge_claims
 from weightfold.lab.results import Outcome
+from weightfold.lab.run import Execution
 from weightfold.lab.step_times import step_seconds
 from weightfold.nets import build
 from weightfold.timing import Latency
 from weightfold.train import Recipe, accuracy
+
+QUIET = Execution(progress=False)
 
 VARIANTS = ("compact", "cl,rate=2", "acnet")
 SECONDS = {"compact": 0.010, "cl,rate=2": 0.020, "acnet": 0.013}
@@ -44,7 +47,7 @@ class Done:
 
     def again(self, **changes) -> Comparison:
         arguments = {"variants": VARIANTS, "seeds": SEEDS, "recipe": RECIPE, "match": "time"}
-        arguments |= {"folder": self.folder, "progress": False} | changes
+        arguments |= {"folder": self.folder, "execution": QUIET} | changes
         return compare("digitnet", self.data, arguments.pop("variants"), **arguments)
 
     def runs(self, variant: str) -> list[dict]:
@@ -220,7 +223,12 @@ def test_python_gives_networks_and_data_that_no_spec_names(dataset, tmp_path):
         torch.manual_seed(seed)
         return build("digitnet", num_classes=4, in_channels=1)
 
-    arguments = {"seeds": 2, "recipe": RECIPE, "folder": tmp_path, "progress": False}
+    arguments = {
+        "seeds": 2,
+        "recipe": RECIPE,
+        "folder": tmp_path,
+        "execution": QUIET,
+    }
     found = compare(make, dataset, ("compact", "cl,rate=2"), **arguments)
     assert estimate(found, "cl,rate=2", "last_accuracy").n == 2
     assert compare(make, dataset, ("compact", "cl,rate=2"), **arguments).results.missing == []

@@ -17,13 +17,15 @@ from weightfold.lab.measures import domain_measures
 from weightfold.lab.printed import Printed
 from weightfold.lab.pruning import Pruning, mask_largest
 from weightfold.lab.results import read_results
-from weightfold.lab.run import run
+from weightfold.lab.run import Execution, run
 from weightfold.lab.runner import CellsFailed
 from weightfold.lab.running import report, run_experiment
 from weightfold.nets import build
 from weightfold.train import Recipe
 from weightfold.train.checkpoint import save_weights
 from weightfold.train.domains import Joint
+
+QUIET = Execution(progress=False)
 
 QUICK = Recipe(epochs=2, batch_size=32, lr=0.05, schedule="constant", crop_padding=0, flip=False)
 TWO = (Domain("one", "stripes.npz", 4), Domain("two", "stripes.npz,limit=64", 4))
@@ -126,7 +128,7 @@ def test_a_shared_classifier_is_as_wide_as_the_most_classes(tiny):
 
 
 def test_run_count_and_report(made_up, tmp_path):
-    page = run_experiment(made_up, "smoke", tmp_path, runs=tmp_path / "runs", progress=False)
+    page = run_experiment(made_up, "smoke", tmp_path, runs=tmp_path / "runs", execution=QUIET)
     names = {"results.csv", "claims.csv", "runs.csv", "results.json", "index.html"}
     assert {path.name for path in page.parent.iterdir()} == names | {"figure.png", "figure.svg"}
     text = page.read_text(encoding="utf-8")
@@ -156,7 +158,7 @@ def test_run_count_and_report(made_up, tmp_path):
 def test_a_page_of_nothing_yet_lists_what_is_missing(made_up, tmp_path, monkeypatch):
     monkeypatch.setenv("WEIGHTFOLD_DATA", str(tmp_path / "empty"))
     with pytest.raises(CellsFailed, match=r"stripes\.npz: missing"):
-        run_experiment(made_up, "smoke", tmp_path, seeds=1, progress=False)
+        run_experiment(made_up, "smoke", tmp_path, seeds=1, execution=QUIET)
     page = tmp_path / "made-up" / "smoke" / "index.html"
     assert "4 runs are not finished" in page.read_text(encoding="utf-8")
 

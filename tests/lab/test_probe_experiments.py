@@ -11,10 +11,13 @@ from weightfold.lab.measures import by_probe
 from weightfold.lab.printed import Printed
 from weightfold.lab.probing import calling
 from weightfold.lab.results import read_results
+from weightfold.lab.run import Execution
 from weightfold.lab.runner import CellsFailed
 from weightfold.lab.running import print_experiments, report, run_experiment
 from weightfold.lab.verdicts import verdict
 from weightfold.report.figures import drawing
+
+QUIET = Execution(progress=False)
 
 
 def light(records):
@@ -88,7 +91,7 @@ def test_runs_of_presets(made_up):
 
 
 def test_an_experiment_runs_and_reports(made_up, tmp_path, capsys):
-    page = run_experiment(made_up, "cpu", tmp_path, progress=False)
+    page = run_experiment(made_up, "cpu", tmp_path, execution=QUIET)
     text = page.read_text()
     results = read_results(made_up, "cpu", tmp_path / "runs")
     ours = results.estimate("bright", "light")
@@ -122,7 +125,7 @@ def test_an_experiment_runs_and_reports(made_up, tmp_path, capsys):
 
 
 def test_a_page_is_written_again_without_its_runs(made_up, tmp_path):
-    page = run_experiment(made_up, "cpu", tmp_path, progress=False)
+    page = run_experiment(made_up, "cpu", tmp_path, execution=QUIET)
     before = [line for line in page.read_text().splitlines() if "Page written" not in line]
     shutil.rmtree(tmp_path / "runs")
     report(tmp_path, {"made-up": made_up})
@@ -135,7 +138,7 @@ def test_what_is_not_finished_is_told(made_up, tmp_path):
     bad = replace(bright, runs={p: replace(r, model="nonet") for p, r in bright.runs.items()})
     broken = replace(made_up, lines=(bad, *made_up.lines[1:]))
     with pytest.raises(CellsFailed, match="no network 'nonet'"):
-        run_experiment(broken, "smoke", tmp_path, progress=False)
+        run_experiment(broken, "smoke", tmp_path, execution=QUIET)
     text = (tmp_path / "made-up" / "smoke" / "index.html").read_text()
     assert "1 runs are not finished" in text
     assert "0/2" in text and "2/2" in text

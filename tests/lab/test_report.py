@@ -9,11 +9,14 @@ from weightfold.lab.claims import above
 from weightfold.lab.experiment import PRESETS, Claim, Column, Experiment, Line, Preset
 from weightfold.lab.measures import BEST_ACCURACY, LAST_ACCURACY, PARAMETERS
 from weightfold.lab.printed import Printed
+from weightfold.lab.run import Execution
 from weightfold.lab.runner import CellsFailed
 from weightfold.lab.running import report, report_experiment, run_experiment
 from weightfold.lab.training import Training
 from weightfold.train import Recipe
 from weightfold.train.checkpoint import finished
+
+QUIET = Execution(progress=False)
 
 QUICK = Recipe(epochs=2, batch_size=32, lr=0.05, schedule="constant", crop_padding=0, flip=False)
 
@@ -62,7 +65,7 @@ FIGURES = {f"{name}.{form}" for name in ("figure", "curves") for form in ("png",
 
 
 def test_run_and_report(made_up, tmp_path):
-    page = run_experiment(made_up, "smoke", tmp_path, progress=False)
+    page = run_experiment(made_up, "smoke", tmp_path, execution=QUIET)
     assert page == tmp_path / "made-up" / "smoke" / "index.html"
     assert {path.name for path in page.parent.iterdir()} == FILES | FIGURES
     text, records, data = read(page)
@@ -91,7 +94,7 @@ def without_times(page):
 
 
 def test_a_page_is_written_again_without_its_runs(made_up, tmp_path):
-    page = run_experiment(made_up, "smoke", tmp_path, progress=False)
+    page = run_experiment(made_up, "smoke", tmp_path, execution=QUIET)
     before, text = read(page)[1], without_times(page)
     shutil.rmtree(tmp_path / "runs")
     assert report(tmp_path, {"made-up": made_up}) == [page]
@@ -110,7 +113,7 @@ def _slower(line):
 
 def test_pages_of_unfinished_runs_name_what_is_missing(made_up, tmp_path):
     with pytest.raises(CellsFailed, match="2 of 4 cells failed"):
-        run_experiment(made_up, "cpu", tmp_path, progress=False)
+        run_experiment(made_up, "cpu", tmp_path, execution=QUIET)
     text, records, data = read(tmp_path / "made-up" / "cpu" / "index.html")
     wild = made_up.runs("cpu")["wild"]
     assert "2 runs are not finished" in text

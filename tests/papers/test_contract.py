@@ -12,12 +12,15 @@ from weightfold.lab.page import judge_claims
 from weightfold.lab.printed import read_paper
 from weightfold.lab.probing import Probing
 from weightfold.lab.results import read_results
+from weightfold.lab.run import Execution
 from weightfold.lab.running import report, report_experiment, run_experiment
 from weightfold.lab.training import Training
 from weightfold.nets import build
 from weightfold.papers import experiment, experiments
 from weightfold.probes.registry import probes
 from weightfold.spec import parse_spec
+
+QUIET = Execution(progress=False)
 
 NAMES = list(experiments())
 CHANNELS = {"cifar10": 3, "mnist": 1, "digits": 1}
@@ -88,7 +91,7 @@ def test_a_page_can_be_written_before_anything_is_run(name, tmp_path):
 )
 def test_a_smoke_run_of_each_kind_is_saved_and_reported_again(name, tmp_path):
     found = experiment(name)
-    page = run_experiment(found, "smoke", tmp_path, seeds=1, progress=False)
+    page = run_experiment(found, "smoke", tmp_path, seeds=1, execution=QUIET)
     text = _without_times(page)
     written = json.loads((page.parent / "results.json").read_text(encoding="utf-8"))
     assert all(run["finished"] and run["record"] is not None for run in written["runs"])

@@ -49,8 +49,13 @@ class Compare:
     data_root: Path | None = None
     """Data folder; none: the environment variable WEIGHTFOLD_DATA."""
 
-    jobs: int = 1
-    """Networks trained at once, in processes that share the cores. 2 or more pay for small
+    on: str = "local"
+    """Where networks are trained: local; slurm,partition=gpu,gpus_per_node=1,time=120; or
+    ray,address=auto. See docs/cluster.md."""
+
+    jobs: int | None = None
+    """Networks trained at once; none: one on this machine, elsewhere as many as there is room for.
+    On this machine they share the cores and are dealt the GPUs in turn; 2 or more pay for small
     networks."""
 
     preset: Annotated[Preset, tyro.conf.arg(name="recipe")] = "digits"
@@ -61,6 +66,7 @@ class Compare:
     def run(self) -> None:
         """Compare, and print the table."""
         from weightfold.lab.compare import compare
+        from weightfold.lab.run import Execution
 
         comparison = compare(
             self.model,
@@ -70,8 +76,7 @@ class Compare:
             recipe=self.recipe,
             folder=self.folder,
             match=self.match,
-            data_root=self.data_root,
-            jobs=self.jobs,
+            execution=Execution(self.on, self.jobs, self.data_root),
         )
         print(comparison)
         print(f"everything is in {comparison.page}")

@@ -45,11 +45,18 @@ class Run:
     data_root: Path | None = None
     """Data folder; none: the environment variable WEIGHTFOLD_DATA."""
 
-    jobs: int = 1
-    """Networks trained at once, in processes that share the cores."""
+    on: str = "local"
+    """Where networks are trained: local; slurm,partition=gpu,gpus_per_node=1,time=120; or
+    ray,address=auto. See docs/cluster.md."""
+
+    jobs: int | None = None
+    """Networks trained at once; none: one on this machine, elsewhere as many as there is room for.
+    On this machine they share the cores and are dealt the GPUs in turn; 2 or more pay for small
+    networks."""
 
     def run(self) -> None:
         """Run it."""
+        from weightfold.lab.run import Execution
         from weightfold.lab.running import run_experiment
         from weightfold.papers import experiment
 
@@ -57,11 +64,10 @@ class Run:
             experiment(self.name),
             self.preset,
             self.folder,
-            data_root=self.data_root,
-            jobs=self.jobs,
             seeds=self.seeds,
             data=self.data,
             runs=self.runs,
+            execution=Execution(self.on, self.jobs, self.data_root),
         )
         print(f"everything is in {page}")
 

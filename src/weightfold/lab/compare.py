@@ -14,10 +14,12 @@ from weightfold.export import accuracy as runner_accuracy
 from weightfold.export import onnx_runner, to_onnx
 from weightfold.files import write_json
 from weightfold.lab.claims import told_apart
+from weightfold.lab.executors.registry import opened
 from weightfold.lab.experiment import Claim, Experiment, Line, Measure, Preset
 from weightfold.lab.measures import FINAL_TRAIN_ERROR, best_accuracy, last_accuracy
 from weightfold.lab.page import judge_claims, write_results
 from weightfold.lab.results import Results, read_results
+from weightfold.lab.run import HERE, Execution
 from weightfold.lab.runner import run_cells
 from weightfold.lab.saved import deployed
 from weightfold.lab.step_times import device_of_fit, step_seconds, threads_of
@@ -92,9 +94,7 @@ def compare(
     folder: Path | str,
     seeds: int | Sequence[int] = 5,
     match: Literal["epochs", "time"] = "epochs",
-    data_root: Path | None = None,
-    jobs: int = 1,
-    progress: bool = True,
+    execution: Execution = HERE,
 ) -> Comparison:
     """Train a network in several ways over seeds; leave numbers, a page and the best one deployed.
 
@@ -113,15 +113,14 @@ def compare(
         match: "epochs", the recipe's for all; or "time": the slowest variant gets those, the
             others as many as its steps take, by step times measured at first. Milestones and
             warm-up are stretched with them.
-        data_root: Data folder; None: $WEIGHTFOLD_DATA.
-        jobs: Networks trained at once, see `run_cells`.
-        progress: Show bars.
+        execution: Where and how they are trained; step times are measured on this machine.
 
     Raises:
         FileExistsError: The folder holds another comparison (the message says what differs), or
             other files.
         ValueError: A spec is wrong, or variants or seeds are too few or repeat.
         CellsFailed: A training failed.
+        ConnectionError: The executor cannot be reached.
     """
     folder, variants = Path(folder), tuple(variants)
     seeds = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
@@ -129,25 +128,32 @@ def compare(
         if len(set(values)) < max(2, len(values)):
             raise ValueError(f"{name}={values}: give at least two, each once")
     what = net if isinstance(net, str) else given_net(net)
-    on = data if isinstance(data, str) else given_data(data)
-    configuration = _configuration(what, on, variants, seeds, recipe) | {"match": match}
+    examples = data if isinstance(data, str) else given_data(data)
+    configuration = _configuration(what, examples, variants, seeds, recipe) | {"match": match}
     goes_on = check_same(configuration, folder)
     if not goes_on and folder.exists() and any(folder.iterdir()):
         raise FileExistsError(
             f"folder={str(folder)!r} holds files that are no comparison; give a new or empty one"
         )
-    runs = {v: Training(what, v, on, recipe, seeds[0]) for v in variants}
-    dataset = data_of(runs[variants[0]], data_root)
+    runs = {v: Training(what, v, examples, recipe, seeds[0]) for v in variants}
+    dataset = data_of(runs[variants[0]], execution.data_root)
     nets = {v: net_of(run, dataset) for v, run in runs.items()}
-    with threads_of(jobs):
-        times = _begin(folder, configuration, goes_on, nets, dataset, recipe)
-    slowest = max(times.values())
-    for variant, seconds in times.items():
-        epochs = round(recipe.epochs * slowest / seconds) if match == "time" else recipe.epochs
-        runs[variant] = replace(runs[variant], recipe=stretched(recipe, epochs))
-    experiment = _experiment(runs, seeds, nets, times, match)
-    wanted = [run for line in zip(*experiment.runs(PRESET).values(), strict=True) for run in line]
-    run_cells(wanted, folder / "runs", data_root=data_root, jobs=jobs, progress=progress)
+    with opened(execution.on, folder / "runs", jobs=execution.jobs) as executor:
+        with threads_of(executor):
+            times = _begin(folder, configuration, goes_on, nets, dataset, recipe)
+        slowest = max(times.values())
+        for variant, seconds in times.items():
+            epochs = round(recipe.epochs * slowest / seconds) if match == "time" else recipe.epochs
+            runs[variant] = replace(runs[variant], recipe=stretched(recipe, epochs))
+        experiment = _experiment(runs, seeds, nets, times, match)
+        lines = zip(*experiment.runs(PRESET).values(), strict=True)
+        run_cells(
+            [run for line in lines for run in line],
+            folder / "runs",
+            data_root=execution.data_root,
+            on=executor,
+            progress=execution.progress,
+        )
     results = read_results(experiment, PRESET, folder / "runs")
     shipped = _deploy(results, folder, dataset)
     told = replace(experiment, sections=lambda *_: [_deployed_section(shipped)])

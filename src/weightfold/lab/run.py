@@ -93,6 +93,28 @@ class Run(ABC):
         """Inverse of `to_json`."""
 
 
+@dataclass(frozen=True)
+class Execution:
+    """Where and how runs are made.
+
+    Attributes:
+        on: "local"; "slurm" or "ray" with options, as in "slurm,partition=gpu,time=120", see
+            `weightfold.lab.executors`.
+        jobs: Runs at once; None: one on this machine, elsewhere as many as the cluster takes.
+        data_root: Data folder; None: $WEIGHTFOLD_DATA.
+        progress: Show a bar for all runs and one for each that is running.
+    """
+
+    on: str = "local"
+    jobs: int | None = None
+    data_root: Path | None = None
+    progress: bool = True
+
+
+HERE = Execution()
+"""In this process, one run after another."""
+
+
 def plain(value: Any) -> Any:
     """A value as JSON values; of dataclasses the fields that are compared."""
     if is_dataclass(value) and not isinstance(value, type):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from weightfold.lab.experiment import PRESETS, Experiment
 from weightfold.lab.kept import RESULTS, read_kept
-from weightfold.lab.run import slug
+from weightfold.lab.run import HERE, Execution, slug
 
 RUNS = "runs"
 
@@ -29,12 +29,10 @@ def run_experiment(
     preset: str,
     folder: Path,
     *,
-    data_root: Path | None = None,
-    jobs: int = 1,
     seeds: int | None = None,
     data: str | None = None,
     runs: Path | None = None,
-    progress: bool = True,
+    execution: Execution = HERE,
 ) -> Path:
     """Run an experiment, or go on with it, and write its page.
 
@@ -42,35 +40,37 @@ def run_experiment(
         experiment: Which.
         preset: One of its presets, such as "smoke", "cpu" or "paper".
         folder: Results go to folder/<name>/<preset>.
-        data_root: Data folder; None: $WEIGHTFOLD_DATA.
-        jobs: As for `run_cells`.
         seeds: How many: 0, 1, 2, ...; None: the preset's.
         data: Data spec instead of the preset's, such as "cifar100".
         runs: Folder of the runs, shared by experiments; None: folder/runs.
-        progress: Show bars.
+        execution: Where and how they are made.
 
     Returns:
         The page.
 
     Raises:
         CellsFailed: Some runs failed; the page of the others is written.
+        ConnectionError: The executor cannot be reached.
         ValueError: An argument is out of range.
     """
+    from weightfold.lab.executors.registry import opened
     from weightfold.lab.runner import run_cells
 
     wanted = experiment.runs(preset, data=data, seeds=seeds)
     where = folder / RUNS if runs is None else runs
-    report_experiment(experiment, preset, folder, runs=where, seeds=seeds, data=data)
-    try:
-        run_cells(
-            [run for line in wanted.values() for run in line],
-            where,
-            data_root=data_root,
-            jobs=jobs,
-            progress=progress,
-        )
-    finally:
-        page = report_experiment(experiment, preset, folder, runs=where, seeds=seeds, data=data)
+    write = {"runs": where, "seeds": seeds, "data": data}
+    with opened(execution.on, where, jobs=execution.jobs) as executor:
+        report_experiment(experiment, preset, folder, **write)
+        try:
+            run_cells(
+                [run for line in wanted.values() for run in line],
+                where,
+                data_root=execution.data_root,
+                on=executor,
+                progress=execution.progress,
+            )
+        finally:
+            page = report_experiment(experiment, preset, folder, **write)
     return page
 
 

@@ -1,6 +1,5 @@
 """How long a training step of each of several networks takes, steps taken in turn."""
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from weightfold.data import Dataset
+from weightfold.lab.executors.base import RunExecutor
 from weightfold.timing import alternate
 from weightfold.train import Recipe
 from weightfold.train.feed import training_batches
@@ -58,11 +58,11 @@ def device_of_fit() -> torch.device:
 
 
 @contextmanager
-def threads_of(jobs: int) -> Iterator[None]:
-    """As many threads of torch as each of `run_cells`' processes has."""
+def threads_of(executor: RunExecutor) -> Iterator[None]:
+    """As many threads of torch as each of an executor's workers has."""
     before = torch.get_num_threads()
-    if jobs > 1:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
+    if executor.threads is not None:
+        torch.set_num_threads(executor.threads)
     try:
         yield
     finally:

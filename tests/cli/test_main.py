@@ -159,10 +159,10 @@ def test_charts(capsys):
 
 
 def test_bench_is_wired(monkeypatch, tmp_path):
-    import weightfold.lab.bench
+    from weightfold.bench import expand
 
     calls = []
-    monkeypatch.setattr(weightfold.lab.bench, "bench_expand", lambda **kwargs: calls.append(kwargs))
+    monkeypatch.setattr(expand, "bench_expand", lambda **kwargs: calls.append(kwargs))
     arguments = ["--threads", "1", "--repeats", "3", "--no-chain", "--folder", str(tmp_path)]
     assert main(["bench", "expand", *arguments]) == 0
     assert calls == [{"threads": 1, "repeats": 3, "chain": False, "folder": tmp_path}]

@@ -6,7 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from weightfold.lab.experiment import PRESETS, Claim, Estimate, Experiment, Line, Measure, Preset
+from weightfold.lab.experiment import (
+    PRESETS,
+    SHARE,
+    Claim,
+    Estimate,
+    Experiment,
+    Line,
+    Measure,
+    Preset,
+)
 from weightfold.lab.measures import by_probe
 from weightfold.lab.printed import Printed
 from weightfold.lab.probing import calling
@@ -14,6 +23,7 @@ from weightfold.lab.results import read_results
 from weightfold.lab.run import Execution
 from weightfold.lab.runner import CellsFailed
 from weightfold.lab.running import print_experiments, report, run_experiment
+from weightfold.lab.tables import show
 from weightfold.lab.verdicts import verdict
 from weightfold.report.figures import drawing
 
@@ -97,7 +107,7 @@ def test_an_experiment_runs_and_reports(made_up, tmp_path, capsys):
     ours = results.estimate("bright", "light")
     shown = f"{ours.value:,.1f} [{ours.low:,.1f}, {ours.high:,.1f}]"
     for wanted in (
-        shown, "100.0 (Table 1)", f"{ours.value / 100 - 1:+.0%}", "a lamp", "bright above dark",
+        shown, "published in Table 1", ">100.0<", f"{ours.value / 100 - 1:+.0%}", "a lamp", "bright above dark",
         "holds", "no ladder", "&gt; 9,000,000,000.0", "everything &lt;really&gt;", "Made up.",
         "power 1.0", "Brightness",
     ):  # fmt: skip
@@ -131,6 +141,14 @@ def test_a_page_is_written_again_without_its_runs(made_up, tmp_path):
     report(tmp_path, {"made-up": made_up})
     after = [line for line in page.read_text().splitlines() if "Page written" not in line]
     assert after == before
+
+
+def test_intervals_of_shares_stay_between_0_and_100():
+    measure = Measure("share", "share (%)", within=SHARE, digits=1)
+    assert show(Estimate(99.0, low=95.0, high=103.0, n=3), measure) == "99.0 [95.0, 100.0]"
+    assert show(Estimate(99.0, low=95.0, high=103.0, n=3), replace(measure, within=None)) == (
+        "99.0 [95.0, 103.0]"
+    )
 
 
 def test_what_is_not_finished_is_told(made_up, tmp_path):

@@ -14,6 +14,9 @@ from weightfold.lab.run import Run
 if TYPE_CHECKING:
     from weightfold.report.page import Section
 
+SHARE = (0.0, 100.0)
+"""`Measure.within` of shares in percent."""
+
 PRESETS = ("smoke", "cpu", "paper")
 """Of the experiments of papers: seconds; hours on two cores; the paper's own settings."""
 
@@ -82,6 +85,7 @@ class Measure:
         relative_to: Label of the line by whose value, of the same seed, it is divided; "" for none.
         ratio: Ours is compared with the published number by their ratio, on a log axis; else by
             the difference.
+        within: What its values cannot leave, (0, 100) for a share in percent: intervals are cut.
         everywhere: What is counted is counted of lines too that a preset does not run.
         section: Heading of the table it stands in; "": the results; None: it is only in CSV and
             JSON.
@@ -95,6 +99,7 @@ class Measure:
     digits: int = 2
     relative_to: str = ""
     ratio: bool = False
+    within: tuple[float, float] | None = None
     everywhere: bool = False
     section: str | None = ""
 

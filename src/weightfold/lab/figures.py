@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from weightfold.lab.experiment import Estimate
+from weightfold.lab.experiment import Estimate, Measure
 from weightfold.lab.measures import column, column_by_domain, domains_of
 from weightfold.lab.printed import Printed
 from weightfold.lab.results import Results
@@ -46,7 +46,7 @@ def dots(results: Results, path: Path) -> bool:
     with drawing(path, figsize=(8, 1.6 + 0.42 * len(shown))) as (figure, axis):
         for y, (_, ours, printed) in enumerate(shown):
             if ours:
-                _dot(axis, ours.value, ours.bound, _ends(ours), y - 0.13, COLOURS[0], "o")
+                _dot(axis, ours.value, ours.bound, _ends(ours, measure), y - 0.13, COLOURS[0], "o")
             if printed:
                 spread = printed.spread or 0.0
                 ends = (printed.value - spread, printed.value + spread)
@@ -72,12 +72,14 @@ def _dot(
     axis.plot(ends, [y, y], color=colour)
 
 
-def _ends(found: Estimate) -> tuple[float, float]:
-    """Of the interval, else of the spread."""
-    if found.low is not None and found.high is not None:
-        return found.low, found.high
+def _ends(found: Estimate, measure: Measure) -> tuple[float, float]:
+    """Of the interval, else of the spread, within what the measure can be."""
     spread = found.std or 0.0
-    return found.value - spread, found.value + spread
+    low, high = found.value - spread, found.value + spread
+    if found.low is not None and found.high is not None:
+        low, high = found.low, found.high
+    least, most = measure.within or (low, high)
+    return max(low, least), min(high, most)
 
 
 def along_axis(results: Results, path: Path) -> bool:
@@ -132,7 +134,8 @@ def _series(
             points.append((line.at or 0.0, found))
     points.sort(key=lambda point: point[0])
     if points:
-        low, high = zip(*(_ends(found) for _, found in points), strict=True)
+        measure = results.measure(key)
+        low, high = zip(*(_ends(found, measure) for _, found in points), strict=True)
         values = [found.value for _, found in points]
         below = [max(0.0, v - e) for v, e in zip(values, low, strict=True)]
         over = [max(0.0, e - v) for v, e in zip(values, high, strict=True)]

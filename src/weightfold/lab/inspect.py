@@ -18,9 +18,9 @@ from weightfold.lab.budget import DEMANDS, Demand, Pace, Sizes, fit
 from weightfold.lab.experiment import Experiment, Line, Preset
 from weightfold.lab.pace import pace_of
 from weightfold.lab.page import write_results
-from weightfold.lab.probing import finding_of, measure_in, read_finding
+from weightfold.lab.probing import Probing, as_options, measure_in, read_finding
 from weightfold.lab.results import Outcome, Results
-from weightfold.lab.run import Run
+from weightfold.lab.run import plain
 from weightfold.probes.finding import Finding
 from weightfold.probes.models import Model, net_of
 from weightfold.probes.registry import probes
@@ -130,54 +130,6 @@ def inspect(
     return Inspection(run.findings, run.left_out, run.write_page())
 
 
-@dataclass(frozen=True)
-class Inspected(Run):
-    """A probe of an inspection, with the sizes that its time allows.
-
-    Attributes:
-        probe: Its name, and that of its folder.
-        sizes: What it is run with.
-        of: The inspection.
-    """
-
-    probe: str
-    sizes: Sizes
-    of: "_Inspecting" = field(compare=False, repr=False)
-
-    @property
-    def title(self) -> str:
-        """The probe's name."""
-        return self.probe
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """The probe's name."""
-        return (self.probe,)
-
-    @property
-    def folder(self) -> str:
-        """The probe's name: an inspection has each once."""
-        return self.probe
-
-    def finished(self, root: Path) -> Finding | None:
-        """What was found; None if it has not come to its end."""
-        return read_finding(root / self.folder)
-
-    def train(
-        self, root: Path, *, data_root: Path | None = None, progress: bool | Tell = True
-    ) -> Finding:
-        """Probe, or go on where it stopped."""
-        return self.of.measure(self.probe, self.sizes)
-
-    def to_json(self, record: Finding) -> Any:
-        """The finding with the name of its probe."""
-        return {"probe": record.probe, **record.record()}
-
-    def from_json(self, written: Any) -> Finding:
-        """The finding again."""
-        return finding_of(written)
-
-
 @dataclass
 class _Inspecting:
     """An inspection under way."""
@@ -249,9 +201,7 @@ class _Inspecting:
 
     def write_page(self) -> Path:
         """The page of an experiment whose lines are the probes."""
-        runs = {
-            name: Inspected(name, self.sizes[name], self) for name in TITLES if name in self.sizes
-        }
+        runs = {name: self.call(name, self.sizes[name]) for name in TITLES if name in self.sizes}
         lines = tuple(
             Line(heading, {PRESET: runs[name]})
             if name in self.findings
@@ -315,26 +265,35 @@ class _Inspecting:
         else:
             del self.left_out[name]
 
-    def measure(self, name: str, sizes: Sizes) -> Finding:
-        probe = probes()[name]
-        recipe = probe.recipe or Recipe()
+    def call(self, name: str, sizes: Sizes) -> Probing:
+        """The call of a probe with the sizes that its time allows."""
+        recipe = probes()[name].recipe or Recipe()
         lr = self.lr if self.lr and recipe.optimizer == "sgd" else recipe.lr
-        recipe = replace(recipe, epochs=sizes.epochs, batch_size=sizes.batch_size, lr=lr)
+        return Probing(
+            name,
+            type(net_of(self.model, 0)).__name__,
+            f"{self.samples.name}, {sizes.text}",
+            options=as_options(sizes.options),
+            recipe=replace(recipe, epochs=sizes.epochs, batch_size=sizes.batch_size, lr=lr),
+            seeds=sizes.seeds,
+        )
+
+    def measure(self, name: str, sizes: Sizes) -> Finding:
+        probe, call = probes()[name], self.call(name, sizes)
         arguments = {
             "model": self.model,
             "data": self.samples.limited(sizes.train, sizes.test),
-            "recipe": recipe,
+            "recipe": call.recipe,
             **probe.over(sizes.seeds),
             **sizes.options,
         }
-        title = f"{name}: {self.title}"
         with telling(self.progress, name) as tell:
             return measure_in(
                 self.folder / name,
                 probe,
                 arguments,
-                about={"sizes": asdict(sizes), "recipe": asdict(recipe)},
-                title=title,
+                about={"sizes": asdict(sizes), "recipe": plain(call.recipe)},
+                title=f"{name}: {self.title}",
                 device=self.device,
                 progress=partial(self._heard, tell),
             )

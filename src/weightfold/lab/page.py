@@ -14,15 +14,16 @@ from weightfold.lab.run import slug
 from weightfold.lab.tables import (
     machines_table,
     not_run_table,
+    published_table,
     records,
     results_table,
     run_records,
     settings_table,
 )
-from weightfold.lab.verdicts import MEANING, WORST_FIRST, Verdict
+from weightfold.lab.verdicts import MEANING, Verdict
 from weightfold.probes.finding import Finding
 from weightfold.report.figures import erase
-from weightfold.report.numbers import number
+from weightfold.report.numbers import count, number
 from weightfold.report.page import Section, Table, write_page
 from weightfold.report.statistics import holm
 from weightfold.train.record import session
@@ -110,27 +111,25 @@ def _answer(results: Results, verdicts: Mapping[str, Verdict]) -> Section:
     if not verdicts:
         return Section("In short", _finished(results))
     counts = Counter(verdict.judged for verdict in verdicts.values())
-    named = {judged: counts[judged] for judged in reversed(WORST_FIRST)}
-    told = ", ".join(
-        f"{name}: {count}" for name, count in {**named, "not run": counts[None]}.items()
-    )
     partly = sum(0 < len(v.ran) < len(v.comparisons) for v in verdicts.values())
-    text = f"{len(verdicts)} claims are judged. {told}."
-    if partly:
-        text += f" {partly} of them by a part of their comparisons only."
+    text = (
+        f"Of {count(len(verdicts), 'claim')} {counts['holds']} hold, {counts['does not hold']} do "
+        f"not, {counts['undecided']} are undecided and {counts[None]} were not run"
+    )
+    text += f"; {partly} by a part of their comparisons." if partly else "."
     holms = corrected(verdicts)
     if len(holms) > 1:
         stand = sum(verdicts[claim].judged == "holds" and p < CLEAR for claim, p in holms.items())
         text += (
-            f" {len(holms)} at once have a p value, which invites luck; by Holm's correction for "
-            f"all of them {stand} still hold."
+            f" Of {len(holms)} with a p value, judged at once, {stand} hold by Holm's correction "
+            "as well."
         )
     columns = ["claim", "verdict", *(["p, Holm"] if holms else []), "numbers"]
     rows = [
         [claim, v.text, *([_p(holms.get(claim))] if holms else []), v.numbers]
         for claim, v in verdicts.items()
     ]
-    return Section("In short", f"{text}\n\n{_finished(results)}\n\n{MEANING}", Table(columns, rows))
+    return Section("In short", f"{text}\n\n{_finished(results)}", Table(columns, rows))
 
 
 def _finished(results: Results) -> str:
@@ -152,6 +151,8 @@ def _results(results: Results, folder: Path) -> Iterator[Section]:
     lines = [line for line in experiment.lines if line.label in results.outcomes]
     figure = _draw(results, folder / "figure.png")
     yield Section("Results", _introduction(results), results_table(results, lines), figure)
+    if experiment.measures and (elsewhere := published_table(results, lines)):
+        yield Section("Printed of what is not measured here", "", elsewhere)
     headings = dict.fromkeys(m.section for m in experiment.measures if m.section)
     for heading in headings:
         table = results_table(results, lines, heading)
@@ -230,6 +231,8 @@ def _left_out(results: Results) -> Iterable[Section]:
     """How this differs from the paper, and what the table lacks, with the reasons."""
     experiment, size = results.experiment, results.experiment.presets[results.preset]
     sections = [Section("How this differs from the paper", size.differs)] if size.differs else []
+    if experiment.claims:
+        sections.append(Section("How claims are judged", MEANING))
     without = [line for line in experiment.lines if line.not_run]
     if without:
         sections.append(Section("Not run", "", not_run_table(results, without)))

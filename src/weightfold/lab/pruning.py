@@ -67,14 +67,6 @@ class Pruning(Run):
         path = root / self.folder / RECORD
         return json.loads(path.read_text(encoding="utf-8"))["records"] if path.exists() else None
 
-    def to_json(self, record: Any) -> Any:
-        """The records as they are."""
-        return record
-
-    def from_json(self, written: Any) -> Any:
-        """The records as they are."""
-        return written
-
     def train(
         self, root: Path, *, data_root: Path | None = None, progress: bool | Tell = True
     ) -> Any:

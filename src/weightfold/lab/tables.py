@@ -14,11 +14,12 @@ from weightfold.report.page import Table
 MACHINE = ("weightfold", "commit", "torch", "python", "platform", "cpu", "cpu_count", "threads")
 
 
-def show(found: Estimate | Printed, digits: int) -> str:
+def show(found: Estimate | Printed, measure: Measure) -> str:
     """A number with its interval or spread; a sign before it marks a bound."""
+    digits = measure.digits
     text = f"{found.bound} {number(found.value, digits)}".strip()
     if isinstance(found, Estimate) and found.low is not None:
-        return f"{text} {interval(found.low, found.high, digits)}"
+        return f"{text} {interval(found.low, found.high, digits, within=measure.within)}"
     spread = found.std if isinstance(found, Estimate) else found.spread
     return text if spread is None else f"{text} ± {number(spread, digits)}"
 
@@ -41,9 +42,11 @@ def results_table(results: Results, lines: Sequence[Line], section: str = "") ->
         columns.append("seeds")
         for row, line in zip(rows, lines, strict=True):
             row.append(_seeds(results.outcomes.get(line.label, ())))
+    ours_only = any(ran)
     for measure in results.experiment.measures:
         if measure.section == section:
-            _add(columns, rows, _columns(results, lines, measure))
+            found = _columns(results, lines, measure)
+            _add(columns, rows, {} if ours_only and measure.title not in found else found)
         if measure == results.experiment.measures[0] and not section:
             _add(columns, rows, _against_baseline(results, lines))
     if any(line.note for line in lines) and not section:
@@ -58,16 +61,29 @@ def _add(columns: list[str], rows: list[list[str]], new: Mapping[str, Sequence[s
             row.append(cell)
 
 
+def published_table(results: Results, lines: Sequence[Line]) -> Table | None:
+    """What is printed of measures that none of the lines has here; None if there is nothing."""
+    columns, rows = [""], [[line.label] for line in lines]
+    for measure in results.experiment.measures:
+        found = _columns(results, lines, measure)
+        if measure.section is not None and measure.title not in found:
+            _add(columns, rows, found)
+    return Table(columns, rows) if len(columns) > 1 else None
+
+
 def _columns(results: Results, lines: Sequence[Line], measure: Measure) -> dict[str, list[str]]:
-    """Those that any of the lines has; under ours what is not there yet is said."""
+    """Ours under the measure's title, published and difference, as far as any of the lines has."""
     ours = [results.estimate(line.label, measure.key) for line in lines]
     printed = [results.published(line.label, measure.key) for line in lines]
     found: dict[str, list[str]] = {}
     if any(ours):
-        found[measure.title] = [show(one, measure.digits) if one else "" for one in ours]
+        found[measure.title] = [show(one, measure) if one else "" for one in ours]
     if any(printed):
-        heading = f"{measure.title}, published"
-        found[heading] = [_with_source(one, measure.digits) if one else "" for one in printed]
+        sources = {one.source for one in printed if one}
+        one_source = f" in {sources.pop()}" if len(sources) == 1 else ""
+        found[f"{measure.title}, published{one_source}"] = [
+            _with_source(one, measure, told=not one_source) if one else "" for one in printed
+        ]
     if any(ours) and any(printed) and results.experiment.presets[results.preset].comparable:
         found[f"{measure.title}, difference"] = [
             apart(measure, one, number) for one, number in zip(ours, printed, strict=True)
@@ -75,9 +91,9 @@ def _columns(results: Results, lines: Sequence[Line], measure: Measure) -> dict[
     return found
 
 
-def _with_source(number: Printed, digits: int) -> str:
-    text = show(number, digits)
-    return f"{text} ({number.source})" if number.source else text
+def _with_source(found: Printed, measure: Measure, *, told: bool = True) -> str:
+    text = show(found, measure)
+    return f"{text} ({found.source})" if found.source and told else text
 
 
 def _against_baseline(results: Results, lines: Sequence[Line]) -> dict[str, list[str]]:
@@ -116,9 +132,9 @@ def not_run_table(results: Results, lines: Sequence[Line]) -> Table:
     rows = []
     for line in lines:
         printed = [
-            f"{measure.title}: {_with_source(number, measure.digits)}"
+            f"{measure.title}: {_with_source(found, measure)}"
             for measure in results.experiment.measures
-            if (number := line.published.get(measure.key))
+            if (found := line.published.get(measure.key))
         ]
         rows.append([line.label, "\n".join(printed), line.not_run])
     return Table(["", "published", "why"], rows)

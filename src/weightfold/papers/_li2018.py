@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from weightfold.lab.claims import Check
-from weightfold.lab.experiment import Estimate, Measure
+from weightfold.lab.experiment import SHARE, Estimate, Measure
 from weightfold.lab.measures import by_probe
 from weightfold.lab.printed import read_paper
 from weightfold.lab.probing import Probing, calling
@@ -79,7 +79,10 @@ def _accuracy(records: Sequence[Any]) -> Estimate:
 
 
 ACCURACY = Measure(
-    "accuracy", "accuracy of all weights (%)", over=by_probe({"intrinsic-dimension": _accuracy})
+    "accuracy",
+    "accuracy of all weights (%)",
+    over=by_probe({"intrinsic-dimension": _accuracy}),
+    within=SHARE,
 )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from weightfold.lab.claims import Check
-from weightfold.lab.experiment import Claim, Estimate, Experiment, Line, Measure, Preset
+from weightfold.lab.experiment import SHARE, Claim, Estimate, Experiment, Line, Measure, Preset
 from weightfold.lab.measures import by_probe
 from weightfold.lab.printed import Printed, read_paper
 from weightfold.lab.probing import Probing, calling
@@ -104,7 +104,10 @@ def _value(condition: str, part: str) -> Callable[[Sequence[Any]], Estimate | No
 
 
 def _measure(key: str, title: str, condition: str, part: str) -> Measure:
-    return Measure(key, title, over=by_probe({"memorization": _value(condition, part)}))
+    within = None if part == "epochs" else SHARE
+    return Measure(
+        key, title, over=by_probe({"memorization": _value(condition, part)}), within=within
+    )
 
 
 def _verdict(label: str, claim: str) -> Check:
@@ -256,12 +259,14 @@ LEDGER = Experiment(
             "always_true",
             "true labels: right from epoch 1 on (%)",
             over=by_probe({"example-ledger": _always("true")}),
+            within=SHARE,
             digits=1,
         ),
         Measure(
             "always_random",
             "random labels: right from epoch 1 on (%)",
             over=by_probe({"example-ledger": _always("random-labels")}),
+            within=SHARE,
             digits=1,
         ),
     ),

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from rich.console import Console
 from torch import Tensor, nn
 
+from weightfold.bench.expand import STATUS, status_bytes
+from weightfold.bench.measured import Measured, show
 from weightfold.core.store import save
-from weightfold.lab.bench import STATUS, status_bytes
-from weightfold.lab.measured import Measured, show
 from weightfold.methods.share.bundle import Bundle
 from weightfold.methods.share.net import SharedNet
 from weightfold.methods.share.plan import plan_sharing

@@ -107,7 +107,8 @@ def test_an_experiment_runs_and_reports(made_up, tmp_path, capsys):
     ours = results.estimate("bright", "light")
     shown = f"{ours.value:,.1f} [{ours.low:,.1f}, {ours.high:,.1f}]"
     for wanted in (
-        shown, "published in Table 1", ">100.0<", f"{ours.value / 100 - 1:+.0%}", "a lamp", "bright above dark",
+        shown, "published in Table 1", ">100.0<", f"{ours.value / 100 - 1:+.0%}", "a lamp",
+        "bright above dark",
         "holds", "no ladder", "&gt; 9,000,000,000.0", "everything &lt;really&gt;", "Made up.",
         "power 1.0", "Brightness",
     ):  # fmt: skip

@@ -318,7 +318,7 @@ def test_a_net_saved_without_a_spec_wants_the_model(trained, specs, tmp_path, ca
         del about["model"]
     wf.save(net, tmp_path / "saved")
     assert run("eval", tmp_path / "saved", "--domains", specs["birds"]) == 2
-    assert "give its model" in capsys.readouterr().err
+    assert "give --model" in capsys.readouterr().err
     assert run("eval", tmp_path / "saved", "--domains", specs["birds"], "--model", "digitnet") == 0
 
 

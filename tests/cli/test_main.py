@@ -1,4 +1,5 @@
 import inspect
+import signal
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -137,6 +138,14 @@ def test_interrupt(monkeypatch, capsys):
     failing(monkeypatch, KeyboardInterrupt())
     assert main(["charts"]) == 130
     assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_sigterm_stops_as_an_interrupt_does(monkeypatch, capsys):
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(Charts, "run", lambda self: signal.raise_signal(signal.SIGTERM))
+    assert main(["charts"]) == 128 + signal.SIGTERM
+    assert "the same command goes on" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_key_errors_lose_their_quotes(monkeypatch, capsys):

@@ -10,7 +10,7 @@ from weightfold.probes.registry import probes
 
 @pytest.fixture
 def measured(monkeypatch) -> list:
-    """What `weightfold probe` hands to lab.probe_cell, which then finds something made up."""
+    """What `weightfold probe` hands to lab.probing, which then finds something made up."""
     calls = []
     found = SimpleNamespace(headline="About 3.", notes=("Seed 1 left out.",))
     monkeypatch.setattr(

@@ -11,6 +11,7 @@ from weightfold.data import load
 from weightfold.lab.saved import deployed, load_run
 from weightfold.lab.variants import make_net
 from weightfold.nets import build
+from weightfold.records import sealed
 from weightfold.train import accuracy
 
 SHAPE = (1, 8, 8)
@@ -80,7 +81,7 @@ def test_unfinished_and_foreign_runs_are_refused(run, stripes, tmp_path):
     with pytest.raises(ValueError, match="not finished"):
         load_run(tmp_path, dataset)
     del record["configuration"]["about"]["variant"]
-    (tmp_path / "run.json").write_text(json.dumps(record))
+    (tmp_path / "run.json").write_text(json.dumps(sealed(record)))
     with pytest.raises(ValueError, match="does not say the run's variant"):
         load_run(tmp_path, dataset)
 
@@ -113,6 +114,6 @@ def test_export_of_a_saved_net(stripes, tmp_path, capsys):
     torch.testing.assert_close(program(x), net.eval()(x), rtol=1e-4, atol=1e-5)
 
 
-def test_export_refuses_a_model_beside_a_run(run, tmp_path, capsys):
-    assert main(["export", str(run), "--folder", str(tmp_path), "--model", "digitnet"]) == 2
-    assert "leave model out" in capsys.readouterr().err
+def test_export_refuses_another_model_than_the_run(run, tmp_path, capsys):
+    assert main(["export", str(run), "--folder", str(tmp_path), "--model", "smallnet_a"]) == 2
+    assert "leave --model out" in capsys.readouterr().err

@@ -144,8 +144,8 @@ def test_undecodable_image(engine, picture):
 
 
 def test_too_many_pixels(engine, picture):
-    answer = predict(engine, content=picture(size=(11, 10)), limits=Limits(max_pixels=109))
-    assert answer.status_code == 422 and "11 x 10" in answer.json()["error"]
+    answer = predict(engine, content=picture(size=(31, 10)), limits=Limits(max_pixels=309))
+    assert answer.status_code == 422 and "31 x 10" in answer.json()["error"]
 
 
 def test_body_announced_too_large_is_not_read(engine):

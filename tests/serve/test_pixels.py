@@ -9,10 +9,9 @@ import httpx
 import pytest
 from PIL import Image
 
-from weightfold.data.decode import count_pixels
+from weightfold.data.decode import UndecodableImage, count_pixels
 from weightfold.serve.decoders import Decoders
 from weightfold.serve.http import make_app
-from weightfold.serve.images import UndecodableImage
 from weightfold.serve.limits import Limits
 
 PATH = "/v1/domains/birds/predict"
@@ -68,6 +67,11 @@ def test_many_large_images_are_refused_before_any_is_unpacked(engine, monkeypatc
     monkeypatch.undo()
     limits = Limits(max_pixels=10_000, max_request_pixels=320_000, max_decoding_pixels=10_000)
     assert post(engine, limits, files=files).status_code == 200
+
+
+def test_a_domain_of_images_larger_than_those_taken_is_refused_at_the_start(engine):
+    with pytest.raises(ValueError, match=r"'birds' takes images of 16 x 16, more than .*=255"):
+        make_app(engine, Limits(max_pixels=255))
 
 
 def test_so_many_pixels_at_once_and_no_more(monkeypatch):

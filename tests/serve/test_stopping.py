@@ -20,7 +20,7 @@ import weightfold as wf
 PROGRAM = """
 from weightfold.serve.starting import starting
 
-with starting() as start:
+with starting():
     print("begun", flush=True)
     import runpy, sys
     from weightfold.serve.server import serve

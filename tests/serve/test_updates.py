@@ -271,7 +271,7 @@ def test_v1_domains_says_what_is_served(net, folder, picture):
         lambda: add("c", TOLD),
         asked[0],
         lambda: add("d", {}),
-        lambda: add("e", {**TOLD, "std": [0.0] * 3}),
+        lambda: add("e", {**TOLD, "class_names": 5}),
         *asked,
         listing,
         lambda: damage(folder),
@@ -282,7 +282,9 @@ def test_v1_domains_says_what_is_served(net, folder, picture):
     rows = {row["name"]: row for row in answers[4].json()["domains"]}
     assert list(rows) == ["a", "b", "c", "d", "e"]
     assert [name for name, row in rows.items() if "refused" in row] == ["d", "e"]
-    assert "image_shape, mean, std" in rows["d"]["refused"] and "std" in rows["e"]["refused"]
+    assert (
+        "image_shape, mean, std" in rows["d"]["refused"] and "class_names" in rows["e"]["refused"]
+    )
     assert "update_refused" not in answers[4].json()
     assert "manifest.json" in answers[5].json()["update_refused"]
 

@@ -1,8 +1,11 @@
 """The command line: `weightfold <command>`. No torch is imported before a command runs."""
 
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import MISSING, fields
 from functools import reduce
 from operator import or_
@@ -61,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Of the command line; None: sys.argv's.
 
     Returns:
-        The exit code: 0; 2 after an error; 130 after Ctrl-C.
+        The exit code: 0; 2 after an error; 130 after Ctrl-C (SIGINT), 143 after SIGTERM.
 
     Raises:
         SystemExit: After --help (0) and after options that cannot be read (2).
@@ -69,16 +72,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     try:
-        _parse([argument for argument in given if argument != "--debug"]).run()
-    except KeyboardInterrupt:
+        with _terminable():
+            _parse([argument for argument in given if argument != "--debug"]).run()
+    except KeyboardInterrupt as stop:
         print("\nweightfold: stopped; the same command goes on from here", file=sys.stderr)
-        return 130
+        return 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
     except ERRORS as error:
         if debug:
             traceback.print_exc()
         print(f"weightfold: {_one_line(error)}", file=sys.stderr)
         return 2
     return 0
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: the command is left as after Ctrl-C."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Inside, SIGTERM raises `Terminated`, so that what is being written is whole or gone."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread gets signals
+        return
+
+    def stop(*_: object) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _parse(arguments: list[str]) -> Any:

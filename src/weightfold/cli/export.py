@@ -42,7 +42,8 @@ class Export:
     """Of the run's last or best epoch."""
 
     model: str | None = None
-    """The network's spec, needed for a folder of wf.save."""
+    """The network's spec, needed for a folder of wf.save, and for a run of a module:function of
+    yours, which no file may run by itself."""
 
     data: str | None = None
     """Data set to test and calibrate with; none: the run's own. Needed for a folder of wf.save."""

@@ -45,6 +45,10 @@ class Train:
     teacher: Path | None = None
     """Folder of a finished run, whose last weights teach this one (knowledge distillation)."""
 
+    teacher_model: str | None = None
+    """The teacher's network, for a run of a module:function of yours, which no file may run by
+    itself."""
+
     distillation: Distillation = field(default_factory=Distillation)
     """How the teacher's logits enter the loss."""
 
@@ -83,7 +87,13 @@ class Train:
             num_classes=dataset.num_classes,
             image_shape=dataset.train.image_shape,
         )
-        teacher = load_run(self.teacher, dataset) if self.teacher else None
+        if self.teacher_model and not self.teacher:
+            raise ValueError(f"teacher_model={self.teacher_model!r} needs --teacher, its run")
+        teacher = (
+            load_run(self.teacher, dataset, model=self.teacher_model, option="--teacher-model")
+            if self.teacher
+            else None
+        )
         history = fit(
             net,
             dataset,

@@ -4,7 +4,6 @@ A chart says through `Chart.part` which file each coordinate lies in: what one p
 in that part's file, everything else in the shared one. Files are named by their hash.
 """
 
-import copy
 import hashlib
 import json
 import re
@@ -13,21 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 import weightfold
 from weightfold.core.chart import Chart
-from weightfold.core.charted import Charted, check_state
-from weightfold.files import replacing, write_json
+from weightfold.core.charted import Charted
+from weightfold.core.manifest import FORMAT, MANIFEST, read_manifest
+from weightfold.core.rebuild import rebuild
+from weightfold.core.tensor_file import LABEL, read_label
+from weightfold.files import BRIEFLY, foreign, locked, replacing, settled
+from weightfold.records import file_hash, write_record
 
-FORMAT = 2
-MANIFEST = "manifest.json"
 WHOLE, SHARED, PART = "tensors-", "shared-", "domain-"
 OWN_NAMES = (MANIFEST, WHOLE, SHARED, PART)
-LABEL = "weightfold"
+OWN_FILE = re.compile(rf"({WHOLE}|{SHARED}|{PART}.+-)[0-9a-f]{{12}}\.safetensors")
+LONGEST_STEM = 100
 
 
 def save(net: nn.Module, folder: str | Path) -> None:
@@ -42,15 +43,17 @@ def save(net: nn.Module, folder: str | Path) -> None:
         folder: Made if missing.
 
     Raises:
-        FileExistsError: The folder holds files, and no earlier save.
+        FileExistsError: The folder holds files, and no earlier save; or another process writes
+            into it for more than ten seconds.
+        OSError: The disk is full or read-only, ...; the message names the file.
         TypeError: A chart's configuration (what is told about a domain) is not of JSON values.
         ValueError: A part's name does not do for a file.
     """
     folder = Path(folder)
-    foreign = [f for f in folder.glob("*") if not f.name.lstrip(".").startswith(OWN_NAMES)]
-    if foreign and not (folder / MANIFEST).exists():
+    others = [file for file in foreign(folder) if not file.name.startswith(OWN_NAMES)]
+    if others and not (folder / MANIFEST).exists():
         raise FileExistsError(
-            f"folder={str(folder)!r} holds files that are no saved net, e.g. {foreign[0].name!r}; "
+            f"folder={str(folder)!r} holds files that are no saved net, e.g. {others[0].name!r}; "
             "give a new or empty folder"
         )
     tensors, groups, aliases = contents(net)
@@ -58,10 +61,10 @@ def save(net: nn.Module, folder: str | Path) -> None:
         json.dumps(charts := levels(net))
     except TypeError as error:
         raise TypeError(f"a chart's configuration is not of JSON values: {error}") from error
-    folder.mkdir(parents=True, exist_ok=True)
-    shared = write_tensors(folder, SHARED if groups else WHOLE, tensors)
-    parts = {p: write_part(folder, p, own, shared["sha256"]) for p, own in groups.items()}
-    write_manifest(folder, {**shared, "aliases": aliases}, parts, charts)
+    with locked(folder, BRIEFLY):
+        shared = write_tensors(folder, SHARED if groups else WHOLE, tensors)
+        parts = {p: write_part(folder, p, own, shared["sha256"]) for p, own in groups.items()}
+        write_manifest(folder, {**shared, "aliases": aliases}, parts, charts)
 
 
 def contents(
@@ -113,7 +116,48 @@ def part_of(net: nn.Module, name: str) -> str | None:
 def write_part(folder: Path, part: str, tensors: Mapping[str, Tensor], base: str) -> dict[str, str]:
     """Write one part's file, labelled with its name and `base`, the hash of the shared file."""
     label = json.dumps({"base": base, "part": part})
-    return write_tensors(folder, f"{PART}{part}-", tensors, {LABEL: label})
+    return write_tensors(folder, f"{PART}{file_stem(part)}-", tensors, {LABEL: label})
+
+
+def copy_part(source: Path, manifest: Mapping[str, Any], part: str, folder: Path) -> dict[str, str]:
+    """Copy a part's file to another save, under the name that its content gives it.
+
+    Args:
+        source: Folder that it lies in.
+        manifest: Of that folder.
+        part: Its name.
+        folder: Where the copy goes; whatever the manifest calls the file, nothing is overwritten.
+
+    Returns:
+        Its entry for the other manifest.
+
+    Raises:
+        FileExistsError: Another file has that name.
+        ValueError: The file was changed.
+    """
+    content = (file := file_of(source, manifest, part)).read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != manifest["parts"][part]["sha256"]:
+        raise ValueError(f"{file} is truncated or was changed: its hash is not the manifest's")
+    target = folder / _name(f"{PART}{file_stem(part)}-", digest)
+    if target.exists() or target.is_symlink():
+        if target.is_symlink() or file_hash(target) != digest:
+            raise FileExistsError(f"{target} is another file than {part!r} of {source}; move it")
+    else:
+        with replacing(target) as temporary:
+            temporary.write_bytes(content)
+    return {"file": target.name, "sha256": digest}
+
+
+def _name(prefix: str, digest: str) -> str:
+    return f"{prefix}{digest[:12]}.safetensors"
+
+
+def file_stem(name: str) -> str:
+    """A name as the beginning of a file's name: whole, or short with a hash if it is long."""
+    if len(name) <= LONGEST_STEM:
+        return name
+    return f"{name[:LONGEST_STEM]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
 
 
 def write_tensors(
@@ -132,8 +176,8 @@ def write_tensors(
     """
     content = _serialized(tensors, labels)
     digest = hashlib.sha256(content).hexdigest()
-    file = folder / f"{prefix}{digest[:12]}.safetensors"
-    if not file.exists() or _digest(file) != digest:
+    file = folder / _name(prefix, digest)
+    if not file.exists() or file_hash(file) != digest:
         with replacing(file) as temporary:
             temporary.write_bytes(content)
     return {"file": file.name, "sha256": digest}
@@ -161,7 +205,7 @@ def write_manifest(
     """Put a save in force: rename the manifest, then remove the files that it does not name.
 
     Args:
-        folder: Of the save.
+        folder: Of the save, locked.
         tensors: The shared file: "file", "sha256", "aliases".
         parts: Part -> "file", "sha256".
         levels: As `levels` gives them.
@@ -174,11 +218,10 @@ def write_manifest(
         "parts": parts,
         "levels": levels,
     }
-    write_json(folder / MANIFEST, manifest)
+    write_record(folder / MANIFEST, manifest)
     named = {tensors["file"], *(part["file"] for part in parts.values())}
     for file in folder.iterdir():
-        own = file.name.lstrip(".").startswith(OWN_NAMES)
-        if own and file.suffix in (".safetensors", ".tmp") and file.name not in named:
+        if OWN_FILE.fullmatch(file.name) and file.name not in named:
             file.unlink(missing_ok=True)
 
 
@@ -195,6 +238,8 @@ def levels(net: nn.Module) -> list[list[dict[str, Any]]]:
 def load(folder: str | Path, model: nn.Module) -> nn.Module:
     """Load what `save` wrote, over a model of the same architecture.
 
+    A folder that another process is saving into gives the earlier net or the later one, whole.
+
     Args:
         folder: A folder written by `save`.
         model: A plain module of the architecture that was charted; left unchanged.
@@ -207,70 +252,13 @@ def load(folder: str | Path, model: nn.Module) -> nn.Module:
         ValueError: A file is truncated, changed, of a later format, or belongs to another save.
         KeyError: The weights are of another architecture; the message lists the keys.
     """
-    manifest = read_manifest(folder)
-    return rebuild(folder, model, manifest["levels"], read_state(folder, manifest))
 
+    def read() -> tuple[dict[str, Any], dict[str, Tensor]]:
+        manifest = read_manifest(folder)
+        return manifest, read_state(folder, manifest)
 
-def rebuild(
-    folder: str | Path,
-    model: nn.Module,
-    levels: list[list[dict[str, Any]]],
-    state: Mapping[str, Tensor],
-) -> nn.Module:
-    """The net of `levels` over a copy of `model`, with `state`; `folder` is named in errors.
-
-    Raises:
-        ValueError: A chart is unknown.
-        KeyError: The weights are of another architecture; the message lists the keys.
-    """
-    from weightfold.methods import catalogue
-
-    kinds = catalogue()
-    net: nn.Module = model
-    for level in levels:
-        if unknown := [c["kind"] for c in level if c["kind"] not in kinds]:
-            raise ValueError(f"{folder} needs the chart {unknown[0]!r}; there are {list(kinds)}")
-        try:
-            charts = [kinds[c["kind"]].build(net, **c["config"]) for c in level]
-            net = (type(charts[0]) if charts else Chart).assemble(net, charts)
-        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise KeyError(
-                f"{folder} was saved from another architecture than this "
-                f"{type(model).__name__}: {error}"
-            ) from error
-    if net is model:
-        net = copy.deepcopy(model)
-    check_state(net.state_dict(), state)
-    net.load_state_dict(state, strict=False)
-    return net
-
-
-def read_manifest(folder: str | Path) -> dict[str, Any]:
-    """The manifest of a saved net: "tensors", "parts", "levels" and versions.
-
-    Raises:
-        FileNotFoundError: It is missing.
-        ValueError: It is damaged or of a later format.
-    """
-    path = Path(folder) / MANIFEST
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing; folder={str(folder)!r} holds no saved net")
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        if (version := manifest["format"]) <= FORMAT:
-            entries = [manifest["tensors"], *manifest.setdefault("parts", {}).values()]
-            _ = [Path(entry["file"]) / entry["sha256"] for entry in entries]
-            _ = manifest["tensors"]["aliases"].items()
-            _ = [
-                (chart["kind"] + "", {**chart["config"]})
-                for level in manifest["levels"]
-                for chart in level
-            ]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); save the net again") from error
-    if version > FORMAT:
-        raise ValueError(f"{path} has format {version}; this version reads up to {FORMAT}")
-    return manifest
+    manifest, state = settled(Path(folder) / MANIFEST, read)
+    return rebuild(folder, model, manifest["levels"], state)
 
 
 def read_state(
@@ -297,8 +285,8 @@ def read_state(
 
 
 def file_of(folder: Path, manifest: Mapping[str, Any], part: str | None) -> Path:
-    """Path of a part's file, in the folder whatever the manifest says; None: the shared one."""
-    return folder / Path(entry_of(manifest, part)["file"]).name
+    """Path of a part's file; None: the shared one."""
+    return folder / entry_of(manifest, part)["file"]
 
 
 def check_file(folder: Path, manifest: Mapping[str, Any], part: str | None) -> None:
@@ -310,14 +298,9 @@ def check_file(folder: Path, manifest: Mapping[str, Any], part: str | None) -> N
             tensors than the folder's.
     """
     file = existing_file(folder, manifest, part)
-    if _digest(file) != entry_of(manifest, part)["sha256"]:
+    if file_hash(file) != entry_of(manifest, part)["sha256"]:
         raise ValueError(f"{file} is truncated or was changed: its hash is not the manifest's")
-    try:
-        with safe_open(file, "pt") as opened:
-            label = json.loads((opened.metadata() or {}).get(LABEL, "{}"))
-    except (SafetensorError, json.JSONDecodeError) as error:
-        raise ValueError(f"{file} is no safetensors file of a saved net: {error}") from error
-    check_label(file, label, manifest, part)
+    check_label(file, read_label(file), manifest, part)
 
 
 def entry_of(manifest: Mapping[str, Any], part: str | None) -> Mapping[str, Any]:
@@ -330,8 +313,11 @@ def existing_file(folder: Path, manifest: Mapping[str, Any], part: str | None) -
 
     Raises:
         FileNotFoundError: It is not.
+        ValueError: It is a link.
     """
     file = file_of(folder, manifest, part)
+    if file.is_symlink():
+        raise ValueError(f"{file} is a link; copy the files themselves (cp -L)")
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing; the manifest beside it names it")
     return file
@@ -353,8 +339,3 @@ def check_label(
             f"{file} was saved with the shared tensors {str(label.get('base'))[:12]}, but this "
             f"folder's are {base[:12]}; take {part!r} from a save with the same shared tensors"
         )
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

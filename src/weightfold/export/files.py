@@ -1,9 +1,10 @@
-"""Files that appear whole or not at all."""
+"""Exported files, which appear whole or not at all."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+
+from weightfold.files import temporary_folder
 
 
 @contextmanager
@@ -15,12 +16,13 @@ def staged(path: str | Path) -> Iterator[Path]:
     Raises:
         FileNotFoundError: The folder of `path` is missing.
         IsADirectoryError: `path` is a folder.
+        OSError: The disk is full or read-only, ...; the message names `path`.
     """
     path = checked(path)
-    with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        yield Path(folder) / path.name
+    with temporary_folder(path) as folder:
+        yield folder / path.name
         # The file that refers to the others comes last.
-        for file in sorted(Path(folder).iterdir(), key=lambda f: f.name == path.name):
+        for file in sorted(folder.iterdir(), key=lambda f: f.name == path.name):
             file.replace(path.parent / file.name)
 
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import torch
 from torch import nn
@@ -12,7 +12,7 @@ from torch import nn
 from weightfold.data import Dataset
 from weightfold.export import accuracy as runner_accuracy
 from weightfold.export import onnx_runner, to_onnx
-from weightfold.files import write_json
+from weightfold.files import foreign, locked, write_json
 from weightfold.lab.claims import told_apart
 from weightfold.lab.executors.registry import opened
 from weightfold.lab.experiment import Claim, Experiment, Line, Measure, Preset
@@ -25,6 +25,7 @@ from weightfold.lab.saved import deployed
 from weightfold.lab.step_times import device_of_fit, step_seconds, threads_of
 from weightfold.lab.tables import results_table
 from weightfold.lab.training import Given, Training, data_of, given_data, given_net, net_of
+from weightfold.records import read_record, write_record
 from weightfold.report.numbers import percent
 from weightfold.report.page import Section
 from weightfold.report.terminal import as_text
@@ -33,6 +34,14 @@ from weightfold.train.feed import evaluation_batches
 from weightfold.train.record import check_same
 
 PRESET = "comparison"
+
+
+class ComparisonRecord(TypedDict):
+    """What a comparison's run.json holds."""
+
+    configuration: dict[str, Any]
+    sessions: list[dict[str, Any]]
+    step_seconds: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -117,7 +126,7 @@ def compare(
 
     Raises:
         FileExistsError: The folder holds another comparison (the message says what differs), or
-            other files.
+            other files; or another process compares in it.
         ValueError: A spec is wrong, or variants or seeds are too few or repeat.
         CellsFailed: A training failed.
         ConnectionError: The executor cannot be reached.
@@ -130,17 +139,17 @@ def compare(
     what = net if isinstance(net, str) else given_net(net)
     examples = data if isinstance(data, str) else given_data(data)
     configuration = _configuration(what, examples, variants, seeds, recipe) | {"match": match}
-    goes_on = check_same(configuration, folder)
-    if not goes_on and folder.exists() and any(folder.iterdir()):
+    if not check_same(configuration, folder) and foreign(folder):
         raise FileExistsError(
             f"folder={str(folder)!r} holds files that are no comparison; give a new or empty one"
         )
     runs = {v: Training(what, v, examples, recipe, seeds[0]) for v in variants}
     dataset = data_of(runs[variants[0]], execution.data_root)
     nets = {v: net_of(run, dataset) for v, run in runs.items()}
-    with opened(execution.on, folder / "runs", jobs=execution.jobs) as executor:
+    runs_in, jobs = folder / "runs", execution.jobs
+    with opened(execution.on, runs_in, jobs=jobs) as executor, locked(folder):
         with threads_of(executor):
-            times = _begin(folder, configuration, goes_on, nets, dataset, recipe)
+            times = _begin(folder, configuration, nets, dataset, recipe)
         slowest = max(times.values())
         for variant, seconds in times.items():
             epochs = round(recipe.epochs * slowest / seconds) if match == "time" else recipe.epochs
@@ -154,10 +163,10 @@ def compare(
             on=executor,
             progress=execution.progress,
         )
-    results = read_results(experiment, PRESET, folder / "runs")
-    shipped = _deploy(results, folder, dataset)
-    told = replace(experiment, sections=lambda *_: [_deployed_section(shipped)])
-    page = write_results(replace(results, experiment=told), folder, asked=configuration)
+        results = read_results(experiment, PRESET, folder / "runs")
+        shipped = _deploy(results, folder, dataset)
+        told = replace(experiment, sections=lambda *_: [_deployed_section(shipped)])
+        page = write_results(replace(results, experiment=told), folder, asked=configuration)
     return Comparison(results, shipped, page)
 
 
@@ -259,7 +268,6 @@ def stretched(recipe: Recipe, epochs: int) -> Recipe:
 def _begin(
     folder: Path,
     configuration: dict[str, Any],
-    goes_on: bool,
     nets: Mapping[str, nn.Module],
     dataset: Dataset,
     recipe: Recipe,
@@ -267,13 +275,12 @@ def _begin(
     """Measure step times, once a comparison; note them and this session in run.json."""
     path = folder / checkpoint.RUN
     record: dict[str, Any] = {"configuration": configuration, "sessions": []}
-    if goes_on:
-        record = json.loads(path.read_text(encoding="utf-8"))
+    if check_same(configuration, folder):
+        record = read_record(path, ComparisonRecord)
     else:
         record["step_seconds"] = step_seconds(nets, dataset, recipe)
-        folder.mkdir(parents=True, exist_ok=True)
     record["sessions"].append(session(device_of_fit()))
-    write_json(path, record)
+    write_record(path, record)
     return record["step_seconds"]
 
 

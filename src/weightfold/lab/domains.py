@@ -108,6 +108,8 @@ class DomainsTraining(Run):
         from weightfold.train import checkpoint
         from weightfold.train.domains import DomainsHistory
 
+        if len(self.domains) == 1 and not (root / self.folder / PLAIN).exists():
+            return None  # it was stopped before its last file
         return checkpoint.finished(root / self.folder, DomainsHistory)
 
     def train(
@@ -165,13 +167,13 @@ class DomainsTraining(Run):
 
     def _state(self, root: Path, data_root: Path | None) -> dict[str, Any] | None:
         """The state_dict it starts from."""
-        from safetensors.torch import load_file
+        from weightfold.core.tensor_file import read_tensors
 
         if self.start is None:
             return None
         if isinstance(self.start, str):
-            return load_file(_below(data_root, self.start))
-        return load_file(root / self.start.folder / PLAIN)
+            return read_tensors(_below(data_root, self.start))
+        return read_tensors(root / self.start.folder / PLAIN)
 
     def _check_files(self, data_root: Path | None) -> None:
         """Raise with the names of all that is missing."""

@@ -1,18 +1,17 @@
 """`wf.inspect`: the probes that fit a time budget, and one page of what they found."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
 from time import monotonic
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
 from weightfold.data.samples import Data, Samples, as_samples
-from weightfold.files import write_json
+from weightfold.files import locked
 from weightfold.lab.answers import TITLES, answers
 from weightfold.lab.budget import DEMANDS, Demand, Pace, Sizes, fit
 from weightfold.lab.experiment import Experiment, Line, Preset
@@ -24,6 +23,7 @@ from weightfold.lab.run import plain
 from weightfold.probes.finding import Finding
 from weightfold.probes.models import Model, net_of
 from weightfold.probes.registry import probes
+from weightfold.records import read_record, write_record
 from weightfold.report.page import Section
 from weightfold.train.checkpoint import RUN
 from weightfold.train.progress import Progress, Tell, telling
@@ -90,7 +90,8 @@ def inspect(
         progress: Show a bar for the probe that is running.
 
     Raises:
-        FileExistsError: The folder holds the inspection of another network or other data.
+        FileExistsError: The folder holds the inspection of another network or other data, or
+            another process inspects in it.
         TypeError: `net` or `data` is no such thing.
         ValueError: `minutes` is not above 0, or the data has one class.
     """
@@ -109,7 +110,7 @@ def inspect(
         device = str(torch.accelerator.current_accelerator(check_available=True) or "cpu")
     folder = Path(mkdtemp(prefix="weightfold-") if folder is None else folder)
     configuration = {"inspected": about}
-    there = check_same(configuration, folder)
+    check_same(configuration, folder)
     end = monotonic() + 60 * minutes
     run = _Inspecting(
         model=net,
@@ -122,12 +123,21 @@ def inspect(
         end=end,
         deadline=end + 60 * minutes * (GRACE - 1),
     )
-    path = folder / PLAN
-    plan = json.loads(path.read_text(encoding="utf-8")) if there and path.exists() else {}
-    run.begin(plan, 60 * minutes)
-    write_json(folder / RUN, {"configuration": configuration})
-    run.all()
-    return Inspection(run.findings, run.left_out, run.write_page())
+    with locked(folder):
+        there, path = check_same(configuration, folder), folder / PLAN
+        plan = read_record(path, PlanRecord) if there and path.exists() else {}
+        run.begin(plan, 60 * minutes)
+        write_record(folder / RUN, {"configuration": configuration})
+        run.all()
+        return Inspection(run.findings, run.left_out, run.write_page())
+
+
+class PlanRecord(TypedDict):
+    """What was planned before."""
+
+    pace: Pace
+    lr: float | None
+    sizes: dict[str, Sizes]
 
 
 @dataclass
@@ -162,7 +172,6 @@ class _Inspecting:
             tell(Progress(1, 2, "learning rate"))
             self.lr = plan["lr"] if plan else self._learning_rate(0.05 * seconds)
             tell(Progress(2, 2))
-        self.folder.mkdir(parents=True, exist_ok=True)
         self.write_plan()
 
     def _learning_rate(self, seconds: float) -> float | None:
@@ -197,7 +206,7 @@ class _Inspecting:
     def write_plan(self) -> None:
         sizes = {name: asdict(one) for name, one in self.sizes.items()}
         pace = asdict(self.pace)
-        write_json(self.folder / PLAN, {"pace": pace, "lr": self.lr, "sizes": sizes})
+        write_record(self.folder / PLAN, {"pace": pace, "lr": self.lr, "sizes": sizes})
 
     def write_page(self) -> Path:
         """The page of an experiment whose lines are the probes."""

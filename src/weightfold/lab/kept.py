@@ -1,19 +1,34 @@
 """results.json read back: records and numbers of runs whose folders are gone."""
 
 import csv
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from weightfold.lab.experiment import Estimate
 from weightfold.lab.run import Run
 from weightfold.lab.verdicts import Comparison, Judged, Verdict
+from weightfold.records import read_record
 
 RESULTS = "results.json"
 _JUDGED: Mapping[str, Judged] = {"unclear": "undecided"}
 """What verdicts were called before."""
+
+
+class Asked(TypedDict):
+    """What an experiment's page was made of."""
+
+    name: str
+    preset: str
+    seeds: int | None
+    data: str | None
+
+
+class Page(TypedDict):
+    """What is read of every results.json."""
+
+    asked: Asked
 
 
 @dataclass(frozen=True)
@@ -67,14 +82,9 @@ def read_kept(path: Path) -> Kept:
 
     Raises:
         FileNotFoundError: There is none.
-        ValueError: It is no results.json.
+        ValueError: It is damaged, or no results.json.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if not isinstance(content, dict) or "asked" not in content:
-        raise ValueError(f"{path} is no results of an experiment: it does not say what was asked")
+    content = read_record(path, Page)
     entries = content.get("runs", content.get("cells", []))
     runs = {(e["line"], _readable(e["folder"])): _run(e) for e in entries}
     rows = content.get("results", [])

@@ -5,14 +5,15 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from weightfold.files import write_json
-from weightfold.lab.run import Run, sessions_of
+from weightfold.files import foreign, locked
+from weightfold.lab.run import Run
 from weightfold.probes.registry import Probe, probe
+from weightfold.records import conform, write_record
 from weightfold.spec import parse_spec, read_options
 from weightfold.train.progress import Tell
 from weightfold.train.recipe import Recipe
@@ -88,7 +89,7 @@ class Probing(Run):
 
     def from_json(self, written: Any) -> "Finding":
         """The finding again."""
-        return finding_of(written)
+        return finding_of(written, "results.json")
 
 
 def calling(name: str, model: str = "", data: str = "", **arguments: Any) -> Probing:
@@ -100,10 +101,10 @@ def calling(name: str, model: str = "", data: str = "", **arguments: Any) -> Pro
         data: As for `Probing`.
         **arguments: `recipe`, `seeds`, ... of `Probing`; all others go to the probe.
     """
-    own = Probing.__dataclass_fields__
-    fields = {key: value for key, value in arguments.items() if key in own}
+    own = {field.name for field in fields(Probing)}
+    settings = {key: value for key, value in arguments.items() if key in own}
     options = {key: value for key, value in arguments.items() if key not in own}
-    return Probing(name, model, data, options=as_options(options), **fields)
+    return Probing(name, model, data, options=as_options(options), **settings)
 
 
 def as_options(options: Mapping[str, Any]) -> Options:
@@ -114,18 +115,36 @@ def as_options(options: Mapping[str, Any]) -> Options:
     )
 
 
-def finding_of(written: Mapping[str, Any]) -> "Finding":
-    """The finding of a record; its class is looked up by the probe's name."""
+def finding_of(written: Mapping[str, Any], where: str) -> "Finding":
+    """The finding of a record; its class is looked up by the probe's name.
+
+    Args:
+        written: The record.
+        where: It is from, for errors.
+
+    Raises:
+        ValueError: It is damaged or was changed.
+    """
     record = dict(written)
-    return probe(record.pop("probe"))[0].finding.from_record(record)
+    try:
+        kind = probe(record.pop("probe"))[0].finding
+        own = {f.name: record[f.name] for f in fields(kind) if f.name in record}
+        conform(own, kind, where)
+        return kind.from_record(record)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{where} is damaged: {error!r}") from error
 
 
 def read_finding(folder: Path) -> "Finding | None":
-    """The finding that was written into a folder; None if it holds none."""
-    from weightfold.probes.finding import read_record
+    """The finding that was written into a folder; None if it holds none.
+
+    Raises:
+        ValueError: result.json is damaged or was changed.
+    """
+    from weightfold.probes.finding import RESULT, read_record
 
     record = read_record(folder)
-    return None if record is None else finding_of(record)
+    return None if record is None else finding_of(record, str(folder / RESULT))
 
 
 def measure(
@@ -228,12 +247,12 @@ def measure_in(
         progress: As for `measure`.
 
     Raises:
-        FileExistsError: The folder holds something else.
+        FileExistsError: The folder holds something else, or another process measures in it.
     """
     import torch
 
     from weightfold.probes.finding import write_finding
-    from weightfold.train.checkpoint import RUN
+    from weightfold.train.checkpoint import RUN, sessions_of
     from weightfold.train.record import check_same, session
 
     configuration = json.loads(json.dumps({"about": about}))
@@ -242,22 +261,24 @@ def measure_in(
         return found
     if device == "auto":
         device = str(torch.accelerator.current_accelerator(check_available=True) or "cpu")
-    run = folder / RUN
-    sessions = (*sessions_of(folder), session(device))
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(run, {"sessions": sessions, "configuration": configuration})
-    given = {"device": device, "folder": folder, "progress": progress}
-    taken = {name: value for name, value in given.items() if chosen.takes(name)}
-    try:
-        found = chosen.measure(**arguments, **taken)
-    except Exception:
-        if [*folder.iterdir()] == [run]:  # refused before work began: the folder is free again
-            run.unlink()
-            folder.rmdir()
-        raise
-    found = replace(found, sessions=sessions)
-    write_finding(found, folder, title=title)
-    return found
+    with locked(folder):
+        check_same(configuration, folder)
+        if (found := read_finding(folder)) is not None:
+            return found  # of another process, just now
+        run = folder / RUN
+        sessions = (*sessions_of(folder), session(device))
+        write_record(run, {"sessions": sessions, "configuration": configuration})
+        given = {"device": device, "folder": folder, "progress": progress}
+        taken = {name: value for name, value in given.items() if chosen.takes(name)}
+        try:
+            found = chosen.measure(**arguments, **taken)
+        except Exception:
+            if foreign(folder) == [run]:  # refused before work began: the folder is free again
+                run.unlink()
+            raise
+        found = replace(found, sessions=sessions)
+        write_finding(found, folder, title=title)
+        return found
 
 
 def samples_of(call: Probing, data_root: Path | None = None) -> "Samples":

@@ -4,14 +4,15 @@ The sharing paper explains its finding so (section 6) and says that pruning bear
 no numbers. Imports no torch until something is measured.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
+from weightfold.files import locked
 from weightfold.lab.domains import DomainsTraining, load_domain, plan_of, shared_net
 from weightfold.lab.run import Run
+from weightfold.records import read_record, write_record
 from weightfold.train.progress import Tell
 
 if TYPE_CHECKING:
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
 RECORD = "pruning.json"
 Way = tuple[str, float]
 """What is pruned, "weights" or "filters", and the share of them."""
+
+
+class Records(TypedDict):
+    """What the record of a pruning holds."""
+
+    records: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -65,27 +72,26 @@ class Pruning(Run):
     def finished(self, root: Path) -> Any:
         """Its records, a mapping for each domain, layer and way; None if they are not measured."""
         path = root / self.folder / RECORD
-        return json.loads(path.read_text(encoding="utf-8"))["records"] if path.exists() else None
+        return read_record(path, Records)["records"] if path.exists() else None
 
     def train(
         self, root: Path, *, data_root: Path | None = None, progress: bool | Tell = True
     ) -> Any:
         """Measure, or read what was measured; nothing is trained."""
-        from weightfold.files import write_json
         from weightfold.train import checkpoint
 
         done = self.finished(root)
         if done is not None:
             return done
-        net = shared_net(self.net, None)
-        checkpoint.load_weights(net, root / self.net.folder / checkpoint.LAST_WEIGHTS)
-        records = []
-        for domain in self.net.domains:
-            dataset = load_domain(domain, self.net, data_root)
-            plain = net.deploy(domain=domain.name).eval()
-            records += [{"domain": domain.name, **r} for r in self._records(plain, dataset)]
-        (root / self.folder).mkdir(parents=True, exist_ok=True)
-        write_json(root / self.folder / RECORD, {"records": records})
+        with locked(root / self.folder):
+            net = shared_net(self.net, None)
+            checkpoint.load_weights(net, root / self.net.folder / checkpoint.LAST_WEIGHTS)
+            records = []
+            for domain in self.net.domains:
+                dataset = load_domain(domain, self.net, data_root)
+                plain = net.deploy(domain=domain.name).eval()
+                records += [{"domain": domain.name, **r} for r in self._records(plain, dataset)]
+            write_record(root / self.folder / RECORD, {"records": records})
         return records
 
     def _records(self, plain: "nn.Module", dataset: "Dataset") -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import Any
 from weightfold.lab.experiment import NO_COLUMN, Column, Estimate, Experiment, Line, Measure
 from weightfold.lab.kept import Kept
 from weightfold.lab.printed import Printed
-from weightfold.lab.run import Run, sessions_of
+from weightfold.lab.run import Run
 from weightfold.report.statistics import Paired, paired, summarize
 
 
@@ -173,9 +173,11 @@ def read_results(
 
 
 def _outcome(label: str, run: Run, runs: Path, kept: Kept | None) -> Outcome:
+    from weightfold.train.checkpoint import sessions_of
+
     record = run.finished(runs)
     if record is not None:
-        return Outcome(run, record, sessions_of(runs / run.folder))
+        return Outcome(run, record, tuple(sessions_of(runs / run.folder)))
     entry = kept.run(label, run) if kept else None
     if entry is None or not entry.finished:
         return Outcome(run, None)

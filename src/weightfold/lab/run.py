@@ -131,14 +131,6 @@ def slug(text: str, more: str = "") -> str:
     return "".join(c if c.isalnum() or c in more else "-" for c in text)
 
 
-def sessions_of(folder: Path) -> tuple[dict[str, Any], ...]:
-    """When, with which versions and where the run in a folder ran."""
-    from weightfold.train.checkpoint import RUN
-
-    path = folder / RUN
-    return tuple(json.loads(path.read_text(encoding="utf-8"))["sessions"]) if path.exists() else ()
-
-
 def by_epoch(progress: bool | Tell, epochs: int) -> "bool | Callable[[Row], None]":
     """What `fit` takes, of what a run takes.
 

@@ -3,11 +3,14 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from weightfold.files import locked
 from weightfold.lab.experiment import PRESETS, Experiment
 from weightfold.lab.kept import RESULTS, read_kept
 from weightfold.lab.run import HERE, Execution, slug
 
 RUNS = "runs"
+PAGE_SECONDS = 300.0
+"""That a page waits for another process that writes it; drawing it takes seconds."""
 
 
 def print_experiments(experiments: Mapping[str, Experiment]) -> None:
@@ -103,10 +106,12 @@ def report_experiment(
 
     where = folder / RUNS if runs is None else runs
     target = folder / experiment.name / (slug(f"{preset}-{data}") if data else preset)
-    before = read_kept(target / RESULTS) if kept else None
-    results = read_results(experiment, preset, where, data=data, seeds=seeds, kept=before)
     asked = {"name": experiment.name, "preset": preset, "seeds": seeds, "data": data}
-    return write_results(results, target, asked=asked)
+    experiment.runs(preset, data=data, seeds=seeds)  # refused before there is a folder
+    with locked(target, PAGE_SECONDS):
+        before = read_kept(target / RESULTS) if kept else None
+        results = read_results(experiment, preset, where, data=data, seeds=seeds, kept=before)
+        return write_results(results, target, asked=asked)
 
 
 def report(

@@ -1,20 +1,37 @@
 """Networks of finished runs and saved nets, read back from their folders."""
 
 import copy
-import json
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from torch import nn
 
 from weightfold.core.charted import Charted
 from weightfold.core.store import MANIFEST, load
 from weightfold.data import Dataset
-from weightfold.lab.variants import make_net
+from weightfold.lab.variants import make_net, shape_of
 from weightfold.nets import AsymmetricConv2d, asymmetric_deploy, build
+from weightfold.nets.recorded import check_recorded, recorded_network
+from weightfold.records import conform, within
 from weightfold.train import checkpoint, load_teacher
 
 WEIGHTS = {"last": checkpoint.LAST_WEIGHTS, "best": checkpoint.BEST_WEIGHTS}
+
+
+class About(TypedDict):
+    """What the command line, comparisons and experiments say of a run."""
+
+    model: NotRequired[str]
+    variant: NotRequired[str]
+    data: NotRequired[str]
+
+
+class Trained(TypedDict):
+    """What is used of a run's configuration."""
+
+    about: About
+    seed: Annotated[int, within(0, 2**63)]
 
 
 def configuration(folder: Path) -> dict[str, Any]:
@@ -28,7 +45,8 @@ def configuration(folder: Path) -> dict[str, Any]:
     path = folder / checkpoint.RUN
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing; folder={str(folder)!r} holds no run")
-    found = json.loads(path.read_text(encoding="utf-8"))["configuration"]
+    found = checkpoint.read_run(folder)["configuration"]
+    conform(found, Trained, f"{path} is damaged")
     if missing := [key for key in ("model", "variant", "data") if key not in found["about"]]:
         raise ValueError(
             f"{path} does not say the run's {', '.join(missing)}; only runs of the command line, "
@@ -40,7 +58,12 @@ def configuration(folder: Path) -> dict[str, Any]:
 
 
 def load_run(
-    folder: Path, dataset: Dataset, weights: Literal["last", "best"] = "last"
+    folder: Path,
+    dataset: Dataset,
+    weights: Literal["last", "best"] = "last",
+    *,
+    model: str | None = None,
+    option: str = "--model",
 ) -> nn.Module:
     """The network of a finished run as it was trained, in eval mode and without gradients.
 
@@ -48,21 +71,44 @@ def load_run(
         folder: Of the run.
         dataset: What it was trained on, or another of the same image shape and classes.
         weights: Of the last or of the best epoch.
+        model: The network's spec, as the user says, which must be the run's; None: the run's, which
+            is no "module:function".
+        option: By which a command takes `model`, for errors.
 
     Raises:
         FileNotFoundError: No run, or no weights.
         KeyError: The weights are of another architecture.
         ValueError: As in `configuration`.
     """
-    found = configuration(folder)
-    net = make_net(
-        found["about"]["model"],
-        found["about"]["variant"],
-        seed=found["seed"],
-        num_classes=dataset.num_classes,
-        image_shape=dataset.train.image_shape,
-    )
-    return load_teacher(net, folder / WEIGHTS[weights])
+    found, path = configuration(folder), folder / WEIGHTS[weights]
+    about, where = found["about"], folder / checkpoint.RUN
+    spec = recorded_network([about["model"]], model, where, option)
+
+    def make(variant: str) -> nn.Module:
+        shape = dataset.train.image_shape
+        seed, classes = found["seed"], dataset.num_classes
+        return make_net(spec, variant, seed=seed, num_classes=classes, image_shape=shape)
+
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; folder={str(folder)!r} holds a run without it")
+    if model is None:
+        for variant in ("compact", _sized(about["variant"], where)):
+            check_recorded(
+                partial(make, variant), [spec, variant], stored=path.stat().st_size, where=where
+            )
+    checkpoint.check_weights(folder, path.name)
+    try:
+        net = make(about["variant"])
+    except ValueError as error:
+        raise ValueError(f"{where} asks for {spec}, {about['variant']}: {error}") from error
+    return load_teacher(net, path)
+
+
+def _sized(variant: str, where: Path) -> str:
+    try:
+        return shape_of(variant)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
 def load_saved(folder: Path, model: str, dataset: Dataset) -> nn.Module:

@@ -52,7 +52,8 @@ class Source:
     Attributes:
         folder: Of a finished run, or one that `wf.save` wrote.
         weights: Of the run's last or best epoch.
-        model: The network's spec, needed for a folder of `wf.save`.
+        model: The network's spec, needed for a folder of `wf.save`, and for a run of a
+            module:function of the user's, which no file may run by itself.
         data: Data spec to test and calibrate with; None: the run's own. Needed for a folder of
             `wf.save`.
         data_root: Data folder; None: $WEIGHTFOLD_DATA.
@@ -79,13 +80,8 @@ class Source:
                 )
             dataset = load(self.data, self.data_root)
             return deployed(load_saved(self.folder, self.model, dataset)), dataset
-        if self.model is not None:
-            raise ValueError(
-                f"model={self.model!r}: the run in {str(self.folder)!r} knows its network; "
-                "leave model out"
-            )
         dataset = load(self.data or configuration(self.folder)["about"]["data"], self.data_root)
-        return deployed(load_run(self.folder, dataset, self.weights)), dataset
+        return deployed(load_run(self.folder, dataset, self.weights, model=self.model)), dataset
 
 
 def export_run(

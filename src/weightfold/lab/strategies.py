@@ -7,17 +7,19 @@ from statistics import fmean
 from typing import Any
 
 from weightfold.data import Dataset
+from weightfold.files import locked
 from weightfold.lab.claims import told_apart
 from weightfold.lab.experiment import Claim, Experiment, Figure, Line, Measure, Preset
 from weightfold.lab.figures import scatter
 from weightfold.lab.measures import column_by_domain
 from weightfold.lab.page import judge_claims, write_results
 from weightfold.lab.results import Outcome, Results
-from weightfold.lab.run import plain, sessions_of
+from weightfold.lab.run import plain
 from weightfold.lab.study import INDEPENDENT, Study, StudyRecord, StudyRun, prepare
 from weightfold.lab.tables import results_table
 from weightfold.report.figures import learning_curves
 from weightfold.report.terminal import as_text
+from weightfold.train.checkpoint import sessions_of
 from weightfold.train.domains.bundles import BUNDLE
 
 PRESET = "study"
@@ -65,7 +67,7 @@ def study_domains(
         progress: Show bars.
 
     Raises:
-        FileExistsError: A folder holds another run.
+        FileExistsError: A folder holds another run, or another process is at work in it.
         ValueError: As `weightfold.lab.study.prepare`, like the other errors before work begins.
     """
     folder = Path(folder)
@@ -73,10 +75,11 @@ def study_domains(
     if progress and prepared.left_out:
         print(f"of {study.weights} {', '.join(prepared.left_out)} are left out: other classes")
     outcomes: dict[str, tuple[Outcome, ...]] = {}
-    for strategy, runs in prepared.runs.items():
-        outcomes[strategy] = tuple(_outcome(run, folder, progress) for run in runs)
-    results = compared(outcomes, f"{study.model}: {', '.join(datasets)}")
-    page = write_results(results, folder, asked=plain(study) if asked is None else asked)
+    with locked(folder):
+        for strategy, runs in prepared.runs.items():
+            outcomes[strategy] = tuple(_outcome(run, folder, progress) for run in runs)
+        results = compared(outcomes, f"{study.model}: {', '.join(datasets)}")
+        page = write_results(results, folder, asked=plain(study) if asked is None else asked)
     shared = [strategy for strategy in prepared.strategies if strategy != INDEPENDENT]
     return Strategies(results, page, tuple(folder / name / BUNDLE for name in shared))
 
@@ -85,7 +88,7 @@ def _outcome(run: StudyRun, folder: Path, progress: bool) -> Outcome:
     if progress:
         print(run.title, flush=True)
     record = run.train(folder, progress=progress)
-    return Outcome(run, record, sessions_of(folder / next(iter(run.folders().values()))))
+    return Outcome(run, record, tuple(sessions_of(folder / next(iter(run.folders().values())))))
 
 
 def compared(outcomes: Mapping[str, tuple[Outcome, ...]], title: str) -> Results:

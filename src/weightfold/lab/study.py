@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from weightfold.core.store import MANIFEST, save
+from weightfold.core.manifest import MANIFEST
+from weightfold.core.store import file_stem, save
 from weightfold.data import Augment, Dataset
 from weightfold.lab.measures import domain_accuracies
 from weightfold.lab.run import Run
@@ -152,7 +153,8 @@ class StudyRun(Run):
         """Domain -> folder of the run it is trained in."""
         if self.strategy != INDEPENDENT:
             return dict.fromkeys(self.of.datasets, self.folder)
-        return {name: f"{self.strategy}/{name}/seed{self.seed}" for name in self.of.datasets}
+        home, seed = self.strategy, f"seed{self.seed}"
+        return {name: f"{home}/{file_stem(name)}/{seed}" for name in self.of.datasets}
 
     def finished(self, root: Path) -> StudyRecord | None:
         """The record, from the runs' histories; None if one is not finished."""

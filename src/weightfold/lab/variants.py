@@ -69,3 +69,14 @@ def make_net(
         return asymmetric(net, example_input=example, seed=seed)
     expanded = expand(net, **EXPANSIONS[name], **options, seed=seed)  # type: ignore[arg-type]
     return expanded.deploy() if start else expanded
+
+
+def shape_of(variant: str) -> str:
+    """A variant with tensors of the same shapes, whose making reads no weights.
+
+    Raises:
+        ValueError: As `parse_spec`.
+    """
+    name, texts = parse_spec(variant)
+    kept = [f"{key}={texts[key]}" for key in ("rate", "first") if key in texts]
+    return "compact" if name == "acnet" else ",".join([name, *kept])

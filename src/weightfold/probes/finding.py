@@ -1,17 +1,26 @@
 """What every probe returns: an answer with its uncertainty, as words, numbers and a picture."""
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypedDict
 
+from weightfold import records
 from weightfold.codec import decode, encode
-from weightfold.files import write_csv, write_json
+from weightfold.files import write_csv
+from weightfold.records import write_record
 from weightfold.report.page import Section, Table, write_page
 
 RESULT = "result.json"
+
+
+class Recorded(TypedDict):
+    """What result.json holds of every probe."""
+
+    probe: str
+    notes: list[str]
+    sessions: list[dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,14 +112,21 @@ def write_finding(finding: Finding, folder: Path, *, title: str) -> Path:
     write_page(
         page, title, [finding.section(folder, finding.probe)], footer=footer(finding.sessions)
     )
-    write_json(folder / RESULT, {"probe": finding.probe, **finding.record()})
+    write_record(folder / RESULT, {"probe": finding.probe, **finding.record()})
     return page
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """What `write_finding` recorded in a folder; None if it holds nothing."""
+    """What `write_finding` recorded in a folder; None if it holds nothing.
+
+    Raises:
+        ValueError: It is damaged or was changed.
+    """
     path = folder / RESULT
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    if not path.exists():
+        return None
+    record = records.read_record(path, Recorded)
+    return {key: value for key, value in record.items() if key != records.SEAL}
 
 
 def footer(sessions: Sequence[Mapping[str, Any]]) -> str:

@@ -31,11 +31,12 @@ class Decoders:
 
     async def run(self, work: Callable[[], Result], pixels: int = 0) -> Result:
         """Do `work` in a thread, once there is room for `pixels`; at most `max_pixels`."""
-        async with self._turn:
-            while pixels > self._free:
-                self._freed.clear()
-                await self._freed.wait()
-            self._free -= pixels
+        if pixels:
+            async with self._turn:
+                while pixels > self._free:
+                    self._freed.clear()
+                    await self._freed.wait()
+                self._free -= pixels
         loop = asyncio.get_running_loop()
         done = self._pool.submit(work)
         # Work that has begun goes on when its caller is cancelled, and keeps its room till its end.

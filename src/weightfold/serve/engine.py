@@ -124,9 +124,7 @@ class Engine:
             KeyError: No such domain; the message lists them.
         """
         now = self._now
-        count = now.classes[_known(now, domain)]
-        names = now.bundle.class_names[domain]
-        return tuple(names) if names else tuple(map(str, range(count)))
+        return now.class_names[_known(now, domain)]
 
     def preprocessing(self, domain: str) -> Preprocessing:
         """How to prepare a domain's images.

@@ -18,7 +18,7 @@ A prediction is {"class": index, "label": name, "probability": p}, the likeliest
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -65,7 +65,7 @@ def make_app(engine: "Engine", limits: Limits = DEFAULT) -> Starlette:
         ValueError: A domain whose images cannot be made of image files.
     """
     for domain in engine.domains:
-        _servable(engine, domain)
+        _servable(engine, domain, limits)
     service = _Service(engine, limits)
     count = Middleware(CountRequests, metrics=service.metrics)
     predict = "/v1/domains/{domain}/predict"
@@ -127,8 +127,13 @@ class _Service:
     async def domains(self, request: Request) -> Response:
         """What can be asked of this server."""
         await self._refresh()
-        listed = [self._describe(domain) for domain in self._engine.domains]
-        refused = self._engine.update_refused
+        while True:
+            version = self._engine.version
+            with suppress(KeyError):  # of a domain that was removed meanwhile
+                listed = [self._describe(domain) for domain in self._engine.domains]
+                refused = self._engine.update_refused
+                if self._engine.version == version:
+                    break
         told = {} if refused is None else {"update_refused": refused}
         return JSONResponse({"domains": listed, **told})
 
@@ -172,7 +177,7 @@ class _Service:
         classes = self._engine.classes(domain)
         described = {"name": domain, "num_classes": len(classes), "classes": list(classes)}
         try:
-            prepared = _servable(self._engine, domain)
+            prepared = _servable(self._engine, domain, self._limits)
         except ValueError as error:
             return {**described, "refused": str(error)}
         return described | {
@@ -218,15 +223,18 @@ class _Service:
                 images = await self._prepare(files, self._wanted(domain))
                 answers = await self._batcher.predict(images, domain)
                 classes = self._engine.classes(domain)
-            except KeyError as error:
-                raise HTTPException(404, f"no domain {domain!r} any more") from error
-            if self._engine.version == version:
-                return answers, classes
+                if self._engine.version == version:
+                    return answers, classes
+            except Exception:
+                if self._engine.version == version:
+                    raise
+            if domain not in self._engine.domains:
+                raise HTTPException(404, f"there is no domain {domain!r} any more")
 
     def _wanted(self, domain: str) -> Preprocessing:
         """How the images of a domain, which may have come while this serves, are prepared."""
         try:
-            return _servable(self._engine, domain)
+            return _servable(self._engine, domain, self._limits)
         except ValueError as error:
             raise HTTPException(503, str(error)) from error
 
@@ -256,7 +264,7 @@ class _Service:
             raise HTTPException(422, f"{name}: {error}") from error
 
 
-def _servable(engine: "Engine", domain: str) -> Preprocessing:
+def _servable(engine: "Engine", domain: str, limits: Limits) -> Preprocessing:
     """How a domain's images are prepared.
 
     Raises:
@@ -264,6 +272,12 @@ def _servable(engine: "Engine", domain: str) -> Preprocessing:
     """
     wanted = engine.preprocessing(domain)
     check_servable(domain, wanted.image_shape)
+    size = wanted.image_shape[1]
+    if size * size > limits.max_pixels:
+        raise ValueError(
+            f"domain {domain!r} takes images of {size} x {size}, more than "
+            f"max_pixels={limits.max_pixels}"
+        )
     return wanted
 
 

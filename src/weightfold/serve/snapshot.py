@@ -46,6 +46,7 @@ class Snapshot:
     Attributes:
         bundle: The bundle; never changed.
         classes: Domain -> number of classes.
+        class_names: Domain -> names of its classes; their numbers, where the bundle has none.
         preprocessing: Domain -> how its images are prepared, where the bundle says so.
         refused: Domain -> why it cannot be served.
         cache: The deltas.
@@ -62,6 +63,7 @@ class Snapshot:
     ) -> None:
         self.bundle = bundle = Bundle(folder)
         self.classes = bundle.classes
+        self.class_names: dict[str, tuple[str, ...]] = {}
         self.preprocessing: dict[str, Preprocessing] = {}
         self.refused: dict[str, str] = {}
         for name in self.classes:
@@ -96,8 +98,11 @@ class Snapshot:
 
     def _wrongly_told(self, name: str) -> str | None:
         about = self.bundle.about[name]
+        count, names = self.classes[name], about.get("class_names", [])
+        self.class_names[name] = tuple(map(str, range(count)))
         try:
-            check_class_names(about.get("class_names", []), self.classes[name])
+            check_class_names(names, count)
+            self.class_names[name] = tuple(names) or self.class_names[name]
             if about.keys() >= set(PREPROCESSING):
                 self.preprocessing[name] = preprocessing_of(about)
         except ValueError as error:

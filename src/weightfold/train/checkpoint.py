@@ -1,15 +1,19 @@
 """Files of a run's folder: each is written under a temporary name and renamed."""
 
-import json
-from collections.abc import Mapping
+import io
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NotRequired, TypedDict, TypeVar
+from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import torch
-from safetensors.torch import load_file, save
 from torch import nn
 
-from weightfold.files import replacing, write_csv, write_json
+from weightfold.core.tensor_file import read_tensors, write_tensors
+from weightfold.files import replacing, write_csv
+from weightfold.records import conform, file_hash, read_record, write_record
 from weightfold.train.history import History
 
 H = TypeVar("H", bound=History)
@@ -18,55 +22,148 @@ LAST, LAST_WEIGHTS, BEST_WEIGHTS = "last.pt", "last.safetensors", "best.safetens
 RUN, HISTORY, METRICS = "run.json", "history.json", "metrics.csv"
 
 
+class RunRecord(TypedDict):
+    """What run.json holds."""
+
+    configuration: dict[str, Any]
+    sessions: NotRequired[list[dict[str, Any]]]
+
+
+class HistoryRecord(TypedDict):
+    """What history.json holds beside the history."""
+
+    rows: list[dict[str, Any]]
+    weights: NotRequired[dict[str, str]]
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """Read run.json.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It is damaged or was changed.
+    """
+    return read_record(folder / RUN, RunRecord)
+
+
+def sessions_of(folder: Path) -> list[dict[str, Any]]:
+    """The sessions in run.json; none if there is no such file.
+
+    Raises:
+        ValueError: It is damaged or was changed.
+    """
+    return read_run(folder).get("sessions", []) if (folder / RUN).exists() else []
+
+
 def write_history(folder: Path, history: History) -> None:
-    """Write metrics.csv, one row per epoch, and history.json."""
+    """Write metrics.csv, one row per epoch, and history.json; at the end with the weights' hash."""
     write_csv(folder / METRICS, [row.flat() for row in history.rows])
-    write_json(folder / HISTORY, history.as_json())
+    record = history.as_json()
+    if history.final_train_error is not None:
+        names = [n for n in (LAST_WEIGHTS, BEST_WEIGHTS) if (folder / n).exists()]
+        record["weights"] = {name: file_hash(folder / name) for name in names}
+    write_record(folder / HISTORY, record)
+
+
+def check_weights(folder: Path, name: str) -> None:
+    """Check the weights of a finished run against history.json, if that has their hash.
+
+    Raises:
+        FileNotFoundError: A file is missing.
+        ValueError: One is damaged or was changed.
+    """
+    told = read_record(folder / HISTORY, HistoryRecord).get("weights", {})
+    if name in told and file_hash(folder / name) != told[name]:
+        raise ValueError(
+            f"{folder / name} is truncated or was changed: its hash is not that in {HISTORY}"
+        )
 
 
 def save_weights(net: nn.Module, path: Path) -> None:
     """Write `net.state_dict()` as safetensors, tied tensors once under each of their names."""
-    state = {
-        name: tensor.detach().to("cpu", copy=True).contiguous()
-        for name, tensor in net.state_dict().items()
-    }
-    with replacing(path) as temporary:
-        temporary.write_bytes(save(state))
+    write_tensors(path, net.state_dict())
 
 
 def load_weights(net: nn.Module, path: Path) -> None:
     """Load what `save_weights` wrote.
 
     Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is damaged or was changed.
         RuntimeError: The weights are not this network's.
     """
-    net.load_state_dict(load_file(path))
+    state = read_tensors(path)
+    try:
+        net.load_state_dict(state)
+    except RuntimeError as error:
+        raise RuntimeError(f"{path} has the weights of another network: {error}") from error
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
     """Write tensors and plain Python values with torch.save."""
+    content = io.BytesIO()  # on a full disk torch's writer says "unexpected pos", or aborts
+    torch.save(dict(state), content)
     with replacing(path) as temporary:
-        torch.save(dict(state), temporary)
+        temporary.write_bytes(content.getbuffer())
 
 
 def load_state(path: Path, device: torch.device) -> dict[str, Any]:
-    """Read what `save_state` wrote, with weights_only=True.
+    """Read what `save_state` wrote, with weights_only=True, and its checksums, which torch skips.
 
     Raises:
         RuntimeError: The file is damaged.
     """
+    with restoring(path):
+        _check_archive(path)
+        state = torch.load(path, map_location=device, weights_only=True)
+        if not isinstance(state, dict):
+            raise ValueError(f"it holds a {type(state).__name__}")
+        return state
+
+
+@contextmanager
+def restoring(path: Path) -> Iterator[None]:
+    """Inside, what a checkpoint's content raises says which file it is.
+
+    Raises:
+        RuntimeError: In place of any exception.
+    """
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        yield
     except Exception as error:
         raise RuntimeError(
-            f"checkpoint {path} cannot be read ({type(error).__name__}); remove its folder to "
-            "train again, or restore the file"
+            f"checkpoint {path} cannot be read ({type(error).__name__}: {error}); remove its "
+            "folder to train again, or restore the file"
         ) from error
 
 
+def _check_archive(path: Path) -> None:
+    """Refuse an archive that torch.save did not write as it is: changed, or compressed."""
+    with ZipFile(path) as archive:
+        for member in archive.infolist():
+            if member.compress_type != ZIP_STORED:
+                raise ValueError(f"{member.filename} is compressed")
+        if (bad := archive.testzip()) is not None:
+            raise BadZipFile(f"{bad} was changed")
+
+
 def load_history(path: Path, kind: type[H]) -> H:
-    """Read history.json."""
-    return kind.from_json(json.loads(path.read_text(encoding="utf-8")))
+    """Read history.json.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It is damaged, was changed, or is of another kind of run.
+    """
+    record = read_record(path, HistoryRecord)
+    names = [field.name for field in fields(kind)]
+    conform({n: record[n] for n in names if n in record}, kind, f"{path} is damaged")
+    if missing := [name for name in names if name not in record]:
+        raise ValueError(f"{path} is damaged: it lacks {missing[0]!r}")
+    if [row["epoch"] for row in record["rows"]] != [*range(1, len(record["rows"]) + 1)] or not (
+        record["rows"]
+    ):
+        raise ValueError(f"{path} is damaged: its rows are not epochs 1, 2, ...")
+    return kind.from_json(record)
 
 
 def finished(folder: Path, kind: type[H] = History) -> H | None:

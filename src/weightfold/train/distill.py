@@ -3,10 +3,10 @@
 import copy
 from pathlib import Path
 
-from safetensors.torch import load_file
 from torch import nn
 
 from weightfold.core.charted import check_state
+from weightfold.core.tensor_file import read_tensors
 
 
 def load_teacher(architecture: nn.Module, path: Path | str) -> nn.Module:
@@ -22,12 +22,16 @@ def load_teacher(architecture: nn.Module, path: Path | str) -> nn.Module:
     Raises:
         FileNotFoundError: No such file.
         KeyError: The weights are of another architecture; the message says which keys differ.
+        ValueError: The file is damaged or was changed.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"teacher weights {path}: no such file; give a .safetensors file")
-    state = load_file(path)
+    state = read_tensors(path)
     teacher = copy.deepcopy(architecture)
-    check_state(teacher.state_dict(), state)
+    try:
+        check_state(teacher.state_dict(), state)
+    except KeyError as error:
+        raise KeyError(f"{path}: {error.args[0]}") from error
     teacher.load_state_dict(state)
     return teacher.eval().requires_grad_(False)

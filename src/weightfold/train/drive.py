@@ -2,9 +2,11 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from multiprocessing import active_children
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
@@ -12,6 +14,7 @@ import torch
 from torch import nn
 
 from weightfold.data import Batches, Dataset, ImageSet
+from weightfold.files import locked
 from weightfold.train import checkpoint
 from weightfold.train.evaluate import count_correct
 from weightfold.train.feed import evaluation_batches
@@ -149,28 +152,53 @@ def run(
     Raises:
         FileExistsError: As `fit`.
     """
-    kind, last = job.history_type, job.folder / checkpoint.LAST_WEIGHTS
-    if check_same(job.configuration, job.folder):
-        if not resume:
-            raise FileExistsError(
-                f"folder={str(job.folder)!r} already holds this run; resume=True continues it"
-            )
-        history = checkpoint.finished(job.folder, kind)
-        if history is not None:
-            checkpoint.load_weights(net, last)
-            return history
+    if (history := _finished(job, net, resume)) is not None:
+        return history
     fabric = Fabric(
         accelerator=device,
         devices=devices,
         precision=precision,
         strategy="auto" if devices == 1 else _ddp(job.partial_steps),
     )
-    home = next((p.device for p in net.parameters()), torch.device("cpu"))
-    fabric.launch(partial(_run, job=job), net)
-    net.to(home)
-    if devices > 1:
-        checkpoint.load_weights(net, last)
-    return checkpoint.load_history(job.folder / checkpoint.HISTORY, kind)
+    with locked(job.folder):
+        if (history := _finished(job, net, resume)) is not None:
+            return history  # by another process, just now
+        home = next((p.device for p in net.parameters()), torch.device("cpu"))
+        with _ending_children():
+            fabric.launch(partial(_run, job=job), net)
+        net.to(home)
+        if devices > 1:
+            checkpoint.load_weights(net, job.folder / checkpoint.LAST_WEIGHTS)
+        return checkpoint.load_history(job.folder / checkpoint.HISTORY, job.history_type)
+
+
+@contextmanager
+def _ending_children() -> Iterator[None]:
+    """Where the block raises, processes started in it are ended: none trains in a free folder."""
+    before = active_children()
+    try:
+        yield
+    except BaseException:
+        started = [process for process in active_children() if process not in before]
+        for process in started:
+            process.terminate()
+        for process in started:
+            process.join()
+        raise
+
+
+def _finished(job: Job[H], net: nn.Module, resume: bool) -> H | None:
+    """The history of the run, if the folder holds it to its end; its weights go to `net`."""
+    if not check_same(job.configuration, job.folder):
+        return None
+    if not resume:
+        raise FileExistsError(
+            f"folder={str(job.folder)!r} already holds this run; resume=True continues it"
+        )
+    history = checkpoint.finished(job.folder, job.history_type)
+    if history is not None:
+        checkpoint.load_weights(net, job.folder / checkpoint.LAST_WEIGHTS)
+    return history
 
 
 def _ddp(partial_steps: bool) -> "DDPStrategy":
@@ -183,7 +211,6 @@ def _run(fabric: Fabric, net: nn.Module, *, job: Job) -> None:
     """One process of a run; what it reports is in the folder."""
     first = fabric.is_global_zero
     if first:
-        job.folder.mkdir(parents=True, exist_ok=True)
         write_run(job.folder, job.configuration, net, fabric.device)
     course = job.start(fabric, net)
     steps, batches, row_type = course.steps, course.batches, job.history_type.row_type
@@ -244,7 +271,8 @@ def _resume(steps: Steps, folder: Path, row_type: type[Row]) -> tuple[Row, ...]:
     if not path.exists():
         return ()
     state = checkpoint.load_state(path, steps.fabric.device)
-    steps.trained.load_state_dict(state["net"])
-    steps.optimizer.load_state_dict(state["optimizer"])
-    steps.fabric.strategy.precision.load_state_dict(state["precision"])
-    return tuple(row_type(**row) for row in state["rows"])
+    with checkpoint.restoring(path):
+        steps.trained.load_state_dict(state["net"])
+        steps.optimizer.load_state_dict(state["optimizer"])
+        steps.fabric.strategy.precision.load_state_dict(state["precision"])
+        return tuple(row_type(**row) for row in state["rows"])

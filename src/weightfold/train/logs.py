@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from weightfold.files import explained
 from weightfold.train.history import Row
 
 
@@ -127,10 +128,11 @@ def _tensorboard(folder: Path, done: int) -> Iterator[Callable[[Row], None]]:
                 f"accuracy/test{end}": given["test_accuracy"],
                 f"accuracy/validation{end}": given["validation_accuracy"],
             }
-        for name, value in figures.items():
-            if value is not None:
-                writer.add_scalar(name, value, row.epoch)
-        writer.flush()
+        with explained(folder, "writing for TensorBoard"):
+            for name, value in figures.items():
+                if value is not None:
+                    writer.add_scalar(name, value, row.epoch)
+            writer.flush()
 
     with SummaryWriter(str(folder), purge_step=done + 1) as writer:
         yield write

@@ -71,7 +71,8 @@ def fit(
 
     Raises:
         FileExistsError: The folder holds another run (the message names what differs), or holds
-            this one and `resume` is False.
+            this one and `resume` is False; or another process trains in it.
+        OSError: The disk is full or read-only, ...; the message names the file.
         NonFiniteLoss: The loss became NaN or infinite.
         ValueError: An argument is out of range, or the network has not one output per class.
     """

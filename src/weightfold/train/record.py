@@ -17,8 +17,9 @@ import torch
 from torch import nn
 
 from weightfold.core.charted import Charted
+from weightfold.core.tensor_file import tensors_hash
 from weightfold.data import Dataset
-from weightfold.files import write_json
+from weightfold.records import write_record
 from weightfold.train import checkpoint
 from weightfold.train.recipe import Recipe
 
@@ -63,11 +64,7 @@ def describe_data(dataset: Dataset) -> dict[str, Any]:
 
 def digest(net: nn.Module) -> str:
     """SHA-256 over the names, shapes and values of a state_dict."""
-    sha = hashlib.sha256()
-    for name, tensor in net.state_dict().items():
-        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return sha.hexdigest()
+    return tensors_hash(net.state_dict())
 
 
 def structure(net: nn.Module) -> str:
@@ -89,11 +86,12 @@ def check_same(configuration: Mapping[str, Any], folder: Path) -> bool:
 
     Raises:
         FileExistsError: It holds another run; the message names the fields that differ.
+        ValueError: run.json is damaged or was changed.
     """
     path = folder / checkpoint.RUN
     if not path.exists():
         return False
-    there = dict(_flat(json.loads(path.read_text(encoding="utf-8"))["configuration"]))
+    there = dict(_flat(checkpoint.read_run(folder)["configuration"]))
     here = dict(_flat(configuration))
     names = [name for name in {**there, **here} if there.get(name, ...) != here.get(name, ...)]
     if names:
@@ -134,11 +132,10 @@ def write_run(
         device: It trains on.
         **more: Further fields of the session.
     """
-    path = folder / checkpoint.RUN
-    sessions = json.loads(path.read_text(encoding="utf-8"))["sessions"] if path.exists() else []
+    sessions = checkpoint.sessions_of(folder)
     deployed = net.deploy(net.somewhere()) if isinstance(net, Charted) else net
-    write_json(
-        path,
+    write_record(
+        folder / checkpoint.RUN,
         {
             "parameters": {"training": _count(net), "deployed": _count(deployed)},
             "sessions": [*sessions, {**session(device), **more}],

@@ -157,3 +157,17 @@ def test_what_is_refused(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(ImportError, match=r"pip install 'weightfold\[export\]'"):
         to_onnx_per_domain(net, EXAMPLE, folder)
+
+
+@pytest.mark.parametrize("name", ["../notes.onnx", "/notes.onnx", "notes.txt", "mine.safetensors"])
+def test_an_index_that_names_other_files_is_refused(tmp_path, name):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (tmp_path / "notes.onnx").write_text("mine")
+    row = {"graph": "a.onnx", "weights": name} if name.endswith("safetensors") else None
+    row = row or {"graph": name, "weights": "a-0123456789abcdef.safetensors"}
+    index = {"shared": "shared-0123456789abcdef.safetensors", "domains": {"a": row}}
+    (folder / "domains.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match=r"domains\.json is damaged"):
+        to_onnx_per_domain(shared_net(), EXAMPLE, folder)
+    assert (tmp_path / "notes.onnx").read_text() == "mine"

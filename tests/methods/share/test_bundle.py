@@ -16,6 +16,7 @@ from weightfold.methods.share.bundle import Bundle
 from weightfold.methods.share.net import SharedNet
 from weightfold.methods.share.plan import plan_sharing
 from weightfold.methods.share.verb import share
+from weightfold.records import sealed
 
 DOMAINS = {"birds": 5, "cars": 3, "dogs": 4}
 ABOUT = {
@@ -208,7 +209,7 @@ def test_a_delta_of_another_bundle_is_refused(net, folder, tmp_path):
     manifest = json.loads((folder / "manifest.json").read_text())
     other = json.loads((tmp_path / "other" / "manifest.json").read_text())
     manifest["parts"]["cars"] = other["parts"]["cars"]
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "manifest.json").write_text(json.dumps(sealed(manifest)))
     bundle = Bundle(folder)
     for use in (lambda: bundle.delta("cars"), lambda: wf.load(folder, model())):
         with pytest.raises(ValueError, match=f"{foreign.name} was saved with the shared tensors"):
@@ -245,7 +246,7 @@ def test_a_net_without_domains_is_no_bundle(tmp_path):
 def test_a_manifest_that_does_not_say_its_domains(folder, key, value):
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["levels"][0][0]["config"][key] = value
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "manifest.json").write_text(json.dumps(sealed(manifest)))
     with pytest.raises(ValueError, match="does not say its domains"):
         Bundle(folder)
 

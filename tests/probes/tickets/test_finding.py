@@ -3,10 +3,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from weightfold.probes.finding import RESULT, read_record, write_finding
-from weightfold.probes.tickets import LotteryTicket, load_masks, lottery_ticket
+from weightfold.probes.tickets import LotteryTicket, load_masks, load_starts, lottery_ticket
 from weightfold.probes.tickets.outcomes import Outcome, Outcomes
 
 
@@ -137,7 +137,7 @@ def test_masks_are_saved_and_loaded(samples, net_of_seed, tmp_path):
     for at, tensors in masks.items():
         for name, mask in tensors.items():
             assert torch.equal(mask, finding.masks[at][name])
-    start = load_file(tmp_path / "masks" / "start-seed-3.safetensors")
+    start = load_starts(tmp_path / "masks")[3]
     assert torch.equal(start["0.weight"], finding.starts[3]["0.weight"])
     with pytest.raises(ValueError, match="this finding has no masks"):
         made().save_masks(tmp_path)
@@ -145,6 +145,13 @@ def test_masks_are_saved_and_loaded(samples, net_of_seed, tmp_path):
         load_masks(tmp_path)
     finding.save_masks(tmp_path / "again")
     assert load_masks(tmp_path / "again").keys() == masks.keys()
+    start = next((tmp_path / "again").glob("start-*"))
+    start.write_bytes(start.read_bytes()[:-1])
+    assert load_masks(tmp_path / "again").keys() == masks.keys()
+    with pytest.raises(ValueError, match=start.name):
+        load_starts(tmp_path / "again")
+    save_file({"w": torch.ones(2) > 0}, tmp_path / "mask-level-02-seed-7.safetensors")
+    assert load_masks(tmp_path).keys() == {(2, 7)}, "of an earlier version, without an index"
     save_file({"w": torch.ones(2)}, tmp_path / "mask-level-01-seed-0.safetensors")
     with pytest.raises(ValueError, match=r"tensor 'w' is torch\.float32; a mask is torch\.bool"):
         load_masks(tmp_path)

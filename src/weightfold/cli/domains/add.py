@@ -52,7 +52,8 @@ class Add:
     """Of the forward pass; weights stay in float32."""
 
     model: str | None = None
-    """Network, for a bundle that does not tell its own."""
+    """Network, for a bundle that does not tell its own, or names code of yours (module:function),
+    which no file may run by itself."""
 
     data_root: Path | None = None
     """Data folder; none: the environment variable WEIGHTFOLD_DATA."""

@@ -21,7 +21,8 @@ class Eval:
     """NAME=DATASET each, of some or all of the bundle's domains."""
 
     model: str | None = None
-    """Network, for a bundle that does not tell its own."""
+    """Network, for a bundle that does not tell its own, or names code of yours (module:function),
+    which no file may run by itself."""
 
     out: Path | None = None
     """Write the accuracies there, as JSON."""

@@ -37,7 +37,8 @@ class Export:
     """Largest relative difference from torch that is accepted."""
 
     model: str | None = None
-    """Network, for a bundle that does not tell its own."""
+    """Network, for a bundle that does not tell its own, or names code of yours (module:function),
+    which no file may run by itself."""
 
     def run(self) -> None:
         """Write the files, and print how far they are from torch."""

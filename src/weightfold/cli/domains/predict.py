@@ -26,7 +26,8 @@ class Predict:
     """How many classes of each file."""
 
     model: str | None = None
-    """Network, for a bundle that does not tell its own."""
+    """Network, for a bundle that does not tell its own, or names code of yours (module:function),
+    which no file may run by itself."""
 
     def run(self) -> None:
         """Classify."""

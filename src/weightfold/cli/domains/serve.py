@@ -58,14 +58,14 @@ class Serve:
     """Before serving, measure layer by layer how this machine best runs several domains at once."""
 
     model: str | None = None
-    """Network, for a bundle that does not tell its own."""
+    """Network, for a bundle that does not tell its own, or names code of yours (module:function),
+    which no file may run by itself."""
 
     def run(self) -> None:
         """Serve."""
-        with starting() as start:
+        with starting():
             engine, limits, serve = self._ready()
-            if not start.stopped:
-                serve(engine, host=self.host, port=self.port, limits=limits)
+            serve(engine, host=self.host, port=self.port, limits=limits)
 
     def _ready(self) -> "tuple[Engine, Limits, Callable[..., None]]":
         """The engine, what is taken on, and what serves."""

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from weightfold.core.store import file_stem
 from weightfold.export.checks import BATCH_SIZES, check_differences, relative_differences
 from weightfold.export.domains import (
     to_executorch,
@@ -101,7 +102,7 @@ def _plain(net: SharedNet, examples: dict[str, torch.Tensor], asked: _Asked) -> 
     """A safetensors file per domain, read again into a network that is compared with `net`."""
     rows = []
     for name, example in examples.items():
-        path = asked.folder / f"{name}.safetensors"
+        path = asked.folder / f"{file_stem(name)}.safetensors"
         plain = net.deploy(domain=name, fold_bn=asked.fold_bn).eval()
         save_weights(plain, path)
         load_weights(plain.apply(_blank), path)
@@ -132,7 +133,12 @@ def _per_domain(net: SharedNet, examples: dict[str, torch.Tensor], asked: _Asked
     """A graph per domain with its own weights, and what they share."""
     report = to_onnx_per_domain(net, examples, asked.folder, tolerance=asked.tolerance)
     rows = [
-        _row(asked.folder / f"{name}.onnx", [name], size + report.own_bytes[name], {name: found})
+        _row(
+            asked.folder / f"{file_stem(name)}.onnx",
+            [name],
+            size + report.own_bytes[name],
+            {name: found},
+        )
         for (name, size), found in zip(
             report.graph_bytes.items(), report.max_relative_difference.values(), strict=True
         )
@@ -145,7 +151,7 @@ def _executorch(net: SharedNet, examples: dict[str, torch.Tensor], asked: _Asked
     """A .pte file per domain."""
     rows = []
     for name, example in examples.items():
-        path = asked.folder / f"{name}.pte"
+        path = asked.folder / f"{file_stem(name)}.pte"
         report = to_executorch(net, example, path, domain=name, tolerance=asked.tolerance)
         rows.append(_row(path, [name], report.bytes, {name: report.max_relative_difference}))
     return rows

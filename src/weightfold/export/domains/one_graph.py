@@ -14,6 +14,7 @@ from weightfold.export.domains.routed import RoutedNet, lowered
 from weightfold.export.extras import need
 from weightfold.export.files import checked, staged
 from weightfold.export.onnx_file import file_bytes, operators
+from weightfold.export.program import write_program
 from weightfold.methods.share.net import SharedNet
 
 BATCH_SIZES = (1, 2, 7)
@@ -118,7 +119,7 @@ def to_exported_program(
         node.meta.pop("stack_trace", None)
     about = json.dumps({name: json.loads(text) for name, text in metadata(shared).items()})
     with staged(path) as temporary:
-        torch.export.save(program, temporary, extra_files={"domains.json": about})
+        write_program(program, temporary, {"domains.json": about})
         loaded = torch.no_grad()(torch.export.load(temporary).module())
         differences = _differences(loaded, shared, example_input)
         _check("the loaded program", differences, tolerance)

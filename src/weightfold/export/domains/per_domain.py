@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import torch
 from torch import Tensor, nn
 
 from weightfold.core.slots import Slots, replace_module
+from weightfold.core.store import file_stem
 from weightfold.export.checks import (
     BATCH_SIZES,
     attempting,
@@ -26,8 +26,9 @@ from weightfold.export.domains.layers import Joined, layer_of
 from weightfold.export.domains.routed import lowered
 from weightfold.export.extras import need
 from weightfold.export.runners import onnx_runner
-from weightfold.files import write_json
+from weightfold.files import BRIEFLY, locked, temporary_folder
 from weightfold.methods.share.net import SharedNet
+from weightfold.records import matching, read_record, write_record
 
 INDEX = "domains.json"
 
@@ -50,6 +51,24 @@ class PerDomainReport:
     own_bytes: dict[str, int]
     graph_bytes: dict[str, int]
     max_relative_difference: dict[str, float]
+
+
+WEIGHTS = matching(r"[A-Za-z0-9_-]+-[0-9a-f]{16}\.safetensors", "name of weights")
+GRAPH = matching(r"[A-Za-z0-9_-]+\.onnx", "name of a graph")
+
+
+class Row(TypedDict):
+    """A domain's files."""
+
+    graph: Annotated[str, GRAPH]
+    weights: Annotated[str, WEIGHTS]
+
+
+class Listed(TypedDict):
+    """What "domains.json" holds, as far as it is read: the files that another export removes."""
+
+    shared: Annotated[str, WEIGHTS]
+    domains: dict[str, Row]
 
 
 def to_onnx_per_domain(
@@ -78,7 +97,8 @@ def to_onnx_per_domain(
         ImportError: The extra is not installed (`weightfold[export]`).
         TypeError: `net` is no SharedNet, or an example no floating-point tensor.
         KeyError: `example_input` does not name every domain and no other.
-        ValueError: The net does not take the shape of an example.
+        ValueError: The net does not take the shape of an example, or the "domains.json" that is
+            there is damaged.
         ExportError: torch could not export a domain (the cause is attached), or a file computes
             something else. Nothing is written then.
     """
@@ -87,8 +107,9 @@ def to_onnx_per_domain(
     examples = _examples(shared, example_input)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder, prefix=".export.") as temporary:
-        writer = _Writer(shared, Path(temporary))
+    _listed(folder)  # a damaged one is told of before the work
+    with temporary_folder(folder / INDEX) as temporary:
+        writer = _Writer(shared, temporary)
         differences = {}
         for name, example in examples.items():
             path = writer.write(name, example)
@@ -97,7 +118,8 @@ def to_onnx_per_domain(
             check_differences(path.name, found, tolerance)
             differences[name] = max(found.values())
         index = writer.index()
-        _publish(Path(temporary), folder, index)
+        with locked(folder, BRIEFLY):
+            _publish(temporary, folder, index, _listed(folder))
     files = index["domains"]
     return PerDomainReport(
         folder=str(folder),
@@ -118,15 +140,19 @@ def _examples(net: SharedNet, given: Tensor | Mapping[str, Tensor]) -> dict[str,
     return {name: given[name] for name in net.domains}
 
 
-def _publish(temporary: Path, folder: Path, index: Mapping[str, Any]) -> None:
+def _publish(temporary: Path, folder: Path, index: Mapping[str, Any], old: set[str]) -> None:
     """Move the files to their names, those that others refer to first, and drop old ones."""
-    before = folder / INDEX
-    old = _files(json.loads(before.read_text(encoding="utf-8"))) if before.is_file() else set()
     for file in sorted(temporary.iterdir(), key=lambda f: f.suffix == ".onnx"):
         file.replace(folder / file.name)
-    write_json(folder / INDEX, index)
+    write_record(folder / INDEX, index)
     for name in old - _files(index):
         (folder / name).unlink(missing_ok=True)
+
+
+def _listed(folder: Path) -> set[str]:
+    """Names of the files of the export that is in a folder."""
+    index = folder / INDEX
+    return _files(read_record(index, Listed)) if index.exists() else set()
 
 
 def _files(index: Mapping[str, Any]) -> set[str]:
@@ -163,7 +189,7 @@ class _Writer:
             _refer(graph, self.folder, file)
         about = self.net.about.get(domain)
         graph.metadata_props.update({"domain": domain, "about": json.dumps(about)})
-        path = self.folder / f"{domain}.onnx"
+        path = self.folder / f"{file_stem(domain)}.onnx"
         onnx_ir.save(graph, path)
         onnx.checker.check_model(path, full_check=True)
         self.rows[domain] = {
@@ -183,7 +209,7 @@ class _Writer:
         from safetensors.torch import save
 
         content = save({n: t.detach().contiguous() for n, t in tensors.items()})
-        file = f"{name}-{blake2b(content, digest_size=8).hexdigest()}.safetensors"
+        file = f"{file_stem(name)}-{blake2b(content, digest_size=8).hexdigest()}.safetensors"
         if not (self.folder / file).exists():
             (self.folder / file).write_bytes(content)
         return file

@@ -89,10 +89,11 @@ class Live(Chart):
         super().__init__()
         self.shapes = {name: tuple(mask.shape) for name, mask in masks.items()}
         flat = torch.cat([values[name].detach().flatten() for name in masks])
-        kept = torch.cat([mask.to(flat.device, torch.bool).flatten() for mask in masks.values()])
-        if not (kept.is_meta or kept.any()):
+        counted = "cpu" if flat.is_meta else flat.device
+        kept = torch.cat([mask.to(counted, torch.bool).flatten() for mask in masks.values()])
+        if not kept.any():
             raise ValueError("masks keep no weight; keep at least one")
-        places = kept.nonzero()[:, 0]
+        places = kept.nonzero()[:, 0].to(flat.device)
         self.psi = nn.Parameter(flat[places])
         self.register_buffer("places", places.int())
 
@@ -119,7 +120,7 @@ class Live(Chart):
         tensors = dict(net.named_parameters(remove_duplicate=False))
         values = {name: tensors[name] for name in names}
         sizes = [value.numel() for value in values.values()]
-        kept = (torch.arange(sum(sizes)) < live).split(sizes)
+        kept = (torch.arange(sum(sizes), device="cpu") < live).split(sizes)
         masks = {n: m.view(values[n].shape) for n, m in zip(names, kept, strict=True)}
         return cls(values, masks)
 

@@ -1,16 +1,19 @@
 """A saved SharedNet as a folder of domains: read one by one, added, removed and copied."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired, TypedDict, TypeVar
 
 from torch import Tensor, nn
 
+from weightfold.core.manifest import MANIFEST
 from weightfold.core.store import (
     check_file,
     contents,
+    copy_part,
     file_of,
     levels,
     read_manifest,
@@ -21,12 +24,39 @@ from weightfold.core.store import (
     write_part,
 )
 from weightfold.core.stored import read_part
-from weightfold.files import replacing
+from weightfold.files import BRIEFLY, foreign, locked, settled, stamp
 from weightfold.methods.share.names import check_names
 from weightfold.methods.share.plan import Plan
+from weightfold.records import conform, within
 
 KIND = "sharing"
+T = TypeVar("T")
 PREPROCESSING = ("image_shape", "mean", "std")
+MOST_VALUES = 2**27
+
+Size = Annotated[int, within(1, 2**20)]
+
+
+class Told(TypedDict):
+    """What is told about a domain, as far as it is used; more may be there."""
+
+    model: NotRequired[str]
+    class_names: NotRequired[list[Any]]
+    image_shape: NotRequired[tuple[Size, Size, Size]]
+    mean: NotRequired[float | list[float]]
+    std: NotRequired[float | list[float]]
+
+
+class SharingConfig(TypedDict):
+    """The configuration of the chart that shares filters between domains."""
+
+    own: dict[str, list[tuple[int, int]]]
+    norms: list[str]
+    head: str
+    classes: dict[str, Annotated[int, within(1, 2**40)]]
+    shared_head: NotRequired[int]
+    about: dict[str, Told]
+    plan: NotRequired[dict[str, Any] | None]
 
 
 @dataclass(frozen=True)
@@ -52,14 +82,15 @@ class Bundle:
 
     A delta is what one domain owns: its filters, batch norm and classifier, in a file that names
     the shared file it was trained with. Files are checked against their hashes as they are read.
-    Several threads may read; one process at a time may write.
+    Any number of threads and processes may read while one writes: each sees what was there before
+    or what is there after. A second writer waits ten seconds for the first.
 
     Args:
         folder: Written by `wf.save`.
 
     Attributes:
         folder: Of the bundle.
-        manifest: As read at first, and before each change.
+        manifest: As read at first, by `load` and `sizes`, and before each change.
 
     Raises:
         FileNotFoundError: There is no manifest.
@@ -68,18 +99,54 @@ class Bundle:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
+        self._has_read = False
         self._read()
 
     def _read(self) -> None:
         """The manifest as it now is, so that a change keeps what was written meanwhile."""
-        self.manifest = read_manifest(self.folder)
-        self._config = _config(self.manifest["levels"], self.folder)
+        now = stamp(self.folder / MANIFEST)
+        manifest = read_manifest(self.folder)
+        self._config = _config(manifest["levels"], self.folder)
+        self.manifest = manifest
+        self._now = now, manifest
+
+    def _current(self) -> dict[str, Any]:
+        """The manifest as it now is.
+
+        Raises:
+            ValueError: It names other shared tensors than those that were read before.
+        """
+        now = stamp(self.folder / MANIFEST)
+        if now == self._now[0]:
+            return self._now[1]
+        manifest = read_manifest(self.folder)
+        base, before = (m["tensors"]["sha256"] for m in (manifest, self.manifest))
+        if self._has_read and base != before:
+            raise ValueError(
+                f"{self.folder} was saved again with other shared tensors, {base[:12]} instead of "
+                f"{before[:12]}; open the bundle again"
+            )
+        self._now = now, manifest
+        return manifest
+
+    def _settled(self, read: Callable[[], T]) -> T:
+        """What `read()` gives, of the manifest as it now is."""
+
+        def current() -> T:
+            if self._current() is not self.manifest:
+                self._read()
+            return read()
+
+        return settled(self.folder / MANIFEST, current)
 
     @property
     def plan(self) -> Plan | None:
         """What the domains own and why; None if the net was made without a plan."""
         made = self._config.get("plan")
-        return None if made is None else Plan.from_json(made)
+        try:
+            return None if made is None else Plan.from_json(made)
+        except ValueError as error:
+            raise ValueError(f"{self.folder / MANIFEST}: {error}") from error
 
     @property
     def domains(self) -> list[str]:
@@ -117,9 +184,12 @@ class Bundle:
 
         Raises:
             FileNotFoundError: A file is missing.
+            ValueError: A file is no safetensors file.
         """
         names = self.domains if domains is None else self._known(domains)
-        return Sizes(self._payload(None), {name: self._payload(name) for name in names})
+        return self._settled(
+            lambda: Sizes(self._payload(None), {n: self._payload(n) for n in names})
+        )
 
     def shared(self) -> Mapping[str, Tensor]:
         """The tensors that exist once, by their names in the net's state_dict; as `delta`.
@@ -157,6 +227,9 @@ class Bundle:
             ValueError: A file is damaged; `domains` is empty or names one twice; or charts lie
                 above the sharing, which need all domains.
         """
+        return self._settled(lambda: self._load(model, domains))
+
+    def _load(self, model: nn.Module, domains: Sequence[str] | None) -> nn.Module:
         names = self.domains if domains is None else self._known(domains)
         if not names or len(set(names)) < len(names):
             raise ValueError(f"domains={names}; name at least one, each once")
@@ -179,12 +252,17 @@ class Bundle:
         Raises:
             KeyError: `net` has no such domain.
             ValueError: The bundle has it; or `net` has other shared tensors, or owns other layers.
+            FileExistsError: Another process writes into the bundle for more than ten seconds.
         """
+        with locked(self.folder, BRIEFLY):
+            self._add(net, name)
+
+    def _add(self, net: nn.Module, name: str) -> None:
         self._read()
         config = _config(theirs := levels(net), "net")
         if name not in config["classes"]:
             raise KeyError(f"name={name!r}; the net's domains are {', '.join(config['classes'])}")
-        self._check_new(name, theirs)
+        self._check_new(name, theirs, "the net")
         shared, groups, aliases = contents(net)
         base = self.manifest["tensors"]["sha256"]
         if (given := shared_hash(shared)) != base:
@@ -205,7 +283,12 @@ class Bundle:
         Raises:
             KeyError: There is no such domain.
             ValueError: It is the only one, or charts lie above the sharing.
+            FileExistsError: As for `add`.
         """
+        with locked(self.folder, BRIEFLY):
+            self._remove(name)
+
+    def _remove(self, name: str) -> None:
         self._read()
         self._known([name])
         self._check_top("remove the domain of the loaded net and save that")
@@ -229,12 +312,14 @@ class Bundle:
         self._known([name])
         self._check_top("send the whole bundle")
         folder = Path(folder)
-        if folder.exists() and any(folder.iterdir()):
-            raise FileExistsError(f"folder={str(folder)!r} holds files; give a new or empty one")
-        folder.mkdir(parents=True, exist_ok=True)
-        parts = self._copy_delta(name, folder)
-        alone = _with_domains(self.manifest["levels"], {name: self.classes[name]}, self.about)
-        write_manifest(folder, self.manifest["tensors"], parts, alone)
+        with locked(folder, BRIEFLY):
+            if foreign(folder):
+                raise FileExistsError(
+                    f"folder={str(folder)!r} holds files; give a new or empty one"
+                )
+            parts = self._settled(lambda: self._copy_delta(name, folder))
+            alone = _with_domains(self.manifest["levels"], {name: self.classes[name]}, self.about)
+            write_manifest(folder, self.manifest["tensors"], parts, alone)
 
     def import_delta(self, source: str | Path, name: str) -> None:
         """Take over a domain from another bundle with the same shared tensors.
@@ -248,11 +333,16 @@ class Bundle:
             KeyError: `source` has no such domain.
             ValueError: The bundle has it; the delta is damaged, or belongs to other shared tensors
                 or another plan.
+            FileExistsError: Another file has the name that the delta would get.
         """
+        with locked(self.folder, BRIEFLY):
+            other = Bundle(source)
+            other._settled(lambda: self._import(other, name))
+
+    def _import(self, other: "Bundle", name: str) -> None:
         self._read()
-        other = Bundle(source)
         other._known([name])
-        self._check_new(name, other.manifest["levels"])
+        self._check_new(name, other.manifest["levels"], other.folder)
         base, theirs = (m["tensors"]["sha256"] for m in (self.manifest, other.manifest))
         if base != theirs:
             raise ValueError(
@@ -260,6 +350,7 @@ class Bundle:
                 f"those of {self.folder} are {base[:12]}; only bundles that share them exchange "
                 "domains"
             )
+        self._check_names(name, other)
         parts = {**self.manifest["parts"], **other._copy_delta(name, self.folder)}
         classes = {**self.classes, name: other.classes[name]}
         aliases = other.manifest["tensors"]["aliases"]
@@ -270,10 +361,19 @@ class Bundle:
         if name not in self.manifest["parts"]:
             return {}
         check_file(self.folder, self.manifest, name)
-        file = file_of(self.folder, self.manifest, name)
-        with replacing(folder / file.name) as temporary:
-            temporary.write_bytes(file.read_bytes())
-        return {name: self.manifest["parts"][name]}
+        return {name: copy_part(self.folder, self.manifest, name, folder)}
+
+    def _check_names(self, name: str, other: "Bundle") -> None:
+        """Raise unless a delta of another bundle holds what those here hold."""
+        mine = self.domains[0]
+        ours = {key.replace(f".domains.{mine}.", "..", 1) for key in self._tensors(mine)}
+        theirs = {key.replace(f".domains.{name}.", "..", 1) for key in other._tensors(name)}
+        if ours != theirs:
+            differ = sorted(ours ^ theirs)
+            raise ValueError(
+                f"{other.folder / MANIFEST}: the delta of {name!r} and that of {mine!r} in "
+                f"{self.folder} differ in {len(differ)} tensors, e.g. {differ[0]!r}"
+            )
 
     def _write(
         self,
@@ -291,16 +391,33 @@ class Bundle:
         self._read()
 
     def _tensors(self, name: str | None) -> Mapping[str, Tensor]:
-        if name is not None and name not in self.manifest["parts"]:
-            return {}
-        return read_part(self.folder, self.manifest, name)
+        def read() -> Mapping[str, Tensor]:
+            manifest = self._current()
+            if name is not None and manifest is not self.manifest:
+                classes = _config(manifest["levels"], self.folder)["classes"]
+                if classes.get(name) != self.classes[name]:
+                    raise ValueError(
+                        f"domain {name!r} of {self.folder} was removed or has other classes now; "
+                        "open the bundle again"
+                    )
+            if name is not None and name not in manifest["parts"]:
+                return {}
+            part = read_part(self.folder, manifest, name)
+            self._has_read = True
+            return part
+
+        return settled(self.folder / MANIFEST, read)
 
     def _payload(self, name: str | None) -> int:
         if name is not None and name not in self.manifest["parts"]:
             return 0
-        with file_of(self.folder, self.manifest, name).open("rb") as file:
+        path = file_of(self.folder, self.manifest, name)
+        with path.open("rb") as file:
             header = int.from_bytes(file.read(8), "little")
-            return file.seek(0, 2) - 8 - header
+            payload = file.seek(0, 2) - 8 - header
+        if payload < 0:
+            raise ValueError(f"{path} is truncated or no safetensors file")
+        return payload
 
     def _known(self, names: Sequence[str]) -> list[str]:
         for name in names:
@@ -314,7 +431,7 @@ class Bundle:
         if not any(chart["kind"] == KIND for chart in self.manifest["levels"][-1]):
             raise ValueError(f"{self.folder} has charts above the sharing of domains; {advice}")
 
-    def _check_new(self, name: str, theirs: list[list[dict[str, Any]]]) -> None:
+    def _check_new(self, name: str, theirs: list[list[dict[str, Any]]], source: object) -> None:
         """Raise if the domain is there, or comes from a net that shares other things."""
         self._check_top("add the domain to the loaded net and save that")
         if name in self.classes:
@@ -322,8 +439,8 @@ class Bundle:
         check_names([name])
         if _with_domains(theirs, {}, {}) != _with_domains(self.manifest["levels"], {}, {}):
             raise ValueError(
-                f"domain {name!r} comes from a net of another plan than {self.folder}: its domains "
-                "own other filters, batch norms or another classifier"
+                f"domain {name!r} of {source} comes from a net of another plan than {self.folder}: "
+                "its domains own other filters, batch norms or another classifier"
             )
 
 
@@ -332,12 +449,11 @@ def _config(levels: list[list[dict[str, Any]]], where: object) -> dict[str, Any]
     found = [c["config"] for level in levels for c in level if c["kind"] == KIND]
     if len(found) != 1:
         raise ValueError(f"{where} is no saved net of several domains; see wf.share")
-    classes, about = found[0].get("classes"), found[0].get("about")
-    if not (isinstance(classes, dict) and isinstance(about, dict)) or not (
-        all(isinstance(count, int) for count in classes.values())
-        and all(isinstance(told, dict) for told in about.values())
-    ):
-        raise ValueError(f"{where} does not say its domains' classes and what is told about them")
+    conform(found[0], SharingConfig, f"{where} does not say its domains, as it should")
+    check_names(list(found[0]["classes"]))
+    for name, told in found[0]["about"].items():
+        if prod(shape := told.get("image_shape", ())) > MOST_VALUES:
+            raise ValueError(f"{where}: image_shape={shape} of {name!r} is beyond any image")
     return found[0]
 
 

@@ -75,8 +75,8 @@ class Layout:
             None if there is no such part.
         """
         if path in self.own:
-            mask = torch.tensor(self.own[path], device=value.device) ^ shared
-            part = value[mask] if mask.any() else None
+            rows_of = [i for i, owned in enumerate(self.own[path]) if owned != shared]
+            part = value[torch.tensor(rows_of, device=value.device)] if rows_of else None
         else:
             part = value if shared == (path == self.head and self.shared_head > 0) else None
         if part is None or not isinstance(value, nn.Parameter):

@@ -1,6 +1,7 @@
 """What may be a domain: its name, its number of classes."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from torch import nn
@@ -12,6 +13,7 @@ def check_names(names: Sequence[str]) -> None:
     Raises:
         ValueError: As said.
     """
+    given = Counter(names)
     for name in names:
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-]+", name):
             raise ValueError(f"{name!r} is no name of a domain; use letters, digits, - and _")
@@ -19,7 +21,7 @@ def check_names(names: Sequence[str]) -> None:
             raise ValueError(
                 f"{name!r} is no name of a domain: modules of torch have it themselves"
             )
-        if list(names).count(name) > 1:
+        if given[name] > 1:
             raise ValueError(f"domain {name!r} is named twice; give every domain a name of its own")
 
 

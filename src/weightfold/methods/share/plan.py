@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypedDict
 
 from torch import Tensor, nn
 
@@ -20,7 +20,28 @@ from weightfold.methods.share.walk import (
     take_filters,
     take_share,
 )
+from weightfold.records import conform
 from weightfold.trace import Layer, TensorSize, tensor_sizes, trace
+
+
+def _plausible(layers: list[dict[str, Any]]) -> str | None:
+    """A check of the number of filters, as long as which masks are."""
+    filters = [layer["filters"] for layer in layers]
+    return None if min(filters, default=0) >= 0 and sum(filters) <= 2**24 else "too many filters"
+
+
+class PlanRecord(TypedDict):
+    """What `Plan.to_json` writes."""
+
+    layers: Annotated[list[Layer], _plausible]
+    own: dict[str, list[tuple[int, int]]]
+    norms: list[str]
+    classifier: Layer
+    shared_head: bool
+    other_macs: int
+    tensors: dict[str, tuple[list[int], str, bool]]
+    choice: dict[str, Any]
+    fingerprint: str
 
 
 @dataclass(frozen=True, repr=False)
@@ -144,6 +165,7 @@ class Plan:
         Raises:
             ValueError: `data` is no such plan, or its fingerprint is not that of its tensors.
         """
+        conform(data, PlanRecord, "data is no plan that Plan.to_json wrote")
         try:
             layers = tuple(Layer(**layer) for layer in data["layers"])
             filters = {layer.path: layer.filters for layer in layers}

@@ -1,12 +1,12 @@
 """A trained network tested with one unit at a time set back."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -14,13 +14,14 @@ from torch import Tensor, nn
 
 from weightfold.core.slots import split_name
 from weightfold.data.samples import Samples
-from weightfold.files import write_json
+from weightfold.files import locked
 from weightfold.probes.layers.batch_norm import BATCH, Policy, recalibrate, running_statistics
 from weightfold.probes.layers.finding import DRAWN, Cell, finite
 from weightfold.probes.layers.networks import Network
 from weightfold.probes.layers.splice import take
 from weightfold.probes.layers.units import Unit, kept_tensors
 from weightfold.probes.models import Model, fresh, redraw
+from weightfold.records import read_record, write_record
 from weightfold.train.checkpoint import RUN
 from weightfold.train.record import check_same, digest, structure
 from weightfold.train.steps import mixed_seed
@@ -86,8 +87,16 @@ def measure_cells(
         hear: Called with the number of cells measured and what is measured now.
 
     Raises:
-        FileExistsError: The folder holds the cells of something else.
+        FileExistsError: The folder holds the cells of something else, or another process measures
+            in it.
     """
+    with nullcontext() if folder is None else locked(folder):
+        return _measured(network, bench, folder, hear)
+
+
+def _measured(
+    network: Network, bench: Bench, folder: Path | None, hear: Callable[[int, str], None]
+) -> list[Cell]:
     drawn = _drawn(network, bench)
     cells = [] if folder is None else _saved(network, bench, drawn, folder)
     done = {cell.unit for cell in cells}
@@ -101,9 +110,15 @@ def measure_cells(
             error, loss = _test(net, network, unit, tensors, bench)
             cells.append(Cell(name, source, network.seed, draw, error, loss))
         if folder is not None:
-            write_json(folder / CELLS, {"cells": [asdict(cell) for cell in cells]})
+            write_record(folder / CELLS, {"cells": [asdict(cell) for cell in cells]})
     hear(len(cells), f"seed {network.seed}")
     return cells
+
+
+class Cells(TypedDict):
+    """What the file of tested cells holds."""
+
+    cells: list[Cell]
 
 
 def redrawable(net: nn.Module, unit: Unit) -> bool:
@@ -200,9 +215,8 @@ def _saved(network: Network, bench: Bench, drawn: Sequence[Draw], folder: Path) 
         "drawn anew": [digest_of(draw.tensors) for draw in drawn],
     }
     if not check_same(configuration, folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / RUN, {"configuration": configuration})
+        write_record(folder / RUN, {"configuration": configuration})
     path = folder / CELLS
     if not path.exists():
         return []
-    return [Cell(**cell) for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]]
+    return [Cell(**cell) for cell in read_record(path, Cells)["cells"]]

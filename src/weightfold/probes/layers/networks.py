@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from weightfold.data.samples import Samples
-from weightfold.files import write_json
 from weightfold.probes.layers.splice import Checkpoint, read_checkpoint, take
 from weightfold.probes.models import Model, net_of
+from weightfold.records import write_record
 from weightfold.train.checkpoint import RUN
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import check_same
@@ -89,7 +89,7 @@ def trained_networks(
         kept = {"weights kept at epochs": list(epochs)}
         if not check_same(kept, folder):
             folder.mkdir(parents=True, exist_ok=True)
-            write_json(folder / RUN, {"configuration": kept})
+            write_record(folder / RUN, {"configuration": kept})
     observers: list[_Past] = []
     progress: dict[str, int] = {}
 

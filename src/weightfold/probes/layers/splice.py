@@ -5,13 +5,12 @@ from copy import deepcopy
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from weightfold.core.charted import check_state
 from weightfold.core.select import Where, select
 from weightfold.core.slots import Slots, tensor_at
+from weightfold.core.tensor_file import read_tensors
 from weightfold.data.samples import Data, as_samples
 from weightfold.probes.layers.batch_norm import (
     Policy,
@@ -168,8 +167,8 @@ def _tensors_of(checkpoint: Checkpoint, name: str) -> dict[str, Tensor]:
         if not Path(checkpoint).is_file():
             raise FileNotFoundError(f"{name}={str(checkpoint)!r}: there is no such file")
         try:
-            return load_file(checkpoint)
-        except SafetensorError as error:
+            return read_tensors(Path(checkpoint))
+        except ValueError as error:
             raise ValueError(
                 f"{name}={str(checkpoint)!r} is no safetensors file ({error}); write it with "
                 "safetensors.torch.save_file, or give a state_dict"

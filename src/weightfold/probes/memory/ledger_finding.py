@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from weightfold.codec import UNRECORDED
-from weightfold.files import replacing, write_csv
+from weightfold.files import BRIEFLY, locked, replacing, write_csv
 from weightfold.probes.finding import Finding
 from weightfold.probes.memory.book import Book, Table, Totals
 from weightfold.probes.memory.fits import spread
@@ -187,16 +187,16 @@ class ExampleLedger(Finding):
         """
         if not self.books:
             raise ValueError("this finding has no books: it was read from its record")
-        folder.mkdir(parents=True, exist_ok=True)
         arrays: dict[str, Any] = {
             f"{name}/{key}": array
             for name, book in self.books.items()
             for key, array in book.arrays().items()
         }
-        with replacing(folder / "ledger.npz") as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, **arrays)
         rows = [row for book in self.books.values() for row in book.examples()]
-        write_csv(folder / "examples.csv", rows)
+        with locked(folder, BRIEFLY):
+            with replacing(folder / "ledger.npz") as temporary, temporary.open("wb") as file:
+                np.savez_compressed(file, **arrays)
+            write_csv(folder / "examples.csv", rows)
 
 
 def _dispersion(totals: Totals) -> str:

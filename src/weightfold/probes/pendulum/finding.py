@@ -4,10 +4,11 @@ from dataclasses import asdict, dataclass
 from math import exp, log
 from pathlib import Path
 from statistics import fmean
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from weightfold.probes.finding import Finding
 from weightfold.probes.pendulum.search import LONGEST, PARAMETERS
+from weightfold.records import within
 from weightfold.report.figures import COLOURS, drawing
 from weightfold.report.page import Table
 from weightfold.report.statistics import Paired, paired, summarize
@@ -27,7 +28,7 @@ class Trial:
         generations: Of the search, until every policy balanced or the budget was spent.
     """
 
-    dim: int | None
+    dim: Annotated[int, within(1, 2**20)] | None
     seed: int
     score: float
     generations: int

@@ -1,14 +1,16 @@
 """The probe: policies of rising dimension, each kept in a file."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
+from typing import TypedDict
 
-from weightfold.files import write_json
+from weightfold.files import locked
 from weightfold.probes.pendulum.finding import PendulumDimension, Trial
 from weightfold.probes.pendulum.search import PARAMETERS, TASK, count_name, gymnasium, train
 from weightfold.probes.registry import register_probe
+from weightfold.records import read_record, write_record
 from weightfold.train.progress import Progress, Tell, telling
 from weightfold.train.record import session
 
@@ -58,7 +60,7 @@ def pendulum_dimension(
     Raises:
         ImportError: gymnasium is not installed.
         ValueError: An argument is out of range.
-        FileExistsError: `folder` holds results of other arguments.
+        FileExistsError: `folder` holds results of other arguments, or another process is at it.
     """
     budget = {
         "population": population,
@@ -70,7 +72,8 @@ def pendulum_dimension(
     gymnasium()
     tasks = [(dim, seed) for dim in (*sorted(dims), None) for seed in seeds]
     trials = []
-    with telling(progress, "pendulum") as tell:
+    runs = None if folder is None else Path(folder) / "runs"
+    with nullcontext() if runs is None else locked(runs), telling(progress, "pendulum") as tell:
         for done, (dim, seed) in enumerate(tasks):
             name = "all parameters" if dim is None else f"{dim} coordinates"
             text = f"{name}, seed {seed}"
@@ -79,7 +82,7 @@ def pendulum_dimension(
                 tell(Progress(done + share, len(tasks), text))
 
             told(0)
-            trials.append(_trial(dim, seed, budget, None if folder is None else Path(folder), told))
+            trials.append(_trial(dim, seed, budget, runs, told))
         tell(Progress(len(tasks), len(tasks)))
     return PendulumDimension(
         trials=tuple(trials),
@@ -96,6 +99,13 @@ def pendulum_dimension(
         ),
         sessions=(session(),),
     )
+
+
+class Kept(TypedDict):
+    """What the file of a policy holds."""
+
+    budget: dict[str, int]
+    trial: Trial
 
 
 def _check(
@@ -121,25 +131,24 @@ def _trial(
     dim: int | None,
     seed: int,
     budget: Mapping[str, int],
-    folder: Path | None,
+    runs: Path | None,
     tell: Callable[[float], None],
 ) -> Trial:
     """The policy's result: read from its file, or found and written there."""
     path = None
-    if folder is not None:
-        path = folder / "runs" / f"{count_name(dim)}-seed-{seed}.json"
+    if runs is not None:
+        path = runs / f"{count_name(dim)}-seed-{seed}.json"
         if path.exists():
-            kept = json.loads(path.read_text(encoding="utf-8"))
+            kept = read_record(path, Kept)
             if kept["budget"] != budget:
                 raise FileExistsError(
-                    f"folder={str(folder)!r} holds results of another budget: {path.name} has "
+                    f"folder={str(runs.parent)!r} holds results of another budget: {path.name} has "
                     f"{kept['budget']}, now it is {dict(budget)}. Choose another folder, or remove "
                     "this one"
                 )
             return Trial(**kept["trial"])
-        path.parent.mkdir(parents=True, exist_ok=True)
     score, generations = train(dim, seed, tell=tell, **budget)
     trial = Trial(dim, seed, score, generations)
     if path is not None:
-        write_json(path, {"budget": dict(budget), "trial": asdict(trial)})
+        write_record(path, {"budget": dict(budget), "trial": asdict(trial)})
     return trial

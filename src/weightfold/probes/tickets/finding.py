@@ -230,12 +230,15 @@ class LotteryTicket(Finding):
     def save_masks(self, folder: Path) -> None:
         """Write each ticket's mask, and what the tickets of a trial start from, as safetensors.
 
-        Files mask-level-03-seed-0.safetensors, read by `load_masks`, and start-seed-0.safetensors.
+        Files mask-level-03-seed-0-HASH.safetensors, read by `load_masks`, and
+        start-seed-0-HASH.safetensors, read by `load_starts`. What was saved there before is
+        replaced.
 
         Args:
             folder: Made if missing.
 
         Raises:
+            FileExistsError: Another process writes into the folder for more than ten seconds.
             ValueError: The finding was read from a record, which holds no masks.
         """
         if not self.masks:

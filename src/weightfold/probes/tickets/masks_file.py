@@ -1,17 +1,32 @@
-"""Tickets on disk: a mask for each level and trial, and what the trial's tickets start from."""
+"""Tickets on disk: a mask for each level and trial, and what the trial's tickets start from.
+
+The index, written last, names the files by their content: a reader finds the masks that were there
+before or those that are there after, whole.
+"""
 
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypedDict
 
 import torch
-from safetensors.torch import load_file, save
 from torch import Tensor
 
-from weightfold.files import replacing
+from weightfold.core.store import write_tensors
+from weightfold.core.tensor_file import read_tensors
+from weightfold.files import BRIEFLY, locked, settled
 from weightfold.probes.tickets.prune import Masks
+from weightfold.records import file_hash, read_record, write_record
 
-_NAME = re.compile(r"mask-level-(\d+)-seed-(\d+)\.safetensors")
+INDEX = "masks.json"
+_MASK = re.compile(r"mask-level-(\d+)-seed-(\d+)(-[0-9a-f]+)?\.safetensors")
+_START = re.compile(r"start-seed-(\d+)(-[0-9a-f]+)?\.safetensors")
+
+
+class Index(TypedDict):
+    """What masks.json holds: name of a file -> its sha256."""
+
+    files: dict[str, str]
 
 
 def write_masks(
@@ -20,11 +35,16 @@ def write_masks(
     starts: Mapping[int, Mapping[str, Tensor]],
 ) -> None:
     """Write what `LotteryTicket.save_masks` says."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for (level, seed), tensors in masks.items():
-        _write(folder / f"mask-level-{level:02}-seed-{seed}.safetensors", tensors)
-    for seed, tensors in starts.items():
-        _write(folder / f"start-seed-{seed}.safetensors", tensors)
+    prefixes = {f"mask-level-{level:02}-seed-{seed}-": t for (level, seed), t in masks.items()}
+    prefixes |= {f"start-seed-{seed}-": tensors for seed, tensors in starts.items()}
+    with locked(folder, BRIEFLY):
+        written = [write_tensors(folder, prefix, tensors) for prefix, tensors in prefixes.items()]
+        files = {entry["file"]: entry["sha256"] for entry in written}
+        write_record(folder / INDEX, {"files": files})
+        for file in folder.glob("*.safetensors"):
+            own = _MASK.fullmatch(file.name) or _START.fullmatch(file.name)
+            if own and file.name not in files:
+                file.unlink(missing_ok=True)
 
 
 def load_masks(folder: Path) -> dict[tuple[int, int], Masks]:
@@ -38,17 +58,37 @@ def load_masks(folder: Path) -> dict[tuple[int, int], Masks]:
 
     Raises:
         FileNotFoundError: It holds no masks.
-        ValueError: A tensor in a file is no bool mask.
+        ValueError: A file is damaged or was changed, or a tensor in it is no bool mask.
     """
     found: dict[tuple[int, int], Masks] = {}
-    for path in sorted(folder.glob("mask-*.safetensors")):
-        if (match := _NAME.fullmatch(path.name)) is None:
-            continue
-        masks = load_file(path)
+    for match, masks in _read(folder, _MASK):
         for name, mask in masks.items():
             if mask.dtype != torch.bool:
-                raise ValueError(f"{path}: tensor {name!r} is {mask.dtype}; a mask is torch.bool")
+                file = folder / match.string
+                raise ValueError(f"{file}: tensor {name!r} is {mask.dtype}; a mask is torch.bool")
         found[int(match[1]), int(match[2])] = masks
+    return found
+
+
+def load_starts(folder: Path) -> dict[int, dict[str, Tensor]]:
+    """What the tickets of each trial start from, as `LotteryTicket.save_masks` wrote it.
+
+    Args:
+        folder: As given there.
+
+    Returns:
+        Seed -> tensors of the state_dict by name.
+
+    Raises:
+        FileNotFoundError: It holds none.
+        ValueError: A file is damaged or was changed.
+    """
+    return {int(m[1]): tensors for m, tensors in _read(folder, _START)}
+
+
+def _read(folder: Path, kind: re.Pattern[str]) -> list[tuple[re.Match[str], dict[str, Tensor]]]:
+    """Names and tensors of the files of a kind, in order of their names."""
+    found = settled(folder / INDEX, lambda: _read_now(folder, kind))
     if not found:
         raise FileNotFoundError(
             f"{folder} holds no mask-level-*-seed-*.safetensors; give the folder that "
@@ -57,7 +97,17 @@ def load_masks(folder: Path) -> dict[tuple[int, int], Masks]:
     return found
 
 
-def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    whole = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
-    with replacing(path) as temporary:
-        temporary.write_bytes(save(whole))
+def _read_now(folder: Path, kind: re.Pattern[str]) -> list[tuple[re.Match[str], dict[str, Tensor]]]:
+    path = folder / INDEX
+    if path.exists():
+        files = read_record(path, Index)["files"]
+    else:  # of a version that wrote none
+        files = {file.name: None for file in folder.glob("*.safetensors")}
+    found = []
+    for name, digest in sorted(files.items()):
+        if (match := kind.fullmatch(name)) is None:
+            continue
+        if digest is not None and file_hash(folder / name) != digest:
+            raise ValueError(f"{folder / name} was changed: its hash is not that of {INDEX}")
+        found.append((match, read_tensors(folder / name)))
+    return found

@@ -1,6 +1,5 @@
 """One more domain for a bundle, trained beside frozen ones: one new file, no other is changed."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from types import MethodType
@@ -9,10 +8,13 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from weightfold.core.store import MANIFEST
+from weightfold.core.manifest import MANIFEST
+from weightfold.core.store import file_stem
 from weightfold.data import Dataset
+from weightfold.files import foreign
 from weightfold.methods.share.bundle import Bundle
 from weightfold.methods.share.net import SharedNet
+from weightfold.records import file_hash
 from weightfold.train.domains.bundles import about, open_bundle
 from weightfold.train.domains.fit import fit_domains
 from weightfold.train.domains.inputs import check_sizes, read_weights
@@ -105,7 +107,7 @@ def add_domain(
         alone,
         {name: dataset},
         recipe,
-        folder=folder or bundle.folder.with_name(f"{bundle.folder.name}-add-{name}"),
+        folder=folder or bundle.folder.with_name(f"{bundle.folder.name}-add-{file_stem(name)}"),
         seed=options.seed,
         joint=Joint(head_epochs=options.head_epochs),
         validation=options.validation,
@@ -114,7 +116,7 @@ def add_domain(
         about={
             "model": spec,
             "from_domain": options.from_domain,
-            "weights": options.weights and _digest(options.weights),
+            "weights": options.weights and file_hash(options.weights),
             "base": bundle.manifest["tensors"]["sha256"],
         },
     )
@@ -190,9 +192,4 @@ def _stay(module: nn.Module, mode: bool = True) -> nn.Module:
 
 def _files(folder: Path) -> dict[str, str]:
     """Name -> hash, of all files but the manifest."""
-    return {p.name: _digest(p) for p in sorted(folder.iterdir()) if p.name != MANIFEST}
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return {path.name: file_hash(path) for path in foreign(folder) if path.name != MANIFEST}

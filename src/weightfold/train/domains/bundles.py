@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from weightfold.core.store import MANIFEST
+from weightfold.core.manifest import MANIFEST
 from weightfold.data import Dataset
 from weightfold.methods.share.bundle import PREPROCESSING, Bundle
+from weightfold.nets.recorded import check_recorded, recorded_network
 from weightfold.train.domains.evaluate import evaluate_domains
 from weightfold.train.domains.inputs import seeded_model
 
@@ -22,26 +24,31 @@ def open_bundle(source: Path, model: str | None) -> tuple[Bundle, nn.Module, str
 
     Args:
         source: As for `find_bundle`.
-        model: The network's spec; None: the one the bundle tells.
+        model: The network's spec, as the user says; None: the one the bundle tells, which is no
+            "module:function".
 
     Raises:
         FileNotFoundError: There is none.
-        ValueError: There are several; the bundle is damaged; or neither it nor `model` says which
-            network it is, or they disagree.
+        ValueError: There are several; the bundle is damaged, or asks for far more memory than it
+            holds; neither it nor `model` says which network it is, or they disagree; or it names
+            code and `model` is None.
     """
     bundle = find_bundle(source)
     told = {of["model"] for of in bundle.about.values() if "model" in of}
-    if model is None and len(told) != 1:
-        raise ValueError(f"{bundle.folder} does not say what network it is of; give its model")
-    if model is not None and told not in (set(), {model}):
-        raise ValueError(
-            f"model={model!r}: {bundle.folder} is of {', '.join(sorted(told))}; leave model out"
-        )
-    spec = told.pop() if model is None else model
+    spec = recorded_network(told, model, bundle.folder / MANIFEST)
     shapes = [of["image_shape"] for of in bundle.preprocessing.values() if "image_shape" in of]
     channels = shapes[0][0] if shapes else 3
     classes = max(bundle.classes.values())
-    return bundle, seeded_model(spec, classes=classes, channels=channels), spec
+    stored = sum(file.stat().st_size for file in bundle.folder.glob("*.safetensors"))
+    if classes > stored:
+        raise ValueError(
+            f"{bundle.folder / MANIFEST} has {classes:,} classes, more than the {stored:,} bytes "
+            "of its files"
+        )
+    make = partial(seeded_model, spec, classes=classes, channels=channels)
+    if model is None:
+        check_recorded(make, [spec], stored=stored, where=bundle.folder / MANIFEST)
+    return bundle, make(), spec
 
 
 def find_bundle(source: Path) -> Bundle:

@@ -1,18 +1,17 @@
 """What training on domains begins with: their data, networks, start weights."""
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from weightfold.core.tensor_file import read_tensors
 from weightfold.data import Dataset
 from weightfold.methods.share.names import check_names
 from weightfold.methods.share.plan import Plan
 from weightfold.nets import build
+from weightfold.records import read_record
 from weightfold.train.domains.text import parse_domains
 
 
@@ -104,15 +103,9 @@ def read_plan(path: Path) -> Plan:
         ValueError: It is no plan.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return Plan.from_json(read_record(path))
     except ValueError as error:
-        raise ValueError(
-            f"plan={str(path)!r} is no JSON ({error}); give what 'plan --out' wrote"
-        ) from error
-    try:
-        return Plan.from_json(content)
-    except ValueError as error:
-        raise ValueError(f"plan={str(path)!r}: {error}") from error
+        raise ValueError(f"plan={str(path)!r}: {error}; give what 'plan --out' wrote") from error
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -125,8 +118,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"weights={str(path)!r} is no file; give a .safetensors file")
     try:
-        return load_file(path)
-    except SafetensorError as error:
+        return read_tensors(path)
+    except ValueError as error:
         raise ValueError(f"weights={str(path)!r} is no safetensors file: {error}") from error
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from weightfold.data import Batches, Dataset
+from weightfold.files import locked
 from weightfold.train import checkpoint
 from weightfold.train.feed import evaluation_batches, set_aside, training_batches
 from weightfold.train.history import SELECTIONS, History, Row
@@ -59,7 +61,7 @@ def fit_seeds(
         Seed -> history.
 
     Raises:
-        FileExistsError: A seed's folder holds another run.
+        FileExistsError: A seed's folder holds another run, or another process trains in it.
         NonFiniteLoss: A seed's loss became NaN or infinite; nothing is written.
         RuntimeError: The network draws random numbers (dropout): torch says which.
         ValueError: Seeds repeat.
@@ -69,41 +71,48 @@ def fit_seeds(
         raise ValueError(f"seeds={list(seeds)} repeat; give each once")
     histories: dict[int, History] = {}
     waiting: dict[int, tuple[nn.Module, dict[str, Any]]] = {}
-    for seed in seeds:
-        net = make_net(seed)
-        configuration = describe(
-            net,
-            recipe,
-            seed=seed,
-            validation=validation,
-            precision="32-true",
-            about=about or {},
-            dataset=describe_data(dataset),
-            teacher=None,
-            distillation=None,
-        )
-        there = check_same(configuration, folder / str(seed))
-        history = checkpoint.finished(folder / str(seed)) if there else None
-        if history is None:
-            waiting[seed] = (net.to(device), configuration)
-        else:
-            histories[seed] = history
-    if waiting:
-        stack = _Seeds([net for net, _ in waiting.values()], recipe)
-        trained = _train(stack, dataset, list(waiting), validation, torch.device(device), progress)
-        for index, (seed, (net, configuration)) in enumerate(waiting.items()):
+    with ExitStack() as locks:
+        for seed in seeds:
+            net = make_net(seed)
+            configuration = describe(
+                net,
+                recipe,
+                seed=seed,
+                validation=validation,
+                precision="32-true",
+                about=about or {},
+                dataset=describe_data(dataset),
+                teacher=None,
+                distillation=None,
+            )
             path = folder / str(seed)
-            path.mkdir(parents=True, exist_ok=True)
-            write_run(path, configuration, net, torch.device(device), together=len(waiting))
-            for name, tensors in (
-                (checkpoint.BEST_WEIGHTS, stack.best[index]),
-                (checkpoint.LAST_WEIGHTS, stack.of(index)),
-            ):
-                _fill(net, tensors)
-                checkpoint.save_weights(net, path / name)
-            checkpoint.write_history(path, trained[index])
-            histories[seed] = trained[index]
+            history = _finished(configuration, path)
+            if history is None:
+                locks.enter_context(locked(path))
+                history = _finished(configuration, path)  # by another process, just now
+            if history is None:
+                waiting[seed] = (net.to(device), configuration)
+            else:
+                histories[seed] = history
+        if waiting:
+            stack = _Seeds([net for net, _ in waiting.values()], recipe)
+            trained = _train(stack, dataset, [*waiting], validation, torch.device(device), progress)
+            for index, (seed, (net, configuration)) in enumerate(waiting.items()):
+                path = folder / str(seed)
+                write_run(path, configuration, net, torch.device(device), together=len(waiting))
+                for name, tensors in (
+                    (checkpoint.BEST_WEIGHTS, stack.best[index]),
+                    (checkpoint.LAST_WEIGHTS, stack.of(index)),
+                ):
+                    _fill(net, tensors)
+                    checkpoint.save_weights(net, path / name)
+                checkpoint.write_history(path, trained[index])
+                histories[seed] = trained[index]
     return {seed: histories[seed] for seed in seeds}
+
+
+def _finished(configuration: Mapping[str, Any], folder: Path) -> History | None:
+    return checkpoint.finished(folder) if check_same(configuration, folder) else None
 
 
 def _train(

@@ -1,7 +1,7 @@
 """Many runs at once: networks trained side by side on samples in memory, measured as they go."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from math import isfinite
@@ -17,8 +17,9 @@ from weightfold.core.charted import Charted
 from weightfold.data import Augment
 from weightfold.data.batches import generator_of
 from weightfold.data.samples import Samples
-from weightfold.files import write_json
-from weightfold.train.checkpoint import RUN, load_state, save_state
+from weightfold.files import locked
+from weightfold.records import write_record
+from weightfold.train.checkpoint import RUN, load_state, save_state, sessions_of
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import check_same, describe, digest, session, structure
 from weightfold.train.runs import Observer, Point, Run, Start, View, logits_of
@@ -78,7 +79,7 @@ def train_together(
         them, with `failed` set; it spoils no other.
 
     Raises:
-        FileExistsError: The folder holds other runs.
+        FileExistsError: The folder holds other runs, or another process trains in it.
         ValueError: An argument is out of range, or the networks are not of one architecture.
     """
     if not starts:
@@ -190,19 +191,27 @@ class _Group:
             net.to(self.device)
         configuration = self._configuration(nets)
         stack = Stack(nets, self.recipe)
-        step = 0
-        if self.folder is not None:
-            there = check_same(configuration, self.folder) and (self.folder / STATE).exists()
-            if there:
-                step = self._restore(stack, load_state(self.folder / STATE, self.device))
-            if not (there and all(self._ended)):
-                self.folder.mkdir(parents=True, exist_ok=True)
-                _write_run(self.folder, configuration, self.device)
+        step = self._step(configuration, stack)
         if not all(self._ended):
-            with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-                self._train(stack, step)
+            with (
+                nullcontext() if self.folder is None else locked(self.folder),
+                torch.random.fork_rng([self.device] if self.device.type == "cuda" else []),
+            ):
+                step = self._step(configuration, stack)  # another process may have gone on
+                if not all(self._ended):
+                    if self.folder is not None:
+                        _write_run(self.folder, configuration, self.device)
+                    self._train(stack, step)
         stack.fill(nets)
         return dict(zip(self._names, self._runs(), strict=True))
+
+    def _step(self, configuration: Mapping[str, Any], stack: Stack) -> int:
+        """Restore what the folder holds; the step it was left at."""
+        if self.folder is None or not check_same(configuration, self.folder):
+            return 0
+        if not (self.folder / STATE).exists():
+            return 0
+        return self._restore(stack, load_state(self.folder / STATE, self.device))
 
     def _configuration(self, nets: list[nn.Module]) -> dict[str, Any]:
         return describe(
@@ -350,9 +359,8 @@ def _moved(data: list[Samples], device: torch.device) -> tuple[Samples, ...]:
 
 
 def _write_run(folder: Path, configuration: Mapping[str, Any], device: torch.device) -> None:
-    path = folder / RUN
-    sessions = json.loads(path.read_text(encoding="utf-8"))["sessions"] if path.exists() else []
-    write_json(path, {"sessions": [*sessions, session(device)], "configuration": configuration})
+    sessions = [*sessions_of(folder), session(device)]
+    write_record(folder / RUN, {"sessions": sessions, "configuration": configuration})
 
 
 def _scores(stack: Stack, data: tuple[Samples, ...], part: str) -> list[tuple[float, float]]:

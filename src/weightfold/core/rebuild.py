@@ -1,0 +1,92 @@
+"""A saved net made again: first without memory, so that what a file asks for is seen in time."""
+
+import copy
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from weightfold.core.chart import Chart
+from weightfold.core.charted import check_state
+
+
+def rebuild(
+    folder: str | Path,
+    model: nn.Module,
+    levels: list[list[dict[str, Any]]],
+    state: Mapping[str, Tensor],
+) -> nn.Module:
+    """The net of `levels` over a copy of `model`, with `state`; `folder` is named in errors.
+
+    Raises:
+        ValueError: A chart is unknown.
+        KeyError: The weights are of another architecture; the message lists the keys.
+    """
+    from weightfold.methods import catalogue
+
+    kinds = catalogue()
+    for chart in (chart for level in levels for chart in level):
+        if chart["kind"] not in kinds:
+            raise ValueError(f"{folder} needs the chart {chart['kind']!r}; there are {list(kinds)}")
+    hollow = _hollow(model)
+    try:
+        with torch.device("meta"):
+            planned = _build(hollow, levels, kinds)
+        check_state(planned.state_dict(), state)
+        _check_memory(planned, model)
+        net = _build(model, levels, kinds)
+    except _UNBUILDABLE as error:
+        told = error.args[0] if isinstance(error, KeyError) and error.args else error
+        raise KeyError(
+            f"{folder} was saved from another architecture than this {type(model).__name__}: {told}"
+        ) from error
+    if net is model:
+        net = copy.deepcopy(model)
+    net.load_state_dict(state, strict=False)
+    return net
+
+
+_UNBUILDABLE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What charts raise that do not fit a network."""
+
+
+def _build(
+    net: nn.Module, levels: list[list[dict[str, Any]]], kinds: Mapping[str, type[Chart]]
+) -> nn.Module:
+    """`net` under the charts of all levels."""
+    for level in levels:
+        charts = [kinds[c["kind"]].build(net, **c["config"]) for c in level]
+        net = (type(charts[0]) if charts else Chart).assemble(net, charts)
+    return net
+
+
+def _hollow(model: nn.Module) -> nn.Module:
+    """A copy of a network on the meta device, with its ties."""
+    memo: dict[int, Any] = {}
+    for tensor in (*model.parameters(), *model.buffers()):
+        empty = torch.empty_like(tensor, device="meta")
+        parameter = isinstance(tensor, nn.Parameter)
+        memo[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if parameter else empty
+    return copy.deepcopy(model, memo)
+
+
+def _check_memory(planned: nn.Module, model: nn.Module) -> None:
+    """Refuse a net, planned on the meta device, that this machine cannot hold."""
+    on_cpu = all(tensor.device.type == "cpu" for tensor in model.parameters())
+    if not (on_cpu and hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names):
+        return
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    needed = sum(t.nbytes for t in (*planned.parameters(), *planned.buffers()))
+    if needed > there:
+        raise ValueError(f"it takes {needed:,} bytes, and this machine has {there:,}")

@@ -7,21 +7,24 @@ ordinary network, which is what gets shipped. Nothing heavy is imported before a
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from weightfold.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from weightfold.core.chart import Chart as Chart
     from weightfold.core.charted import Charted as Charted
-    from weightfold.core.store import load as load
     from weightfold.core.store import save as save
     from weightfold.lab.inspect import inspect as inspect
+    from weightfold.methods import load as load
+    from weightfold.methods.embed.verb import embed as embed
     from weightfold.methods.expand.chain import Chain as Chain
+    from weightfold.methods.expand.options import ExpandOptions as ExpandOptions
     from weightfold.methods.expand.twin import linear_from_twin as linear_from_twin
     from weightfold.methods.expand.twin import nonlinear_twin as nonlinear_twin
     from weightfold.methods.expand.verb import expand as expand
     from weightfold.methods.mask.verb import mask as mask
     from weightfold.methods.share.net import SharedNet as SharedNet
     from weightfold.methods.share.plan import Plan as Plan
+    from weightfold.methods.share.plan import SharingOptions as SharingOptions
     from weightfold.methods.share.plan import plan_sharing as plan_sharing
     from weightfold.methods.share.verb import share as share
     from weightfold.methods.subspace.verb import subspace as subspace
@@ -39,16 +42,19 @@ _HOMES = {
     "Chain": "methods.expand.chain",
     "Chart": "core.chart",
     "Charted": "core.charted",
+    "ExpandOptions": "methods.expand.options",
     "Plan": "methods.share.plan",
     "SharedNet": "methods.share.net",
+    "SharingOptions": "methods.share.plan",
     "critical_sample_ratio": "probes.memory",
     "example_ledger": "probes.memory",
+    "embed": "methods.embed.verb",
     "expand": "methods.expand.verb",
     "inspect": "lab.inspect",
     "intrinsic_dimension": "probes.intrinsic",
     "layer_reset": "probes.layers.reset",
     "linear_from_twin": "methods.expand.twin",
-    "load": "core.store",
+    "load": "methods",
     "lottery_ticket": "probes.tickets.probe",
     "mask": "methods.mask.verb",
     "memorization": "probes.memory",

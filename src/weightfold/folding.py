@@ -8,7 +8,7 @@ from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from weightfold.core.slots import split_name
+from weightfold.core.slots import runs_as, split_name
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -21,8 +21,8 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
 
     Returns:
         A module of the same class; the folded convolutions have a bias. A batch norm elsewhere
-        stays, and so does one without running statistics, or where a hook or parametrization has
-        a part in what the two layers compute.
+        stays, and so does one without running statistics, or where a hook, a parametrization or a
+        forward of a subclass has a part in what the two layers compute.
 
     Raises:
         ValueError: torch.fx cannot trace the model.
@@ -46,7 +46,7 @@ def foldable(model: nn.Module) -> list[tuple[str, str]]:
     """
     model = copy.deepcopy(model).eval()
     try:
-        graph = fx.Tracer().trace(model)
+        graph = _Tracer().trace(model)
     except Exception as error:
         raise ValueError(
             f"folding batch norm needs a network that torch.fx can trace, and "
@@ -68,12 +68,20 @@ def foldable(model: nn.Module) -> list[tuple[str, str]]:
     return found
 
 
+class _Tracer(fx.Tracer):
+    """Keeps subclasses of convolutions and batch norms whole."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        layer = isinstance(m, (*CONVOLUTIONS, _BatchNorm))
+        return layer or super().is_leaf_module(m, module_qualified_name)
+
+
 def _fits(convolution: nn.Module, norm: Any) -> bool:
     # A parametrized convolution is of another class; weight_norm of old is a hook.
     if type(convolution) not in CONVOLUTIONS or not isinstance(norm, _BatchNorm):
         return False
-    hooked = any(m._forward_hooks or m._forward_pre_hooks for m in (convolution, norm))
-    return not hooked and norm.running_mean is not None
+    plain = runs_as(convolution, CONVOLUTIONS) and runs_as(norm, (nn.SyncBatchNorm, _BatchNorm))
+    return plain and norm.running_mean is not None
 
 
 def fuse(convolution: nn.Module, norm: nn.Module) -> nn.Module:

@@ -1,51 +1,184 @@
-"""What a network does with one image: which layers run, in what order, and what they cost."""
+"""One traced run of a network: which layers run, in what order, on what shapes, at what cost."""
 
 import copy
-import math
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Container
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
-from weightfold.core.charted import Charted
-from weightfold.core.slots import Slots, split_name
+from weightfold.core.slots import Slots
 
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-WEIGHTED = (*CONVOLUTIONS, nn.Linear)
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Layer:
-    """A convolution, or the classifier.
+class Call:
+    """One call of a module while the network ran.
 
     Attributes:
-        path: Its path in the model.
-        filters: Output channels; the first axis of its weight.
-        weights_per_filter: Elements of one filter's kernel, and 1 for its bias.
-        macs_per_filter: Multiply-adds of one filter for one image; biases are not counted. A layer
-            that runs twice counts twice.
-        groups: Groups of the convolution; 1 for a Linear.
+        path: The module's, under its first name; "" is the network.
+        input: Shape of its first tensor argument; None if it has none.
+        output: Shape of what it returned; None if that is not one tensor.
+        macs: Multiply-adds inside the call, for the whole batch.
+        reads: Path of the module whose output the first argument is, as that left it; None if an
+            operation outside modules made or changed it.
     """
 
     path: str
-    filters: int
-    weights_per_filter: int
-    macs_per_filter: int
-    groups: int
+    input: Shape | None
+    output: Shape | None
+    macs: int
+    reads: str | None
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a network does with one batch.
+
+    Attributes:
+        calls: Of all modules, in the order in which they returned; the last is the network, "".
+    """
+
+    calls: tuple[Call, ...]
 
     @property
-    def weights(self) -> int:
-        """Elements of the layer, biases included."""
-        return self.filters * self.weights_per_filter
+    def output(self) -> Shape | None:
+        """Shape of what the network returned; None if that is not one tensor."""
+        return self.calls[-1].output
 
     @property
     def macs(self) -> int:
-        """Multiply-adds of the layer for one image."""
-        return self.filters * self.macs_per_filter
+        """Multiply-adds of everything."""
+        return self.calls[-1].macs
+
+    @cached_property
+    def runs(self) -> Counter[str]:
+        """Path -> how often the module ran; in the order of the first times."""
+        return Counter(call.path for call in self.calls)
+
+    @cached_property
+    def inputs(self) -> dict[str, Shape]:
+        """Path -> shape of the first tensor argument, at the module's first run that has one."""
+        shapes: dict[str, Shape] = {}
+        for call in self.calls:
+            if call.input is not None:
+                shapes.setdefault(call.path, call.input)
+        return shapes
+
+    def macs_of(self, path: str) -> int:
+        """Multiply-adds of all calls of a module."""
+        return sum(call.macs for call in self.calls if call.path == path)
+
+    def sources(self, readers: Container[str]) -> dict[str, str]:
+        """Which module each reader reads directly, of those that always read one and the same.
+
+        Args:
+            readers: Paths of modules, the batch norms say.
+
+        Returns:
+            Reader -> the module whose output it reads, in the order in which the readers ran.
+        """
+        read: dict[str, set[str | None]] = {}
+        for call in self.calls:
+            if call.path in readers:
+                read.setdefault(call.path, set()).add(call.reads)
+        return {
+            path: source
+            for path, found in read.items()
+            for source in found
+            if len(found) == 1 and source is not None
+        }
+
+
+def trace(net: nn.Module, *args: Any, argument: str = "example_input", **kwargs: Any) -> Trace:
+    """Run a copy of a plain network once, in eval mode, and note what its modules do.
+
+    The copy runs on the meta device: no memory, no arithmetic, no change of the network. Where that
+    fails (control flow that reads values), a real copy runs on the inputs as they are.
+
+    Args:
+        net: Left unchanged.
+        *args: What the network takes.
+        argument: What the caller calls its inputs, for errors.
+        **kwargs: The network's own.
+
+    Raises:
+        ValueError: The network does not run on the inputs; the message has their shapes.
+    """
+    given = (args, kwargs)
+    try:
+        copied = _copy_of(net, lambda t: t.detach().to("meta"))
+        return _observe(copied, *tree_map(lambda v: _to(v, "meta"), given))
+    except Exception:  # reads values, or makes tensors on a device of its own
+        pass
+    device = next((t.device for t in chain(net.parameters(), net.buffers())), "cpu")
+    try:
+        copied = _copy_of(net, lambda t: t.detach().clone())
+        return _observe(copied, *tree_map(lambda v: _to(v, device), given))
+    except Exception as error:
+        shapes = [str(tuple(v.shape)) for v in tree_leaves(given) if isinstance(v, Tensor)]
+        raise ValueError(
+            f"{argument} of shape {', '.join(shapes)} does not run through the model ({error}); "
+            "give a batch of what the model takes"
+        ) from error
+
+
+def _to(value: Any, device: Any) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    # What is empty already has values of no kind to run on.
+    return torch.zeros_like(value, device=device) if value.is_meta else value.to(device)
+
+
+def _copy_of(net: nn.Module, convert: Callable[[Tensor], Tensor]) -> nn.Module:
+    """A deep copy in eval mode with other tensors in place of the network's; ties stay ties."""
+    memo = {
+        id(t): nn.Parameter(convert(t), t.requires_grad)
+        if isinstance(t, nn.Parameter)
+        else convert(t)
+        for t in chain(net.parameters(), net.buffers())
+    }
+    return copy.deepcopy(net, memo).eval()
+
+
+def _observe(net: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Trace:
+    calls: list[Call] = []
+    begun: list[tuple[nn.Module, int, Tensor | None, str | None]] = []
+    made: dict[tuple[int, int], tuple[str, Tensor]] = {}
+    counter = FlopCounterMode(display=False)
+
+    def before(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        first = next((v for v in (*args, *kwargs.values()) if isinstance(v, Tensor)), None)
+        source = made.get((id(first), first._version)) if first is not None else None
+        begun.append((module, counter.get_total_flops(), first, source and source[0]))
+
+    def after(path: str, module: nn.Module, output: Any) -> None:
+        while begun[-1][0] is not module:  # one that raised, and whose caller went on
+            begun.pop()
+        _, flops, first, source = begun.pop()
+        if isinstance(output, Tensor):  # kept, so that its id stays its own
+            made.setdefault((id(output), output._version), (path, output))
+        macs = (counter.get_total_flops() - flops) // 2
+        calls.append(Call(path, _shape(first), _shape(output), macs, source))
+
+    for path, module in net.named_modules():
+        module.register_forward_pre_hook(before, prepend=True, with_kwargs=True)
+        module.register_forward_hook(lambda m, _, out, path=path: after(path, m, out))
+    devices = [v.device for v in tree_leaves((args, kwargs)) if isinstance(v, Tensor) and v.is_cuda]
+    with torch.no_grad(), torch.random.fork_rng(devices), counter:
+        net(*args, **kwargs)
+    return Trace(tuple(calls))
+
+
+def _shape(value: Any) -> Shape | None:
+    return tuple(value.shape) if isinstance(value, Tensor) else None
 
 
 @dataclass(frozen=True)
@@ -58,7 +191,7 @@ class TensorSize:
         buffer: True for a buffer.
     """
 
-    shape: tuple[int, ...]
+    shape: Shape
     dtype: str
     buffer: bool
 
@@ -73,33 +206,6 @@ class TensorSize:
         return getattr(torch, self.dtype).itemsize
 
 
-@dataclass(frozen=True)
-class Trace:
-    """One image's way through a network.
-
-    Attributes:
-        layers: Convolutions but the classifier, in execution order; those with tied weights are
-            one layer, where the first of them runs.
-        norms: Paths of the batch norms that ran, in execution order.
-        classifier: The layer that gives the classes.
-        other_macs: Multiply-adds of everything else for one image.
-        input_size: Shape of that image, (1, C, ...).
-    """
-
-    layers: tuple[Layer, ...]
-    norms: tuple[str, ...]
-    classifier: Layer
-    other_macs: int
-    input_size: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class _Run:
-    calls: list[tuple[str, int]]  # path, elements of the layer's output
-    width: int | None  # second axis of the net's output
-    macs: int
-
-
 def tensor_sizes(model: nn.Module) -> dict[str, TensorSize]:
     """The tensors `model` keeps (those of its state_dict), each under its first name."""
     kept = model.state_dict(keep_vars=True)
@@ -112,169 +218,3 @@ def tensor_sizes(model: nn.Module) -> dict[str, TensorSize]:
         for name, tensor in Slots.of(model).tensors.items()
         if name in kept
     }
-
-
-def trace(
-    model: nn.Module, example_input: Tensor | None = None, head_path: str | None = None
-) -> Trace:
-    """Run a copy of `model` on one image, in eval mode, and note what its layers do.
-
-    The copy runs on the meta device: no memory, no arithmetic, no change of the model. Where that
-    fails (control flow that reads values), a real copy runs on zeros.
-
-    Args:
-        model: A plain module; left unchanged.
-        example_input: (N, C, ...); only its first image counts. None: (1, C, 224, 224), with the C
-            channels of the first Conv2d.
-        head_path: Path of the classifier; None: the last Linear or convolution to run that has as
-            many outputs as the model.
-
-    Raises:
-        ValueError: The model does not run, no layer is the classifier, or a convolution's weight
-            is no Parameter of its own.
-        TypeError: The model is charted, or `example_input` is no tensor.
-    """
-    if isinstance(model, Charted):
-        raise TypeError("model is a Charted net; plan the plain network, e.g. net.deploy()")
-    image = _image(model, example_input)
-    run = _run(model, image, given=example_input is not None)
-    modules = dict(model.named_modules())
-    ran = {path: modules[path] for path, _ in run.calls}
-    head = _head(ran, run, head_path)
-    macs = {p: 0 for p, m in ran.items() if isinstance(m, WEIGHTED)}
-    for path, elements in run.calls:
-        if path in macs:
-            macs[path] += elements // _filters(ran[path]) * _kernel(ran[path])
-    canonical = Slots.of(model).canonical
-    layers: dict[str, Layer] = {}
-    for path, module in ran.items():
-        if path == head or not isinstance(module, CONVOLUTIONS):
-            continue
-        first = split_name(_own_weight(path, module, canonical))[0]
-        if first == head or not isinstance(modules[first], CONVOLUTIONS):
-            continue
-        seen = layers[first].macs_per_filter if first in layers else 0
-        layers[first] = _layer(first, modules[first], seen + macs[path], canonical)
-    if not layers:
-        raise ValueError(f"no convolution of the model runs besides its classifier {head!r}")
-    _own_weight(head, ran[head], canonical)
-    classifier = _layer(head, ran[head], macs[head], canonical)
-    counted = sum(layer.macs for layer in layers.values()) + classifier.macs
-    norms = tuple(p for p, m in ran.items() if isinstance(m, _BatchNorm))
-    return Trace(tuple(layers.values()), norms, classifier, run.macs - counted, tuple(image.shape))
-
-
-def _image(model: nn.Module, example_input: Tensor | None) -> Tensor:
-    """One image of zeros like the example's, or as ImageNet networks take it."""
-    if not isinstance(example_input, Tensor | None):
-        raise TypeError(f"example_input is a {type(example_input).__name__}; give a tensor")
-    if example_input is not None:
-        return torch.zeros_like(example_input[:1])
-    first = next((m for m in model.modules() if isinstance(m, CONVOLUTIONS)), None)
-    if first is None:
-        raise ValueError("the model has no convolution (nn.Conv1d, nn.Conv2d, nn.Conv3d) to share")
-    if not isinstance(first, nn.Conv2d):
-        raise ValueError(
-            f"the first convolution is a {type(first).__name__}; give example_input, a batch of "
-            "what the model takes"
-        )
-    weight = first.weight
-    size = (1, first.in_channels, 224, 224)
-    return torch.zeros(size, device=weight.device, dtype=weight.dtype)
-
-
-def _run(model: nn.Module, image: Tensor, *, given: bool) -> _Run:
-    try:
-        return _observe(_ghost(model, lambda t: t.detach().to("meta")), image.to("meta"))
-    except Exception:  # reads values, or makes tensors on a device of its own
-        pass
-    try:
-        return _observe(_ghost(model, lambda t: t.detach().clone()), image)
-    except Exception as error:
-        source = "example_input" if given else "the default image"
-        raise ValueError(
-            f"{source} of shape {tuple(image.shape)} does not run through the model ({error}); "
-            "give as example_input a batch of what the model takes"
-        ) from error
-
-
-def _ghost(model: nn.Module, convert: Callable[[Tensor], Tensor]) -> nn.Module:
-    """A deep copy in eval mode with other tensors in place of the model's; ties stay ties."""
-    memo = {
-        id(t): nn.Parameter(convert(t), t.requires_grad)
-        if isinstance(t, nn.Parameter)
-        else convert(t)
-        for t in chain(model.parameters(), model.buffers())
-    }
-    return copy.deepcopy(model, memo).eval()
-
-
-def _observe(ghost: nn.Module, image: Tensor) -> _Run:
-    calls: list[tuple[str, int]] = []
-    names = {module: name for name, module in ghost.named_modules()}
-
-    def note(module: nn.Module, args: object, output: Tensor) -> None:
-        calls.append((names[module], output.numel()))
-
-    for module in names:
-        if isinstance(module, (*WEIGHTED, _BatchNorm)):
-            module.register_forward_hook(note)
-    counter = FlopCounterMode(display=False)
-    devices = [image.device] if image.is_cuda else []
-    with torch.no_grad(), torch.random.fork_rng(devices), counter:
-        output = ghost(image)
-    is_batch = isinstance(output, Tensor) and output.ndim > 1
-    return _Run(calls, output.shape[1] if is_batch else None, counter.get_total_flops() // 2)
-
-
-def _head(ran: dict[str, nn.Module], run: _Run, head_path: str | None) -> str:
-    weighted = {path: module for path, module in ran.items() if isinstance(module, WEIGHTED)}
-    if head_path is not None:
-        if head_path not in weighted:
-            raise ValueError(
-                f"head_path={head_path!r} is no Linear or convolution that runs; the last ones are "
-                f"{', '.join(list(weighted)[-5:])}"
-            )
-        return head_path
-    fitting = [path for path, _ in run.calls if path in weighted]
-    fitting = [path for path in fitting if _filters(weighted[path]) == run.width]
-    if not fitting:
-        gives = f"{run.width} outputs" if run.width else "no tensor of shape (N, classes)"
-        raise ValueError(
-            f"the model gives {gives}, and no Linear or convolution that runs has as many; name "
-            f"its classifier as head_path; the last layers are {', '.join(list(weighted)[-5:])}"
-        )
-    return fitting[-1]
-
-
-def _layer(path: str, module: nn.Module, macs: int, canonical: dict[str, str]) -> Layer:
-    has_bias = canonical.get(f"{path}.bias") == f"{path}.bias"
-    return Layer(
-        path=path,
-        filters=_filters(module),
-        weights_per_filter=_kernel(module) + has_bias,
-        macs_per_filter=macs,
-        groups=getattr(module, "groups", 1),  # type: ignore[arg-type]
-    )
-
-
-def _filters(module: nn.Module) -> int:
-    return int(module.out_features if isinstance(module, nn.Linear) else module.out_channels)  # type: ignore[arg-type]
-
-
-def _kernel(module: nn.Module) -> int:
-    """Elements of one filter's kernel."""
-    if isinstance(module, nn.Linear):
-        return module.in_features
-    size = math.prod(module.kernel_size)  # type: ignore[arg-type]
-    return size * module.in_channels // module.groups  # type: ignore[operator]
-
-
-def _own_weight(path: str, module: nn.Module, canonical: dict[str, str]) -> str:
-    """First name of the layer's weight."""
-    if not isinstance(module._parameters.get("weight"), nn.Parameter):
-        raise ValueError(
-            f"layer {path!r} has no Parameter 'weight' (a parametrization computes it?); remove "
-            "parametrizations and weight norm first"
-        )
-    return canonical[f"{path}.weight"]

@@ -12,8 +12,10 @@ from cases import make
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from weightfold import Charted
+from weightfold import Charted, methods
 from weightfold.methods import catalogue
+
+methods.__path__.append(str(Path(__file__).parents[1] / "toys" / "methods"))
 
 
 @torch.no_grad()

@@ -216,3 +216,81 @@ def test_matrix_runs_as_its_convolution_and_survives_saving(padding_mode, tmp_pa
     torch.testing.assert_close(net(x), convolution(x), rtol=1e-12, atol=1e-12)
     wf.save(net, tmp_path / "net")
     assert torch.equal(wf.load(tmp_path / "net", model)(x), net(x))
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_an_infinite_weight_that_is_masked_is_zero(live):
+    model = nn.Linear(3, 1, bias=False)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[1.0, torch.inf, torch.nan]]))
+    net = wf.mask(model, {"weight": torch.tensor([[1, 0, 0]])}, live=live)
+    assert net.deploy().weight.tolist() == [[1.0, 0.0, 0.0]]
+    net.fit({"weight": torch.tensor([[2.0, torch.nan, -torch.inf]])})
+    assert net.deploy().weight.tolist() == [[2.0, 0.0, 0.0]]
+
+
+@pytest.mark.parametrize("conv", ["cl", "ck"])
+@pytest.mark.parametrize("init", ["preserve", "paper"])
+def test_a_kernel_of_zeros(conv, init):
+    model = nn.Sequential(nn.Conv2d(2, 3, 5, padding=2))
+    nn.init.zeros_(model[0].weight)
+    net = wf.expand(model, rate=4, conv=conv, init=init, seed=0)
+    residuals = net.fit(model.state_dict())
+    assert max(residuals.values()) < 1e-5
+    torch.testing.assert_close(net.deploy()[0].weight, model[0].weight)
+    x = torch.randn(1, 2, 9, 9)
+    torch.testing.assert_close(net(x), model(x))
+    net(x).square().sum().backward()
+    assert all(p.grad.isfinite().all() for p in net.parameters())
+
+
+def test_weights_that_are_not_finite_are_refused():
+    model = nn.Sequential(nn.Conv2d(2, 3, 3))
+    with torch.no_grad():
+        model[0].weight[0, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"'0'.*not finite"):
+        wf.expand(model, init="preserve", seed=0)
+
+
+def test_verify_compares_every_output():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.c = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x):
+            y = self.c(x)
+            return {"features": y, "more": (y.mean((2, 3)), 3)}
+
+    x = torch.randn(2, 3, 8, 8)
+    for net in (wf.expand(Two(), rate=2, seed=0), wf.subspace(Two(), 3)):
+        found = net.verify(x)
+        assert found.rows[-1].layer == "whole net" and found.worst < 1e-12
+
+
+def test_an_error_in_a_forward_leaves_nothing_behind(cases):
+    case = cases.make("sharing")
+    before = case.run(case.net.eval())
+    with pytest.raises(RuntimeError):
+        case.net(case.x[:, :1], at={"domain": "birds"})
+    assert torch.equal(case.run(), before)
+
+
+@pytest.mark.parametrize("execution", ["chain", "fold"])
+def test_code_around_a_layer_reads_its_attributes(execution):
+    class Reads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.c, self.f = nn.Conv2d(3, 6, 3), nn.Linear(6, 4)
+
+        def forward(self, x):
+            y = self.c(x.to(self.c.weight.dtype)).view(len(x), self.c.out_channels, -1)
+            return self.f(y.mean(2).view(-1, self.f.in_features))
+
+    model, x = Reads(), torch.randn(2, 3, 8, 8)
+    net = wf.expand(model, rate=2, seed=0, execution=execution)
+    assert torch.equal(net(x.double()), net(x))
+    plan = wf.plan_sharing(model, "bottom", 0.5, example_input=x)
+    shared = wf.share(model, {"a": 4, "b": 4}, plan)
+    torch.testing.assert_close(shared(x.double(), domain="a"), shared.deploy(domain="a")(x))
+    assert shared(x, domain=["a", "b"]).shape == (2, 4)

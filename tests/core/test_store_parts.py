@@ -18,13 +18,14 @@ from safetensors.torch import load_file
 from torch import nn
 
 import weightfold as wf
-from weightfold import Charted, methods
+from weightfold import Charted
 from weightfold.core.chart import Chart
+from weightfold.core.mixins import FilePerPart
 from weightfold.core.store import read_state
 from weightfold.records import sealed
 
 
-class Sum(Chart):
+class Sum(FilePerPart, Chart):
     """head.bias = base + the sum of what each part adds."""
 
     kind = "sum"
@@ -50,10 +51,8 @@ class Sum(Chart):
 
 
 @pytest.fixture
-def sums(monkeypatch, cases):
+def sums(cases):
     """Nets with a chart of parts: a function of the parts' names."""
-    kinds = {**methods.catalogue(), "sum": Sum}
-    monkeypatch.setattr(methods, "catalogue", lambda: kinds)
     model = cases.Conv()
     return lambda *parts: Charted(model, [Sum.build(model, parts=list(parts))])
 

@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from weightfold.export import OnnxReport, QuantizedNet, quantize_aware, to_onnx
+from weightfold.export import ExportReport, QuantizedNet, quantize_aware, to_onnx
 
 
 class DigitConvNet(nn.Module):
@@ -73,7 +73,7 @@ def trained(one_thread) -> Trained:
 
 
 @pytest.fixture(scope="session")
-def exported(trained: Trained, tmp_path_factory) -> OnnxReport:
+def exported(trained: Trained, tmp_path_factory) -> ExportReport:
     return to_onnx(trained.net, trained.images[:1], tmp_path_factory.mktemp("onnx") / "net.onnx")
 
 

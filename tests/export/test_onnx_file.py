@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from weightfold.export import ExportError, accuracy, onnx_runner, to_onnx, torch_runner
-from weightfold.export.checks import check_differences, relative_difference, relative_differences
+from weightfold.export.subject import check_differences, relative_difference, relative_differences
 
 
 def small_net() -> nn.Sequential:
@@ -84,8 +84,11 @@ def test_relative_difference():
     b = torch.tensor([[3.0, -200.0]])
     assert relative_difference(b + torch.tensor([[0.0, 1.0]]), b) == pytest.approx(0.005)
     assert relative_difference(torch.zeros(2), torch.zeros(2)) == 0
-    nan = relative_difference(torch.tensor([1.0, torch.nan]), torch.ones(2))
-    assert nan != nan
+    for wrong in (torch.nan, torch.inf, -torch.inf):
+        assert relative_difference(torch.tensor([1.0, wrong]), torch.ones(2)) == float("inf")
+    absent = torch.tensor([-torch.inf, 2.0])
+    assert relative_difference(torch.tensor([-torch.inf, 3.0]), absent) == 0.5
+    assert relative_difference(torch.tensor([torch.inf, 2.0]), absent) == float("inf")
 
 
 def test_a_wrong_runner_is_found(trained):

@@ -3,7 +3,7 @@ import zipfile
 import pytest
 import torch
 
-from weightfold.export import ExportError, checks, program_runner, to_exported_program
+from weightfold.export import ExportError, program_runner, subject, to_exported_program
 
 
 def test_the_program_is_the_network_bit_for_bit(trained, tmp_path):
@@ -40,7 +40,7 @@ def test_errors(trained, tmp_path, monkeypatch):
         to_exported_program(trained.net, trained.images[:1], tmp_path / "net.onnx")
     with pytest.raises(FileNotFoundError, match=r"net\.pt2' is missing"):
         program_runner(tmp_path / "net.pt2")
-    monkeypatch.setattr(checks, "relative_difference", lambda a, b: 0.5)
+    monkeypatch.setattr(subject, "relative_difference", lambda a, b: 0.5)
     with pytest.raises(ExportError, match=r"the loaded program differs .* 5\.00e-01 at batch 5"):
         to_exported_program(trained.net, trained.images[:1], tmp_path / "net.pt2")
     assert not list(tmp_path.iterdir())

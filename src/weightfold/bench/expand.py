@@ -22,8 +22,9 @@ from weightfold.core.charted import Charted
 from weightfold.files import write_json
 from weightfold.lab.variants import make_net
 from weightfold.methods.expand.chart import Expansion
-from weightfold.methods.expand.cost import LayerCost, chain_cost, input_shapes
+from weightfold.methods.expand.cost import LayerCost, chain_cost
 from weightfold.nets import build
+from weightfold.trace import trace
 from weightfold.train.record import session
 
 BATCH = (128, 3, 32, 32)
@@ -213,7 +214,7 @@ def estimates(model: str, charted: nn.Module) -> tuple[float, float]:
 
 def layer_costs(plain: nn.Module, charted: nn.Module) -> Mapping[str, LayerCost]:
     """Cost of every expanded layer at the benchmark's batch."""
-    shapes = input_shapes(plain, torch.empty(BATCH, device="meta"))
+    shapes = trace(plain, torch.empty(BATCH, device="meta")).inputs
     if not isinstance(charted, Charted) or not isinstance(charted.charts[0], Expansion):
         raise TypeError("give a net that wf.expand returned")
     chart = charted.charts[0]

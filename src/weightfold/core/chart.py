@@ -1,11 +1,15 @@
 """The extension point: a chart maps coordinates psi to named weights theta = T(psi)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
+
+_CHARTS: dict[str, type["Chart"]] = {}
 
 
 @dataclass(frozen=True)
@@ -30,9 +34,10 @@ class Example:
 class Chart(nn.Module):
     """Coordinates psi (ordinary Parameters) and the map T from them to named tensors.
 
-    `forward` is a pure function of psi: differentiable, out of place, without random numbers and
-    without branches on values. A new method is one file in `weightfold/charts/` that subclasses
-    this and defines `forward`, `fit`, `config`, `build` and `example`.
+    A method's chart defines `forward`, `fit`, `config`, `build` and `example`; what few charts do
+    besides stands in `weightfold.core.mixins`. `forward` is a pure function of psi: differentiable,
+    out of place, without random numbers and without branches on values. A subclass with a `kind`
+    is registered by being defined, and `wf.load` then knows it.
 
     Attributes:
         kind: Name under which the chart is registered and saved.
@@ -42,6 +47,23 @@ class Chart(nn.Module):
 
     kind: ClassVar[str]
     constants: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Register the class.
+
+        Raises:
+            ValueError: Another class has its `kind`.
+        """
+        super().__init_subclass__(**kwargs)
+        if "kind" not in vars(cls):
+            return
+        known = _CHARTS.get(cls.kind, cls)
+        if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ValueError(
+                f"kind={cls.kind!r} of {cls.__module__}.{cls.__qualname__} is that of "
+                f"{known.__module__}.{known.__qualname__} already; give it another"
+            )
+        _CHARTS[cls.kind] = cls
 
     def forward(self, **at: Any) -> dict[str, Tensor]:
         """Compute theta.
@@ -53,42 +75,6 @@ class Chart(nn.Module):
             Full tensor name in the model below -> tensor of that tensor's shape and dtype.
         """
         raise NotImplementedError
-
-    def executors(self) -> dict[str, nn.Module]:
-        """Modules that run in place of layers of the model below, by path; none by default.
-
-        An executor has empty (None) parameter slots, which `operands` fills on each call. The law:
-        a layer with theta = T(psi) and its executor with psi are the same function. One with an
-        attribute `at` finds the per-call coordinates there while it runs.
-        """
-        return {}
-
-    def operands(self, **at: Any) -> dict[str, Tensor]:
-        """Tensors the model below runs with: theta, or psi itself where an executor runs."""
-        return self(**at)
-
-    def unheld(self, **at: Any) -> dict[str, Tensor]:
-        """Those of `operands` that every forward inside `Charted.hold` needs anew; none mostly."""
-        return {}
-
-    def alternatives(self, **at: Any) -> dict[str, tuple[nn.Module, dict[str, Tensor]]]:
-        """Every layer that has an executor, running or not: path -> (executor, its tensors)."""
-        return {}
-
-    def remade_layers(self, **at: Any) -> dict[str, nn.Module]:
-        """Layers of the deployed model that differ in more than values, by path; none by default.
-
-        A classifier whose number of classes depends on `at` is one. New modules, whose computed
-        tensors are then filled in.
-        """
-        return {}
-
-    def absorb(self, operands: Mapping[str, Tensor], **at: Any) -> None:
-        """Take over buffers that the forward changed in `operands`, where those are copies."""
-
-    def somewhere(self) -> dict[str, Any]:
-        """One valid value of `at`, with which `Charted` checks names and shapes."""
-        return {}
 
     def fit(self, theta: Mapping[str, Tensor], **at: Any) -> dict[str, float]:
         """Move psi, in place, so that T(psi) is as near to `theta` as can be.
@@ -115,43 +101,9 @@ class Chart(nn.Module):
         raise NotImplementedError
 
     @classmethod
-    def assemble(cls, net: nn.Module, charts: list["Chart"]) -> nn.Module:
-        """The Charted net over `net` in which a chart of this kind lives."""
-        from weightfold.core.charted import Charted
-
-        return Charted(net, charts)
-
-    @classmethod
     def example(cls) -> Example:
         """A small case for the contract tests and the documentation."""
         raise NotImplementedError
-
-    def layer_of(self, name: str) -> nn.Module | None:
-        """The layer, without tensors, whose whole weight coordinate `name` is; None if of none.
-
-        So that a chart above can treat the coordinate as that layer's (filters that a domain owns
-        are a convolution of fewer filters).
-        """
-        return None
-
-    def stored_in(self, name: str) -> str | None:
-        """File a coordinate is stored in; None: the shared one."""
-        return None
-
-    def describe(self) -> list[dict[str, Any]]:
-        """Rows for `Charted.summary`: one per layer, column name -> value."""
-        return []
-
-    def regenerate(self) -> None:
-        """Compute again the constants that are not saved because a seed gives them."""
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Apply `fn` as torch does, then refill constants that leave the meta device empty."""
-        was_meta = any(b.is_meta for b in self.buffers())
-        super()._apply(fn, recurse)
-        if was_meta and not any(b.is_meta for b in self.buffers()):
-            self.regenerate()
-        return self
 
     def residuals(self, theta: Mapping[str, Tensor], **at: Any) -> dict[str, float]:
         """Relative distance of T(psi) from `theta`, per name that this chart computes."""
@@ -163,3 +115,25 @@ class Chart(nn.Module):
                 ).item()
                 for name, tensor in self(**at).items()
             }
+
+
+def registered_charts() -> dict[str, type[Chart]]:
+    """Kind -> class, of every chart defined so far; `weightfold.methods.catalogue` finds ours."""
+    return dict(_CHARTS)
+
+
+@torch.no_grad()
+def computed_shapes(chart: Chart, at: Mapping[str, Any]) -> dict[str, Tensor]:
+    """What a chart computes, as tensors on the meta device: names, shapes and dtypes, no memory.
+
+    A chart that cannot run there (it keeps tensors that are no buffers) computes in earnest.
+    """
+    own = chain(
+        chart.named_parameters(remove_duplicate=False), chart.named_buffers(remove_duplicate=False)
+    )
+    empty = {name: tensor.to("meta") for name, tensor in own}
+    try:
+        with torch.device("meta"):
+            return functional_call(chart, empty, (), dict(at), tie_weights=False)
+    except (RuntimeError, NotImplementedError):
+        return chart(**at)

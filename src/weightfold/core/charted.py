@@ -3,24 +3,30 @@
 import copy
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils._pytree import tree_map
 
-from weightfold.core.chart import Chart
+from weightfold.core.chart import Chart, computed_shapes
+from weightfold.core.mixins import CallContext, Described, LayerExecution
 from weightfold.core.slots import (
+    PlaceholderGuard,
     Slots,
-    VacantCall,
     check_chartable,
+    check_state,
     fill,
     replace_module,
     split_name,
-    vacate,
+    with_placeholders,
 )
+from weightfold.core.summary import Level, Verification, compare_layers, compare_outputs, summarize
 
-NOWHERE: Mapping[str, Any] = {}
+NO_CONTEXT: Mapping[str, Any] = {}
+Mixin = TypeVar("Mixin")
+_CLASSES: dict[str, type["Charted"]] = {}
 
 
 def full_precision(psi: nn.Module) -> AbstractContextManager:
@@ -42,6 +48,9 @@ class Charted(nn.Module):
 
     Not for several threads at once (serve `deploy()`), nor for nn.DataParallel.
 
+    A subclass `class SharedNet(Charted, holds="sharing")` is what `wf.load` makes of a level whose
+    first chart is of that kind.
+
     Args:
         model: Any module or Charted net; left unchanged, its charted tensors are not copied.
         charts: Charts that compute disjoint tensors of `model`.
@@ -51,6 +60,12 @@ class Charted(nn.Module):
         ValueError: A tensor is computed twice, has another shape or dtype than the model's, is
             lazy, or belongs to a recurrent layer.
     """
+
+    def __init_subclass__(cls, holds: str | None = None, **kwargs: Any) -> None:
+        """Register the class for charts of the kind `holds`."""
+        super().__init_subclass__(**kwargs)
+        if holds is not None:
+            _CLASSES[holds] = cls
 
     def __init__(self, model: nn.Module, charts: Iterable[Chart]) -> None:
         super().__init__()
@@ -66,17 +81,19 @@ class Charted(nn.Module):
             if not isinstance(slots.tensors[name], nn.Parameter)
             for place in places
         )
-        self.model = vacate(model, (place for p in self._places.values() for place in p))
+        self.model = with_placeholders(model, (place for p in self._places.values() for place in p))
         self._layers: dict[str, nn.Module] = {}
-        self._steered: list[Any] = []
+        self._context_layers: list[Any] = []
         for chart in charts:
-            for path, executor in chart.executors().items():
+            executors = chart.executors() if isinstance(chart, LayerExecution) else {}
+            for path, executor in executors.items():
                 self._layers[path] = replace_module(self.model, path, executor)
+                executor.train(self._layers[path].training)
                 if hasattr(executor, "at"):
-                    self._steered.append(executor)
+                    self._context_layers.append(executor)
         self.charts = nn.ModuleList(charts)
         self._below = isinstance(model, Charted)
-        self._held: dict[Any, dict[str, Tensor]] | None = None
+        self._cache: dict[Any, dict[str, Tensor]] | None = None
         self._pulls: list[tuple[Tensor, Tensor]] = []
         self._ddp_params_and_buffers_to_ignore = self.constant_names()
 
@@ -85,9 +102,9 @@ class Charted(nn.Module):
         """Validate what the charts compute; canonical names in order."""
         owner: dict[str, int] = {}
         for index, chart in enumerate(charts):
-            with torch.no_grad(), full_precision(chart):
-                theta = chart(**chart.somewhere())
-            resized = chart.remade_layers(**chart.somewhere())
+            at = chart.default_context() if isinstance(chart, CallContext) else NO_CONTEXT
+            theta = computed_shapes(chart, at)
+            resized = chart.resized_layers(**at) if isinstance(chart, CallContext) else {}
             for name, tensor in theta.items():
                 canonical = slots.resolve(name)
                 there = slots.tensors[canonical]
@@ -123,7 +140,10 @@ class Charted(nn.Module):
 
     def _compute(self, at: Mapping[str, Any]) -> dict[str, Tensor]:
         with full_precision(self.charts):
-            computed = [chart.operands(**at) for chart in self.charts]  # type: ignore[operator]
+            computed = [
+                (chart.operands if isinstance(chart, LayerExecution) else chart)(**at)
+                for chart in self.charts
+            ]
         return {place: t for given in computed for place, t in self._placed(given).items()}
 
     def _placed(self, operands: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -132,21 +152,22 @@ class Charted(nn.Module):
         return {place: operands[name] for name in operands for place in places[name]}
 
     def _operands(self, at: Mapping[str, Any]) -> dict[str, Tensor]:
-        if self._held is None:
+        if self._cache is None:
             return self._compute(at)
         key = (torch.is_grad_enabled(), *sorted(at.items()))
-        if key not in self._held:
+        if key not in self._cache:
             leaves: dict[int, Tensor] = {}
             for tensor in (tensors := self._compute(at)).values():
                 if tensor.grad_fn is not None and id(tensor) not in leaves:
                     leaves[id(tensor)] = tensor.detach().requires_grad_()
                     self._pulls.append((tensor, leaves[id(tensor)]))
-            self._held[key] = {place: leaves.get(id(t), t) for place, t in tensors.items()}
+            self._cache[key] = {place: leaves.get(id(t), t) for place, t in tensors.items()}
         with torch.no_grad():
-            anew = [self._placed(chart.unheld(**at)) for chart in self.charts]  # type: ignore[operator]
-        return {**self._held[key], **{place: t for given in anew for place, t in given.items()}}
+            found = (chart.uncached_operands(**at) for chart in charts_of(self, CallContext))
+            anew = [self._placed(operands) for operands in found]
+        return {**self._cache[key], **{place: t for given in anew for place, t in given.items()}}
 
-    def forward(self, *args: Any, at: Mapping[str, Any] = NOWHERE, **kwargs: Any) -> Any:
+    def forward(self, *args: Any, at: Mapping[str, Any] = NO_CONTEXT, **kwargs: Any) -> Any:
         """Run the model with theta = T(psi).
 
         Args:
@@ -158,28 +179,30 @@ class Charted(nn.Module):
         given = {place: tensors[place] for place in self._buffer_places if place in tensors}
         if self._below:
             kwargs["at"] = at
-        self._steer(at)
-        out = functional_call(self.model, tensors, args, kwargs, tie_weights=False)
-        self._steer(NOWHERE)
+        self._set_context(at)
+        try:
+            out = functional_call(self.model, tensors, args, kwargs, tie_weights=False)
+        finally:
+            self._set_context(NO_CONTEXT)
         for place, buffer in given.items():
             if tensors[place] is not buffer:
                 buffer.copy_(tensors[place])
-        for chart in self.charts:
-            chart.absorb(tensors, **at)  # type: ignore[operator]
+        for chart in charts_of(self, CallContext):
+            chart.write_back(tensors, **at)
         return out
 
-    def _steer(self, at: Mapping[str, Any]) -> None:
-        for executor in self._steered:
+    def _set_context(self, at: Mapping[str, Any]) -> None:
+        for executor in self._context_layers:
             executor.at = at
 
-    def somewhere(self) -> dict[str, Any]:
+    def default_context(self) -> dict[str, Any]:
         """One valid value of `at` for all charts of all levels."""
-        found = self.model.somewhere() if isinstance(self.model, Charted) else {}
-        for chart in self.charts:
-            found |= chart.somewhere()  # type: ignore[operator]
+        found = self.model.default_context() if isinstance(self.model, Charted) else {}
+        for chart in charts_of(self, CallContext):
+            found |= chart.default_context()
         return found
 
-    def theta(self, at: Mapping[str, Any] = NOWHERE) -> dict[str, Tensor]:
+    def theta(self, at: Mapping[str, Any] = NO_CONTEXT) -> dict[str, Tensor]:
         """The tensors that charts compute, by their names in the deployed model, with gradients.
 
         Args:
@@ -200,7 +223,7 @@ class Charted(nn.Module):
         plain = {short_name(self.model, n): t for n, t in theta.items() if is_plain(self.model, n)}
         return {**plain, **inner}
 
-    def lower(self, at: Mapping[str, Any] = NOWHERE) -> nn.Module:
+    def lower(self, at: Mapping[str, Any] = NO_CONTEXT) -> nn.Module:
         """One level down: the model given at construction, as a copy, with theta filled in."""
         with torch.no_grad(), full_precision(self.charts):
             theta: dict[str, Tensor] = {}
@@ -208,8 +231,8 @@ class Charted(nn.Module):
                 theta |= {self._canonical[n]: t for n, t in chart(**at).items()}
         model = copy.deepcopy(self.model)
         layers = {path: copy.deepcopy(layer) for path, layer in self._layers.items()}
-        for chart in self.charts:
-            layers |= chart.remade_layers(**at)  # type: ignore[operator]
+        for chart in charts_of(self, CallContext):
+            layers |= chart.resized_layers(**at)
         for path, layer in layers.items():
             replace_module(model, path, layer.train(model.get_submodule(path).training))
         buffers = set(self._buffer_places)
@@ -221,7 +244,7 @@ class Charted(nn.Module):
         fill(model, self._places, tensors)
         return model
 
-    def deploy(self, at: Mapping[str, Any] = NOWHERE) -> nn.Module:
+    def deploy(self, at: Mapping[str, Any] = NO_CONTEXT) -> nn.Module:
         """The plain module: original class, state_dict keys, shapes, dtypes, ties; a copy.
 
         Args:
@@ -233,11 +256,13 @@ class Charted(nn.Module):
     def fuse(self) -> nn.Module:
         """`deploy()`, for tools that fuse modules (timm); a level under another returns itself."""
         hooks = [h for m in self.charts.modules() for h in m._forward_pre_hooks.values()]
-        if any(isinstance(hook, VacantCall) for hook in hooks):
+        if any(isinstance(hook, PlaceholderGuard) for hook in hooks):
             return self
-        return self.deploy(self.somewhere())
+        return self.deploy(self.default_context())
 
-    def fit(self, state: Mapping[str, Tensor], at: Mapping[str, Any] = NOWHERE) -> dict[str, float]:
+    def fit(
+        self, state: Mapping[str, Tensor], at: Mapping[str, Any] = NO_CONTEXT
+    ) -> dict[str, float]:
         """Load the state_dict of a plain model: psi so that T(psi) is nearest, the rest as it is.
 
         Args:
@@ -250,7 +275,7 @@ class Charted(nn.Module):
         Raises:
             KeyError: Keys are missing, unexpected, or of another shape; the message lists them.
         """
-        model = self.lower(at or self.somewhere())
+        model = self.lower(at or self.default_context())
         residuals = model.fit(state, at) if isinstance(model, Charted) else _load(model, state)
         slots = Slots.of(model)
         theta = {name: slots.tensors[c].detach() for name, c in slots.canonical.items()}
@@ -270,10 +295,10 @@ class Charted(nn.Module):
         Raises:
             RuntimeError: `hold` is already in force.
         """
-        if self._held is not None:
+        if self._cache is not None:
             raise RuntimeError("hold() is already in force on this net; leave the outer block")
         with ExitStack() as stack:
-            self._held, self._pulls = {}, []
+            self._cache, self._pulls = {}, []
             stack.callback(self._release)
             if isinstance(self.model, Charted):
                 with self.model.hold():
@@ -286,15 +311,23 @@ class Charted(nn.Module):
                 torch.autograd.backward(tensors, gradients)
 
     def _release(self) -> None:
-        self._held, self._pulls = None, []
+        self._cache, self._pulls = None, []
 
     def summary(self) -> None:
         """Print the parameters while training and deployed, and each chart's rows."""
-        from weightfold.core.summary import print_summary
+        levels: list[Level] = []
+        net: nn.Module = self
+        while isinstance(net, Charted):
+            for chart in net.charts:
+                rows = chart.describe() if isinstance(chart, Described) else []
+                size = sum(p.numel() for p in chart.parameters())
+                levels.append(Level(str(chart.kind), size, rows))
+            net = net.model
+        deployed = sum(p.numel() for p in self.deploy(self.default_context()).parameters())
+        summarize(self, deployed, levels)
 
-        print_summary(self)
-
-    def verify(self, *args: Any, at: Mapping[str, Any] = NOWHERE, **kwargs: Any) -> Any:
+    @torch.no_grad()
+    def verify(self, *args: Any, at: Mapping[str, Any] = NO_CONTEXT, **kwargs: Any) -> Verification:
         """Compare, in float64, each layer with its executor and the net with `deploy()`.
 
         Args:
@@ -303,11 +336,35 @@ class Charted(nn.Module):
             **kwargs: The model's own.
 
         Returns:
-            A `Verification`: rows per layer with absolute and relative differences.
-        """
-        from weightfold.core.summary import verify
+            Rows with absolute and relative differences, per layer that has an executor, and of
+            the whole net; where that returns several tensors, of the one that differs most.
 
-        return verify(self, args, kwargs, at)
+        Raises:
+            TypeError: The model's outputs hold no tensor.
+        """
+        net = copy.deepcopy(self).double().eval()
+        args, kwargs = tree_map(_double, (args, kwargs))
+        at = at or net.default_context()
+        plain = net.lower(at)
+        executors = [chart.alternatives(**at) for chart in charts_of(net, LayerExecution)]
+        below = {"at": at} if isinstance(plain, Charted) else {}
+        rows = compare_layers(plain, executors, lambda: plain(*args, **kwargs, **below))
+        outputs = net(*args, at=at, **kwargs), net.deploy(at)(*args, **kwargs)
+        return Verification((*rows, compare_outputs("whole net", *outputs)))
+
+
+def charts_of(net: Charted, mixin: type[Mixin]) -> list[Mixin]:
+    """The charts of a net's own level that have a mixin."""
+    return [chart for chart in net.charts if isinstance(chart, mixin)]
+
+
+def charted_class(charts: list[Chart]) -> type[Charted]:
+    """The class of the net that these charts of one level live in."""
+    return _CLASSES.get(charts[0].kind, Charted) if charts else Charted
+
+
+def _double(value: Any) -> Any:
+    return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
 def short_name(net: nn.Module, name: str) -> str:
@@ -345,26 +402,3 @@ def _load(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, float]:
     check_state(model.state_dict(), state)
     model.load_state_dict(state)
     return {}
-
-
-def check_state(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
-    """Compare keys and shapes of two state_dicts.
-
-    Raises:
-        KeyError: They differ; the message lists up to five keys of each sort.
-    """
-    missing = [k for k in wanted if k not in given]
-    unexpected = [k for k in given if k not in wanted]
-    shapes = [
-        f"{k} {tuple(given[k].shape)} instead of {tuple(wanted[k].shape)}"
-        for k in wanted
-        if k in given and given[k].shape != wanted[k].shape
-    ]
-    if missing or unexpected or shapes:
-        found = {"missing": missing, "unexpected": unexpected, "other shape": shapes}
-        raise KeyError(
-            "the weights are of another architecture; "
-            + "; ".join(
-                f"{len(keys)} {what}: {', '.join(keys[:5])}" for what, keys in found.items() if keys
-            )
-        )

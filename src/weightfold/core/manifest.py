@@ -22,6 +22,7 @@ class SharedEntry(Entry):
     """The file of all that belongs to no part."""
 
     aliases: dict[str, str]
+    extra: NotRequired[dict[str, Any]]
 
 
 class ChartEntry(TypedDict):

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from weightfold.core.chart import Chart
-from weightfold.core.charted import check_state
+from weightfold.core.chart import Chart, registered_charts
+from weightfold.core.charted import charted_class
+from weightfold.core.slots import check_state
 
 
 def rebuild(
@@ -25,12 +26,13 @@ def rebuild(
         ValueError: A chart is unknown.
         KeyError: The weights are of another architecture; the message lists the keys.
     """
-    from weightfold.methods import catalogue
-
-    kinds = catalogue()
+    kinds = registered_charts()
     for chart in (chart for level in levels for chart in level):
         if chart["kind"] not in kinds:
-            raise ValueError(f"{folder} needs the chart {chart['kind']!r}; there are {list(kinds)}")
+            raise ValueError(
+                f"{folder} needs the chart {chart['kind']!r}; there are {list(kinds)}: import the "
+                "module that defines it first"
+            )
     hollow = _hollow(model)
     try:
         with torch.device("meta"):
@@ -45,8 +47,19 @@ def rebuild(
         ) from error
     if net is model:
         net = copy.deepcopy(model)
+    _take_dtypes(net, state)
     net.load_state_dict(state, strict=False)
     return net
+
+
+def _take_dtypes(net: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Give the tensors of `net` the dtypes of the saved ones."""
+    saved = {name: tensor.dtype for name, tensor in state.items() if isinstance(tensor, Tensor)}
+    if len(floating := {dtype for dtype in saved.values() if dtype.is_floating_point}) == 1:
+        net.to(floating.pop())  # constants that are not saved, too
+    for name, tensor in net.state_dict(keep_vars=True).items():
+        if name in saved:
+            tensor.data = tensor.data.to(saved[name])
 
 
 _UNBUILDABLE = (
@@ -67,7 +80,7 @@ def _build(
     """`net` under the charts of all levels."""
     for level in levels:
         charts = [kinds[c["kind"]].build(net, **c["config"]) for c in level]
-        net = (type(charts[0]) if charts else Chart).assemble(net, charts)
+        net = charted_class(charts)(net, charts)
     return net
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from weightfold.core.charted import Charted, short_name
+from weightfold.core.charted import Charted, charts_of, short_name
+from weightfold.core.mixins import LayerCoordinates
 from weightfold.core.slots import check_chartable, split_name
 
 Where = str | type | Callable[[str, Any], bool] | Iterable[Any] | None
@@ -38,6 +39,8 @@ def select(
     short = {n: short_name(net, n) if net is not None else n for n in candidates}
     if where is None:
         return list(candidates)
+    if not isinstance(where, str | type | Iterable) and not callable(where):
+        raise TypeError(f"where={where!r}; give names, globs, types or predicates")
     items = [where] if isinstance(where, str | type) or callable(where) else list(where)
     if not items:
         raise ValueError(f"where=[] chooses no {what}; leave it out (None) for the default")
@@ -91,7 +94,8 @@ def locate(net: nn.Module, name: str) -> str | None:
     for index, chart in enumerate(net.charts):
         psi = dict(chart.named_parameters())
         weight = f"{split_name(name)[0]}.weight"
-        if name in psi and weight in psi and chart.layer_of(weight) is not None:  # type: ignore[operator]
+        whole = isinstance(chart, LayerCoordinates) and name in psi and weight in psi
+        if whole and chart.coordinate_layer(weight) is not None:
             return f"charts.{index}.{name}"
         for candidate in net._canonical:
             if candidate in psi and short_name(net.model, candidate) == name:
@@ -103,9 +107,9 @@ def coordinate_layers(net: nn.Module) -> dict[str, nn.Module]:
     """Layers, without tensors, whose weights are coordinates of `net`, by path in their chart."""
     found: dict[str, nn.Module] = {}
     while isinstance(net, Charted):
-        for chart in net.charts:
-            for name, _ in chart.named_parameters():
-                if (layer := chart.layer_of(name)) is not None:  # type: ignore[operator]
+        for chart in charts_of(net, LayerCoordinates):
+            for name, _ in chart.named_parameters():  # type: ignore[attr-defined]
+                if (layer := chart.coordinate_layer(name)) is not None:
                     found[split_name(name)[0]] = layer
         net = net.model
     return found

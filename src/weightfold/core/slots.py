@@ -92,10 +92,29 @@ def check_chartable(model: nn.Module, name: str, tensor: Tensor) -> None:
         )
 
 
+def runs_as(layer: nn.Module, classes: tuple[type[nn.Module], ...]) -> bool:
+    """Whether a layer computes what one of `classes` does: no forward or hook of its own."""
+    base = next((kind for kind in classes if isinstance(layer, kind)), None)
+    methods = ("forward", "_conv_forward")
+    own = any(getattr(type(layer), m, None) is not getattr(base, m, None) for m in methods)
+    hooks = [
+        hook
+        for found in (
+            layer._forward_pre_hooks,
+            layer._forward_hooks,
+            layer._backward_pre_hooks,
+            layer._backward_hooks,
+        )
+        for hook in found.values()
+        if not isinstance(hook, PlaceholderGuard)
+    ]
+    return base is not None and not own and not hooks and "forward" not in vars(layer)
+
+
 _EMPTY = object()
 
 
-class VacantCall:
+class PlaceholderGuard:
     """Forward pre-hook of a module in which a chart computes tensors: refuses other calls.
 
     Attributes:
@@ -125,7 +144,7 @@ class VacantCall:
             )
 
 
-def vacate(model: nn.Module, places: Iterable[str]) -> nn.Module:
+def with_placeholders(model: nn.Module, places: Iterable[str]) -> nn.Module:
     """Deep copy of `model` in which the tensors at `places` are absent (None), never copied.
 
     Args:
@@ -145,8 +164,31 @@ def vacate(model: nn.Module, places: Iterable[str]) -> nn.Module:
         for prefix in _prefixes(path):
             guarded.setdefault(prefix, place[len(prefix) + 1 :] if prefix else place)
     for prefix, name in guarded.items():
-        skeleton.get_submodule(prefix).register_forward_pre_hook(VacantCall(name))
+        skeleton.get_submodule(prefix).register_forward_pre_hook(PlaceholderGuard(name))
     return skeleton
+
+
+def check_state(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+    """Compare keys and shapes of two state_dicts.
+
+    Raises:
+        KeyError: They differ; the message lists up to five keys of each sort.
+    """
+    missing = [k for k in wanted if k not in given]
+    unexpected = [k for k in given if k not in wanted]
+    shapes = [
+        f"{k} {tuple(given[k].shape)} instead of {tuple(wanted[k].shape)}"
+        for k in wanted
+        if k in given and isinstance(wanted[k], Tensor) and given[k].shape != wanted[k].shape
+    ]
+    if missing or unexpected or shapes:
+        found = {"missing": missing, "unexpected": unexpected, "other shape": shapes}
+        raise KeyError(
+            "the weights are of another architecture; "
+            + "; ".join(
+                f"{len(keys)} {what}: {', '.join(keys[:5])}" for what, keys in found.items() if keys
+            )
+        )
 
 
 def _prefixes(path: str) -> list[str]:
@@ -159,7 +201,7 @@ def fill(skeleton: nn.Module, places: Mapping[str, tuple[str, ...]], tensors: Ma
     """Put tensors into the emptied slots of `skeleton`, in place, one object for all tied places.
 
     Args:
-        skeleton: What `vacate` returned.
+        skeleton: What `with_placeholders` returned.
         places: Name -> places, as in `Slots`.
         tensors: Name -> Parameter or buffer.
     """
@@ -172,7 +214,7 @@ def fill(skeleton: nn.Module, places: Mapping[str, tuple[str, ...]], tensors: Ma
     for prefix in {p for place, _ in filled for p in _prefixes(split_name(place)[0])}:
         module = skeleton.get_submodule(prefix)
         for key, hook in list(module._forward_pre_hooks.items()):
-            if isinstance(hook, VacantCall) and not hook.applies(module):
+            if isinstance(hook, PlaceholderGuard) and not hook.applies(module):
                 del module._forward_pre_hooks[key]
 
 
@@ -185,7 +227,7 @@ def replace_module(model: nn.Module, path: str, new: nn.Module) -> nn.Module:
     return old
 
 
-def plant(root: nn.Module, name: str, value: nn.Module | Tensor) -> None:
+def register_at(root: nn.Module, name: str, value: nn.Module | Tensor) -> None:
     """Register a module, Parameter or buffer in `root` under a dotted name, with containers.
 
     Raises:

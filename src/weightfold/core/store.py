@@ -1,7 +1,7 @@
-"""wf.save and wf.load: one pair for every chart; safetensors and a manifest, written atomically.
+"""`save` and `load`: one pair for every chart; safetensors and a manifest, written atomically.
 
-A chart says through `Chart.part` which file each coordinate lies in: what one part alone uses lies
-in that part's file, everything else in the shared one. Files are named by their hash.
+A chart may say (`FilePerPart`) which file each coordinate lies in: what one part alone uses lies in
+that part's file, everything else in the shared one. Files are named by their hash.
 """
 
 import hashlib
@@ -16,14 +16,16 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
-import weightfold
+from weightfold.core.arguments import check_net
 from weightfold.core.chart import Chart
 from weightfold.core.charted import Charted
 from weightfold.core.manifest import FORMAT, MANIFEST, read_manifest
+from weightfold.core.mixins import FilePerPart
 from weightfold.core.rebuild import rebuild
 from weightfold.core.tensor_file import LABEL, read_label
 from weightfold.files import BRIEFLY, foreign, locked, replacing, settled
 from weightfold.records import file_hash, write_record
+from weightfold.version import __version__
 
 WHOLE, SHARED, PART = "tensors-", "shared-", "domain-"
 OWN_NAMES = (MANIFEST, WHOLE, SHARED, PART)
@@ -34,21 +36,33 @@ LONGEST_STEM = 100
 def save(net: nn.Module, folder: str | Path) -> None:
     """Save a plain or Charted net: its tensors and how its charts are made.
 
+    >>> import tempfile, torch, weightfold as wf
+    >>> model = torch.nn.Linear(3, 2)
+    >>> folder = tempfile.mkdtemp()
+    >>> wf.save(wf.subspace(model, dim=4), folder)
+    >>> wf.load(folder, model).summary()
+    parameters: 4 while training (4 trainable), 8 deployed
+    subspace: 4 coordinates
+
     A net of several parts (domains) becomes one shared file and one small file a part; each names
     the shared file it belongs to. A file is named by its hash, is not written again while its
     content stays, and the manifest, renamed last, names all: a crash leaves the earlier save whole.
 
     Args:
-        net: The net; tied tensors are stored once.
+        net: The net, or torch.compile's, DataParallel's or DistributedDataParallel's wrapper of
+            it; tied tensors are stored once.
         folder: Made if missing.
 
     Raises:
         FileExistsError: The folder holds files, and no earlier save; or another process writes
             into it for more than ten seconds.
         OSError: The disk is full or read-only, ...; the message names the file.
-        TypeError: A chart's configuration (what is told about a domain) is not of JSON values.
+        TypeError: `net` is no module or holds a Charted net inside; or a module's extra state, or a
+            chart's configuration (what is told about a domain), is not of JSON values.
         ValueError: A part's name does not do for a file.
     """
+    check_net(net)
+    net = _unwrapped(net)
     folder = Path(folder)
     others = [file for file in foreign(folder) if not file.name.startswith(OWN_NAMES)]
     if others and not (folder / MANIFEST).exists():
@@ -57,6 +71,12 @@ def save(net: nn.Module, folder: str | Path) -> None:
             "give a new or empty folder"
         )
     tensors, groups, aliases = contents(net)
+    extra = {n: v for n, v in net.state_dict().items() if not isinstance(v, Tensor)}
+    for name, value in extra.items():
+        try:
+            json.dumps(value)
+        except TypeError as error:
+            raise TypeError(f"{name!r}, a {type(value).__name__}, is not of JSON values") from error
     try:
         json.dumps(charts := levels(net))
     except TypeError as error:
@@ -64,7 +84,27 @@ def save(net: nn.Module, folder: str | Path) -> None:
     with locked(folder, BRIEFLY):
         shared = write_tensors(folder, SHARED if groups else WHOLE, tensors)
         parts = {p: write_part(folder, p, own, shared["sha256"]) for p, own in groups.items()}
-        write_manifest(folder, {**shared, "aliases": aliases}, parts, charts)
+        write_manifest(folder, {**shared, "aliases": aliases, "extra": extra}, parts, charts)
+
+
+def _unwrapped(net: nn.Module) -> nn.Module:
+    """The net inside what torch.compile, DataParallel and DistributedDataParallel made of it."""
+    while isinstance(inner := getattr(net, "_orig_mod", net), nn.Module):
+        wrapped = isinstance(inner, nn.DataParallel | nn.parallel.DistributedDataParallel)
+        inner = inner.module if wrapped else inner
+        if inner is net:
+            break
+        net = inner
+    plain = net
+    while isinstance(plain, Charted):
+        plain = plain.model
+    inside = [path for path, module in plain.named_modules() if isinstance(module, Charted)]
+    if inside:
+        raise TypeError(
+            f"net is a {type(net).__name__} that holds a Charted net at {inside[0]!r}; save that "
+            "one, or the whole with what its deploy() gives in its place"
+        )
+    return net
 
 
 def contents(
@@ -84,6 +124,8 @@ def contents(
     first: dict[int, str] = {}
     aliases: dict[str, str] = {}
     for name, tensor in net.state_dict(keep_vars=True).items():
+        if not isinstance(tensor, Tensor):  # extra state of a module
+            continue
         if (kept := first.setdefault(id(tensor), name)) != name:
             aliases[name] = kept
         elif (part := part_of(net, name)) is None:
@@ -106,8 +148,8 @@ def part_of(net: nn.Module, name: str) -> str | None:
     if name.startswith("model."):
         return part_of(net.model, name.removeprefix("model."))
     _, index, coordinate = name.split(".", 2)
-    chart: Chart = net.charts[int(index)]  # type: ignore[assignment]
-    if (part := chart.stored_in(coordinate)) is not None:
+    chart = net.charts[int(index)]
+    if isinstance(chart, FilePerPart) and (part := chart.stored_in(coordinate)) is not None:
         return part
     computed = {part_of(net.model, place) for place in net._places}
     return computed.pop() if len(computed) == 1 else None
@@ -206,13 +248,13 @@ def write_manifest(
 
     Args:
         folder: Of the save, locked.
-        tensors: The shared file: "file", "sha256", "aliases".
+        tensors: The shared file: "file", "sha256", "aliases"; "extra" state that is no tensor.
         parts: Part -> "file", "sha256".
         levels: As `levels` gives them.
     """
     manifest = {
         "format": FORMAT,
-        "weightfold": weightfold.__version__,
+        "weightfold": __version__,
         "torch": torch.__version__,
         "tensors": tensors,
         "parts": parts,
@@ -236,7 +278,9 @@ def levels(net: nn.Module) -> list[list[dict[str, Any]]]:
 
 
 def load(folder: str | Path, model: nn.Module) -> nn.Module:
-    """Load what `save` wrote, over a model of the same architecture.
+    """Load what `save` wrote, over a model of the same architecture; as `wf.load`.
+
+    Knows the charts that have been imported; `weightfold.methods.load` imports all of ours.
 
     A folder that another process is saving into gives the earlier net or the later one, whole.
 
@@ -245,7 +289,8 @@ def load(folder: str | Path, model: nn.Module) -> nn.Module:
         model: A plain module of the architecture that was charted; left unchanged.
 
     Returns:
-        A Charted net as it was saved (or a copy of the plain model, if that was saved).
+        A Charted net as it was saved (or a copy of the plain model, if that was saved), in the
+        dtypes it was saved in.
 
     Raises:
         FileNotFoundError: There is no manifest, or a file it names is missing or renamed.
@@ -281,7 +326,8 @@ def read_state(
         check_file(folder, manifest, part)
         state |= load_file(file_of(folder, manifest, part))
     aliases = manifest["tensors"]["aliases"].items()
-    return state | {alias: state[name] for alias, name in aliases if name in state}
+    state |= {alias: state[name] for alias, name in aliases if name in state}
+    return state | manifest["tensors"].get("extra", {})
 
 
 def file_of(folder: Path, manifest: Mapping[str, Any], part: str | None) -> Path:

@@ -1,17 +1,14 @@
 """What a net says about itself: parameters, costs, and how far layer and executor are apart."""
 
-import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 from torch.func import functional_call
-
-from weightfold.core.charted import Charted
+from torch.utils._pytree import tree_leaves
 
 
 @dataclass(frozen=True)
@@ -62,16 +59,18 @@ class Verification:
     __repr__ = __str__
 
 
-@torch.no_grad()
-def verify(
-    net: Charted, args: tuple, kwargs: dict[str, Any], at: Mapping[str, Any]
-) -> Verification:
-    """Compare every layer with its executor on the layer's own input, and the net with deploy()."""
-    net = copy.deepcopy(net).double().eval()
-    args = tuple(_double(a) for a in args)
-    kwargs = {k: _double(v) for k, v in kwargs.items()}
-    at = at or net.somewhere()
-    plain = net.lower(at)
+def compare_layers(
+    plain: nn.Module,
+    executors: Sequence[Mapping[str, tuple[nn.Module, dict[str, Tensor]]]],
+    run: Callable[[], Any],
+) -> list[Difference]:
+    """Compare layers of `plain` with their executors, on the layers' own inputs while it runs.
+
+    Args:
+        plain: Its layers get hooks.
+        executors: Path -> executor and the tensors it runs with.
+        run: Runs `plain` once.
+    """
     rows: list[Difference] = []
 
     def compare(path: str, executor: nn.Module, tensors: dict[str, Tensor]) -> None:
@@ -81,53 +80,62 @@ def verify(
 
         plain.get_submodule(path).register_forward_hook(hook)
 
-    for chart in net.charts:
-        for path, (executor, tensors) in chart.alternatives(**at).items():  # type: ignore[operator]
+    for found in executors:
+        for path, (executor, tensors) in found.items():
             compare(path, executor, tensors)
-    below = {"at": at} if isinstance(plain, Charted) else {}
-    plain(*args, **kwargs, **below)
-    deployed = net.deploy(at)(*args, **kwargs)
-    charted = net(*args, at=at, **kwargs)
-    if isinstance(charted, Tensor):
-        rows.append(Difference.between("whole net", charted, deployed))
-    return Verification(tuple(rows))
+    run()
+    return rows
 
 
-def _double(value: Any) -> Any:
-    return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
+def compare_outputs(what: str, found: Any, right: Any) -> Difference:
+    """The largest difference between tensors of two outputs: tensors, dicts, tuples of them.
+
+    Raises:
+        TypeError: They hold no tensor.
+    """
+    pairs = zip(tree_leaves(found), tree_leaves(right), strict=True)
+    rows = [Difference.between(what, a, b) for a, b in pairs if isinstance(a, Tensor)]
+    if not rows:
+        raise TypeError(f"the model returns a {type(found).__name__} that holds no tensor")
+    return max(rows, key=lambda row: row.relative)
 
 
-def parameter_counts(net: nn.Module) -> dict[str, int]:
-    """Parameters while training (all, trainable) and deployed."""
-    plain = net.deploy(net.somewhere()) if isinstance(net, Charted) else net
-    return {
-        "training": sum(p.numel() for p in net.parameters()),
-        "trainable": sum(p.numel() for p in net.parameters() if p.requires_grad),
-        "deployed": sum(p.numel() for p in plain.parameters()),
-    }
+@dataclass(frozen=True)
+class Level:
+    """A chart of a net.
+
+    Attributes:
+        kind: The chart's.
+        coordinates: Number of its parameters.
+        rows: What it describes itself by.
+    """
+
+    kind: str
+    coordinates: int
+    rows: list[dict[str, Any]]
 
 
-def print_summary(net: Charted) -> None:
-    """Print parameter counts and a table for each chart of each level."""
+def summarize(net: nn.Module, deployed: int, levels: Sequence[Level]) -> None:
+    """Print parameter counts and a table for each chart.
+
+    Args:
+        net: The net while training.
+        deployed: Parameters of the plain network.
+        levels: Its charts, the outermost first.
+    """
     console = Console()
-    counts = parameter_counts(net)
+    training = sum(p.numel() for p in net.parameters())
+    trainable = sum(p.numel() for p in net.parameters() if p.requires_grad)
     console.print(
-        f"parameters: {counts['training']:,} while training ({counts['trainable']:,} trainable), "
-        f"{counts['deployed']:,} deployed"
+        f"parameters: {training:,} while training ({trainable:,} trainable), {deployed:,} deployed"
     )
-    level: nn.Module = net
-    while isinstance(level, Charted):
-        for chart in level.charts:
-            rows = chart.describe()  # type: ignore[operator]
-            psi = sum(p.numel() for p in chart.parameters())
-            columns = list(dict.fromkeys(key for row in rows for key in row))
-            table = Table(
-                *columns, title=f"{chart.kind}: {psi:,} coordinates", title_justify="left"
-            )
-            for row in rows:
-                table.add_row(*(_cell(row.get(column, "")) for column in columns))
-            console.print(table if rows else f"{chart.kind}: {psi:,} coordinates")
-        level = level.model
+    for level in levels:
+        title = f"{level.kind}: {level.coordinates:,} coordinates"
+        columns = list(dict.fromkeys(key for row in level.rows for key in row))
+        table = Table(*columns, title=title, title_justify="left")
+        for row in level.rows:
+            table.add_row(*(_cell(row.get(column, "")) for column in columns))
+        console.print(table if level.rows else title)
 
 
 def _cell(value: Any) -> str:

@@ -7,7 +7,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from weightfold.export.checks import ExportError as ExportError
     from weightfold.export.int8 import Int8Report as Int8Report
     from weightfold.export.int8 import Variant as Variant
     from weightfold.export.int8 import int8_report as int8_report
@@ -15,20 +14,19 @@ if TYPE_CHECKING:
     from weightfold.export.int8_aware import quantize_aware as quantize_aware
     from weightfold.export.int8_static import StaticReport as StaticReport
     from weightfold.export.int8_static import quantize_static as quantize_static
-    from weightfold.export.onnx_file import OnnxReport as OnnxReport
     from weightfold.export.onnx_file import to_onnx as to_onnx
-    from weightfold.export.program import ProgramReport as ProgramReport
     from weightfold.export.program import to_exported_program as to_exported_program
+    from weightfold.export.report import ExportReport as ExportReport
     from weightfold.export.runners import accuracy as accuracy
     from weightfold.export.runners import onnx_runner as onnx_runner
     from weightfold.export.runners import program_runner as program_runner
     from weightfold.export.runners import torch_runner as torch_runner
+    from weightfold.export.subject import ExportError as ExportError
 
 _HOMES = {
-    "ExportError": "checks",
+    "ExportError": "subject",
+    "ExportReport": "report",
     "Int8Report": "int8",
-    "OnnxReport": "onnx_file",
-    "ProgramReport": "program",
     "QuantizedNet": "int8_aware",
     "StaticReport": "int8_static",
     "Variant": "int8",

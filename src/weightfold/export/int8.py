@@ -8,11 +8,11 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from weightfold.export.checks import frozen, traceable
 from weightfold.export.int8_aware import quantize_aware
 from weightfold.export.int8_static import quantize_static
 from weightfold.export.onnx_file import file_bytes, to_onnx
 from weightfold.export.runners import accuracies, onnx_runner
+from weightfold.export.subject import frozen, traceable
 from weightfold.timing import Latency, alternate
 
 AWARE_TOLERANCE = 0.1

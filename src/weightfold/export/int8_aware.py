@@ -12,8 +12,8 @@ from torch.fx import GraphModule
 from torch.nn.functional import cross_entropy
 
 from weightfold.export.batch_norm import drop_unused, fold_batch_norms
-from weightfold.export.checks import attempting, batch_dimension, traceable
 from weightfold.export.extras import need, quiet
+from weightfold.export.subject import attempting, batch_dimension, traceable
 
 
 class QuantizedNet(nn.Module):
@@ -132,7 +132,7 @@ def _prepared(module: nn.Module, images: Tensor, device: torch.device) -> GraphM
             get_default_x86_inductor_quantization_config,
         )
 
-        with attempting("torch.export.export", net, images):
+        with attempting("torch.export.export", type(net).__name__, images):
             # The quantizer finds a convolution with its ReLU only in a graph of strict export.
             graph_module = torch.export.export(
                 net,

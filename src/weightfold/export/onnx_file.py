@@ -1,66 +1,45 @@
 """ONNX: one file, checked in ONNX Runtime against torch before it gets its name."""
 
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from weightfold.export.checks import (
-    BATCH_SIZES,
-    attempting,
-    batch_dimension,
-    check_differences,
-    frozen,
-    relative_differences,
-    traceable,
-)
+from weightfold.export.domains.routed import subject_of
 from weightfold.export.extras import need
 from weightfold.export.files import checked, staged
+from weightfold.export.report import ExportReport
 from weightfold.export.runners import onnx_runner
-
-
-@dataclass(frozen=True)
-class OnnxReport:
-    """What was written; `dataclasses.asdict` of it is JSON.
-
-    Attributes:
-        path: The file.
-        bytes: Its size.
-        opset: Version of the ONNX operator set.
-        operators: How many nodes of each kind.
-        max_relative_difference: Per batch size, max |ONNX Runtime - torch| / max |torch|, the
-            larger one over inputs of standard deviation 1 and 1000.
-    """
-
-    path: str
-    bytes: int
-    opset: int
-    operators: dict[str, int]
-    max_relative_difference: dict[int, float]
+from weightfold.export.subject import Subject, attempting
 
 
 def to_onnx(
-    module: nn.Module,
+    net: nn.Module,
     example_input: Tensor,
     path: str | Path,
     *,
     dynamic_batch: bool = True,
     tolerance: float = 1e-5,
-) -> OnnxReport:
+) -> ExportReport:
     """Write a network to an .onnx file, with its weights inside (beside it above 2 GB).
 
     It is exported in eval mode (torch's exporter folds batch norms into the convolutions), without
     the source paths that the exporter would note on every node. The input is called "images" and
     the output "logits".
 
+    Of a SharedNet all domains are in the file: a second input "domain", int64 (B,), has the
+    position of each image's domain; any mixture; ids out of range are an error. "logits" is then
+    (B, most classes), -inf where the image's domain lacks the class, and the file's metadata hold
+    JSON: "domains" (names in the order of ids), "classes" (numbers in the same order) and "about"
+    (what the net keeps of each domain).
+
     Args:
-        module: Takes one tensor and returns one; left unchanged.
+        net: Takes one tensor and returns one; a Charted net is deployed. Left unchanged.
         example_input: Floating point (B, ...); its shape and dtype count, not its values. Any B.
         path: The file to write; its folder exists.
-        dynamic_batch: The file takes any batch size; else only B.
+        dynamic_batch: The file takes any batch size; else only B. A SharedNet's takes any.
         tolerance: Largest relative difference allowed between ONNX Runtime and torch. Files of
             `quantize_aware` networks need about 0.1: a value that lies midway between two of the
             256 levels may be rounded the other way.
@@ -69,7 +48,8 @@ def to_onnx(
         ImportError: The extra is not installed (`weightfold[export]`).
         FileNotFoundError: The folder of `path` is missing.
         TypeError: `example_input` or the network's output is not one floating-point tensor.
-        ValueError: The network does not take the shape of `example_input`.
+        ValueError: The network does not take the shape of `example_input`; or a SharedNet has a
+            batch norm without running statistics.
         ExportError: torch could not export the network (the cause is attached), or the file
             computes something else. Nothing is written then.
     """
@@ -77,38 +57,37 @@ def to_onnx(
     import onnx
 
     checked(path)
-    net = frozen(module)
-    images = traceable(net, example_input, dynamic_batch=dynamic_batch)
-    batch_sizes = BATCH_SIZES if dynamic_batch else (len(example_input),)
-    with attempting("torch.onnx.export", net, example_input):
-        program = _export(net, images, dynamic_batch)
+    subject = subject_of(net, example_input, dynamic_batch=dynamic_batch)
+    program = traced_onnx(subject)
+    program.model.metadata_props.update(subject.metadata)
     with staged(path) as temporary:
         program.save(temporary)
         onnx.checker.check_model(temporary, full_check=True)
-        differences = relative_differences(onnx_runner(temporary), net, example_input, batch_sizes)
-        check_differences("the ONNX file", differences, tolerance)
+        differences = subject.check("the ONNX file", onnx_runner(temporary), tolerance)
     model = onnx.load(path, load_external_data=False)
-    return OnnxReport(
-        path=str(path),
-        bytes=file_bytes(path),
-        opset=next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx")),
-        operators=operators(model),
-        max_relative_difference=differences,
-    )
+    opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
+    return ExportReport(str(path), file_bytes(path), differences, opset, operators(model))
 
 
-def _export(net: nn.Module, images: Tensor, dynamic_batch: bool) -> torch.onnx.ONNXProgram:
+def traced_onnx(subject: Subject, *, optimize: bool = True) -> torch.onnx.ONNXProgram:
+    """The network as an ONNX graph, its output called "logits".
+
+    Raises:
+        ExportError: torch could not export it; the cause is attached.
+    """
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
-    program = torch.onnx.export(
-        net,
-        (images,),
-        dynamo=True,
-        dynamic_shapes=batch_dimension(dynamic_batch),
-        input_names=["images"],
-        output_names=["logits"],
-        verbose=False,
-    )
+    what = "torch.onnx.export"
+    exported = subject.program(what)
+    with attempting(what, subject.title, next(iter(subject.inputs.values()))):
+        program = torch.onnx.export(
+            exported,  # type: ignore[arg-type]
+            dynamo=True,
+            input_names=list(subject.inputs),
+            output_names=["logits"],
+            optimize=optimize,
+            verbose=False,
+        )
     assert program is not None
     ClearMetadataAndDocStringPass()(program.model)
     return program

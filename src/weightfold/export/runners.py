@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from weightfold.export.extras import need
 
-Runner = Callable[[Tensor], Tensor]
-"""Images (B, ...) to outputs on the CPU."""
+Runner = Callable[..., Tensor]
+"""Images (B, ...), of nets with domains also ids (B,), to outputs on the CPU."""
 
 
 def torch_runner(module: nn.Module) -> Runner:
@@ -17,8 +17,8 @@ def torch_runner(module: nn.Module) -> Runner:
     device = next((t.device for t in module.state_dict().values()), torch.device("cpu"))
 
     @torch.no_grad()
-    def run(images: Tensor) -> Tensor:
-        output = module(images.to(device))
+    def run(*inputs: Tensor) -> Tensor:
+        output = module(*(x.to(device) for x in inputs))
         return output.cpu() if isinstance(output, Tensor) else output
 
     return run
@@ -40,10 +40,11 @@ def onnx_runner(path: str | Path) -> Runner:
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
+    names = [given.name for given in session.get_inputs()]
 
-    def run(images: Tensor) -> Tensor:
-        return torch.from_numpy(session.run(None, {name: images.numpy(force=True)})[0])
+    def run(*inputs: Tensor) -> Tensor:
+        given = {n: x.numpy(force=True) for n, x in zip(names, inputs, strict=True)}
+        return torch.from_numpy(session.run(None, given)[0])
 
     return run
 

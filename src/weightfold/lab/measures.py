@@ -1,5 +1,6 @@
 """Figures of a run, for experiments to declare. Imports no torch."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from statistics import fmean
@@ -116,38 +117,32 @@ def multiply_adds(net: Any, image_shape: tuple[int, int, int]) -> int:
     import torch
     from torch import nn
 
-    from weightfold.core.charted import Charted
+    from weightfold.core.charted import Charted, charts_of
+    from weightfold.core.mixins import LayerExecution
+    from weightfold.trace import Call, trace
 
-    total = 0
-
-    def count(module: nn.Module, args: tuple, output: torch.Tensor) -> None:
-        nonlocal total
+    def cost(module: nn.Module, call: Call) -> int:
+        outputs = math.prod(call.output or ())
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            total += 2 * output.numel()
-        else:
-            weight: Any = module.weight
-            total += output.numel() * (weight[0].numel() + (module.bias is not None))
+            return 2 * outputs
+        if isinstance(module, (nn.modules.conv._ConvNd, nn.Linear)):
+            return call.macs + outputs * (module.bias is not None)
+        return 0
 
-    def count_chain(module: nn.Module, args: tuple, output: torch.Tensor) -> None:
-        chain = chains[module]
-        for factor in chain:
-            factor.register_forward_hook(count)
-        chain(args[0])
+    def total(net: nn.Module, shape: tuple[int, ...], chains: dict[str, Any]) -> int:
+        modules = dict(net.named_modules())
+        calls = trace(net, torch.empty(shape, device="meta")).calls
+        return sum(
+            total(chains[call.path], call.input or (), {})
+            if call.path in chains
+            else cost(modules[call.path], call)
+            for call in calls
+        )
 
-    counted = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._BatchNorm)
-    plain = (net.deploy() if isinstance(net, Charted) else net).to("meta").eval()
-    chains: dict[nn.Module, Any] = {}
-    for chart in net.charts if isinstance(net, Charted) else ():
-        for path, (chain, _) in chart.alternatives().items():  # type: ignore[operator]
-            chains[plain.get_submodule(path)] = chain.to("meta")
-    for module in plain.modules():
-        if module in chains:
-            module.register_forward_hook(count_chain)
-        elif isinstance(module, counted):
-            module.register_forward_hook(count)
-    with torch.no_grad():
-        plain(torch.empty(1, *image_shape, device="meta"))
-    return total
+    chains: dict[str, Any] = {}
+    for chart in charts_of(net, LayerExecution) if isinstance(net, Charted) else ():
+        chains |= {path: chain for path, (chain, _) in chart.alternatives().items()}
+    return total(net.deploy() if isinstance(net, Charted) else net, (1, *image_shape), chains)
 
 
 BEST_ACCURACY = Measure("best_accuracy", "test accuracy, best epoch (%)", of=best_accuracy)

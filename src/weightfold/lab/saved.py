@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 from torch import nn
 
 from weightfold.core.charted import Charted
-from weightfold.core.store import MANIFEST, load
+from weightfold.core.store import MANIFEST
 from weightfold.data import Dataset
 from weightfold.lab.variants import make_net, shape_of
+from weightfold.methods import load
 from weightfold.nets import AsymmetricConv2d, asymmetric_deploy, build
 from weightfold.nets.recorded import check_recorded, recorded_network
 from weightfold.records import conform, within

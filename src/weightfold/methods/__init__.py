@@ -1,21 +1,54 @@
 """The methods, a folder each: its chart, its verb, its mathematics.
 
-Every folder here whose `chart` module defines a `Chart` is found by itself: `catalogue()` lists
-them; the contract tests, `wf.load` and the command line read it.
+Every folder in `__path__` is found by itself: `catalogue` lists the charts; the contract tests,
+`wf.load` and the command line read it.
 """
 
 import importlib
 import pkgutil
+from pathlib import Path
 
-from weightfold.core.chart import Chart
+from torch import nn
+
+from weightfold.core.arguments import check_net
+from weightfold.core.chart import Chart, registered_charts
+from weightfold.core.store import load as load_registered
 
 
 def catalogue() -> dict[str, type[Chart]]:
-    """Kind -> chart class, for the `chart` module of every folder."""
-    found: dict[str, type[Chart]] = {}
-    for info in pkgutil.iter_modules(__path__):
-        module = importlib.import_module(f"{__name__}.{info.name}.chart")
-        for value in vars(module).values():
-            if isinstance(value, type) and issubclass(value, Chart) and value is not Chart:
-                found[value.kind] = value
-    return found
+    """Kind -> chart class, of the `chart` module of every folder; verbs are imported with them."""
+    for folder in pkgutil.iter_modules(__path__):
+        for module in pkgutil.iter_modules([str(Path(p) / folder.name) for p in __path__]):
+            if module.name in ("chart", "verb"):
+                importlib.import_module(f"{__name__}.{folder.name}.{module.name}")
+    return {k: c for k, c in registered_charts().items() if c.__module__.startswith(f"{__name__}.")}
+
+
+def load(folder: str | Path, net: nn.Module) -> nn.Module:
+    """Load what `wf.save` wrote, over a network of the same architecture.
+
+    >>> import tempfile, torch, weightfold as wf
+    >>> model, folder = torch.nn.Linear(3, 2), tempfile.mkdtemp()
+    >>> net = wf.mask(model, {"weight": torch.ones(2, 3)})
+    >>> wf.save(net, folder)
+    >>> type(wf.load(folder, torch.nn.Linear(3, 2))).__name__
+    'Charted'
+
+    Args:
+        folder: A folder written by `wf.save`.
+        net: A plain module of the architecture that was charted; left unchanged.
+
+    Returns:
+        A Charted net as it was saved (or a copy of the plain module, if that was saved), in the
+        dtypes it was saved in.
+
+    Raises:
+        FileNotFoundError: There is no manifest, or a file it names is missing or renamed.
+        ValueError: A file is truncated, changed, of a later format, or belongs to another save; or
+            a chart is of no method: import the module that defines it first.
+        TypeError: `net` is no module.
+        KeyError: The weights are of another architecture; the message lists the keys.
+    """
+    check_net(net)
+    catalogue()
+    return load_registered(folder, net)

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from weightfold.trace import trace
+
 NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
@@ -32,27 +34,19 @@ def batch_norms_behind(model: nn.Module, example_input: Tensor) -> dict[str, str
     Args:
         model: The network.
         example_input: One batch it accepts.
-    """
-    probe = copy.deepcopy(model).eval()
-    outputs: list[tuple[str, Tensor]] = []
-    inputs: list[tuple[str, Tensor]] = []
-    for name, module in probe.named_modules():
-        if isinstance(module, nn.Conv2d):
-            module.register_forward_hook(
-                lambda _, args, output, name=name: outputs.append((name, output))
-            )
-        elif isinstance(module, NORMS):
-            module.register_forward_pre_hook(
-                lambda _, args, name=name: inputs.append((name, args[0]))
-            )
-    with torch.no_grad():
-        probe(example_input)
 
-    made_by = {id(tensor): name for name, tensor in outputs}
-    runs = Counter(name for name, _ in outputs + inputs)
-    behind = [(made_by[id(tensor)], norm) for norm, tensor in inputs if id(tensor) in made_by]
-    readers = Counter(convolution for convolution, _ in behind)
-    return {c: norm for c, norm in behind if runs[c] == runs[norm] == readers[c] == 1}
+    Raises:
+        ValueError: It does not accept it.
+    """
+    modules = dict(model.named_modules())
+    run = trace(model, example_input)
+    sources = run.sources({path for path, module in modules.items() if isinstance(module, NORMS)})
+    readers = Counter(sources.values())
+    return {
+        c: norm
+        for norm, c in sources.items()
+        if isinstance(modules[c], nn.Conv2d) and run.runs[c] == run.runs[norm] == readers[c] == 1
+    }
 
 
 def check_pairs(model: nn.Module, pairs: Mapping[str, str], example_input: Tensor) -> None:

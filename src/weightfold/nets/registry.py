@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-import weightfold.nets
 from weightfold.nets import zoo
 from weightfold.spec import parse_spec, read_options
 
@@ -44,7 +43,7 @@ def network(name: str) -> Callable[[Factory], Factory]:
 @cache
 def _networks() -> Mapping[str, Callable[..., nn.Module]]:
     """Our networks, found by importing every module of this folder."""
-    for module in pkgutil.iter_modules(weightfold.nets.__path__):
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
         importlib.import_module(f"weightfold.nets.{module.name}")
     return dict(sorted(_NETWORKS.items()))
 

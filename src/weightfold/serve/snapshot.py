@@ -11,8 +11,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from weightfold.core.part_file import DTYPES
 from weightfold.core.store import file_of
-from weightfold.core.stored import DTYPES
 from weightfold.methods.share.bundle import PREPROCESSING, Bundle
 from weightfold.methods.share.cache import DeltaCache
 from weightfold.methods.share.net import SharedNet
@@ -84,7 +84,7 @@ class Snapshot:
             }
             if reason := self._unfit(name, given):
                 self.refused[name] = reason
-        self._net.sharing.detach(usable[0])
+        self._net.sharing.uninstall_domain(usable[0])
         self._net.sharing.classes = self.classes
         self.shared_bytes, self.cache = self._cache(max_bytes)
         if before is not None:
@@ -222,7 +222,7 @@ class Snapshot:
         surplus = set(idle[: max(0, len(recent) - READY)])
         for name in idle:
             if name in surplus or name not in kept:
-                net.sharing.detach(name)
+                net.sharing.uninstall_domain(name)
                 del recent[name]
         if names != local.names:
             # The stacked tensors of the last set of domains stay, for batches of the same set.

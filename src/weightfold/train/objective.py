@@ -70,7 +70,7 @@ class Penalty(nn.Module):
         self._plain = [n for n, p in net.named_parameters() if p.requires_grad and id(p) not in psi]
         self._charted: set[str] = set()
         if isinstance(net, Charted):
-            deployed = net.deploy(net.somewhere()).named_parameters()
+            deployed = net.deploy(net.default_context()).named_parameters()
             self._charted = {name for name, p in deployed if p.requires_grad}
         self._origins = 0
         if recipe.decay_on == "theta-theta0":

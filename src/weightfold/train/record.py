@@ -133,7 +133,7 @@ def write_run(
         **more: Further fields of the session.
     """
     sessions = checkpoint.sessions_of(folder)
-    deployed = net.deploy(net.somewhere()) if isinstance(net, Charted) else net
+    deployed = net.deploy(net.default_context()) if isinstance(net, Charted) else net
     write_record(
         folder / checkpoint.RUN,
         {

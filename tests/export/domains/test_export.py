@@ -1,5 +1,6 @@
 import json
 import sys
+from dataclasses import fields
 
 import onnx
 import onnxruntime
@@ -9,9 +10,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import weightfold as wf
-from weightfold.export import ExportError
-from weightfold.export.domains import RoutedNet, to_exported_program, to_onnx
+from weightfold.export import ExportError, to_exported_program, to_onnx
+from weightfold.export.domains import RoutedNet, to_onnx_per_domain
 from weightfold.methods.share.net import SharedNet
+
+
+def grouped(options, kind=wf.SharingOptions):
+    """Arguments with those that `kind` holds in `options`."""
+    own = {f.name: options.pop(f.name) for f in fields(kind) if f.name in options}
+    return {**options, "options": kind(**own)}
+
 
 CLASSES = {"birds": 3, "cars": 5, "dogs": 2}
 EXAMPLE = torch.zeros(1, 3, 8, 8)
@@ -59,7 +67,7 @@ def shared_net(
         torch.manual_seed(0)
         model = Small(conv_head)
     plan = wf.plan_sharing(
-        model, strategy=strategy, fraction=fraction, example_input=EXAMPLE, **plan
+        model, strategy=strategy, fraction=fraction, example_input=EXAMPLE, **grouped(plan)
     )
     return apart(wf.share(model, CLASSES, plan))
 
@@ -109,7 +117,13 @@ def test_shared_classifier_and_shared_batch_norm():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = Small()
-    plan = wf.plan_sharing(model, "top", 0.5, bn="shared", head="shared", example_input=EXAMPLE)
+    plan = wf.plan_sharing(
+        model,
+        "top",
+        0.5,
+        options=wf.SharingOptions(bn="shared", head="shared"),
+        example_input=EXAMPLE,
+    )
     net = apart(wf.share(model, {"birds": 4, "cars": 4}, plan)).eval()
     x, ids = images(3), torch.tensor([1, 0, 1])
     torch.testing.assert_close(RoutedNet(net)(x, ids), expected(net, x, ids), rtol=1e-5, atol=1e-5)
@@ -177,7 +191,7 @@ def test_a_subspace_of_one_domain_is_exported_too(tmp_path):
 def test_what_is_refused(tmp_path, monkeypatch):
     path, net = tmp_path / "net.onnx", shared_net()
     with pytest.raises(TypeError, match="net is Small, not a SharedNet"):
-        to_onnx(Small(), EXAMPLE, path)
+        to_onnx_per_domain(Small(), EXAMPLE, tmp_path)
     with pytest.raises(ValueError, match=r"example_input has shape \(1, 1, 8, 8\)"):
         to_onnx(net, torch.zeros(1, 1, 8, 8), path)
     with pytest.raises(ValueError, match=r"must end in \.pt2"):

@@ -10,8 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import weightfold as wf
 from weightfold.methods.expand.algebra import orders
-from weightfold.methods.expand.cost import LayerCost, chain_cost, input_shapes
+from weightfold.methods.expand.cost import LayerCost, chain_cost
 from weightfold.nets import build
+from weightfold.trace import trace
 
 
 def chain_of(layer, **options):
@@ -122,7 +123,7 @@ AROUND = 2 * ELEMENTS + 256 * 64 + 64 * 10
 
 def smallnet_b_costs(batch, **options):
     model = build("smallnet_b,kernel_size=7", num_classes=10)
-    shapes = input_shapes(model, torch.empty(batch, 3, 32, 32))
+    shapes = trace(model, torch.empty(batch, 3, 32, 32)).inputs
     net = wf.expand(model, **options)
     return {
         path: chain_cost(net.charts[0].chain(path), shapes[path])
@@ -236,7 +237,8 @@ def test_auto_over_another_chart_counts_the_same():
 def test_input_shapes_leave_the_model_alone():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 2))
     before = {n: t.clone() for n, t in model.state_dict().items()}
-    assert input_shapes(model, torch.randn(5, 3, 4, 4)) == {"0": (5, 3, 4, 4), "3": (5, 16)}
+    shapes = trace(model, torch.randn(5, 3, 4, 4)).inputs
+    assert (shapes["0"], shapes["3"]) == ((5, 3, 4, 4), (5, 16))
     assert model.training
     assert all(torch.equal(before[n], t) for n, t in model.state_dict().items())
     assert not any(m._forward_pre_hooks for m in model.modules())
@@ -251,4 +253,4 @@ def test_layers_called_by_keyword_are_counted():
         def forward(self, x):
             return self.conv(input=x)
 
-    assert input_shapes(Keyword(), torch.randn(1, 3, 5, 5)) == {"conv": (1, 3, 5, 5)}
+    assert trace(Keyword(), torch.randn(1, 3, 5, 5)).inputs["conv"] == (1, 3, 5, 5)

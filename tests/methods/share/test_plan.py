@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torchvision import models
 
-from weightfold.methods.share.plan import Plan, plan_sharing
-from weightfold.methods.share.walk import mask_of, ranges_of, take_filters, take_share
-from weightfold.trace import Layer
+from weightfold.methods.share.filters import mask_of, ranges_of, take_filters, take_share
+from weightfold.methods.share.layers import Layer
+from weightfold.methods.share.plan import Plan, SharingOptions, plan_sharing
 
 IMAGE = torch.zeros(2, 3, 16, 16)
 FRACTIONS = st.integers(0, 1000).map(lambda n: n / 1000)
@@ -255,10 +255,10 @@ def test_masks_of_the_user():
 def test_batch_norms_and_head_can_stay_shared():
     with torch.device("meta"):
         model = models.resnet18()
-    plan = plan_sharing(model, fraction=0, shared_norms="*.downsample.1")
+    plan = plan_sharing(model, fraction=0, options=SharingOptions(shared_norms="*.downsample.1"))
     assert len(plan.norms) == 17
     assert len(plan.choice["shared_norms"]) == 3
-    plan = plan_sharing(model, fraction=0, bn="shared", head="shared")
+    plan = plan_sharing(model, fraction=0, options=SharingOptions(bn="shared", head="shared"))
     assert (plan.norms, plan.shared_head) == ((), True)
 
 
@@ -274,7 +274,9 @@ def test_head_path_names_another_classifier():
     model = nn.Sequential(nn.Conv2d(3, 6, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     model.extend([nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 4)])
     assert plan_sharing(model, fraction=0, example_input=IMAGE).head == "5"
-    plan = plan_sharing(model, fraction=0, example_input=IMAGE, head_path="3")
+    plan = plan_sharing(
+        model, fraction=0, example_input=IMAGE, options=SharingOptions(head_path="3")
+    )
     assert (plan.head, plan.other_macs) == ("3", 16)
 
 

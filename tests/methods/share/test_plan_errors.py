@@ -66,7 +66,7 @@ def test_types():
         (nn.Sequential(nn.Conv1d(3, 2, 1)), "first convolution is a Conv1d; give example_input"),
         (
             nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(2 * 26 * 26, 10)),
-            r"default image of shape \(1, 1, 224, 224\) does not run.*give as example_input",
+            r"no example_input: an image of shape \(1, 1, 224, 224\) does not run",
         ),
         (nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten()), "gives 200704 outputs.*head_path"),
         (nn.Conv2d(3, 4, 1), "no convolution of the model runs besides its classifier"),

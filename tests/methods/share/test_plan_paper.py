@@ -8,9 +8,9 @@ import pytest
 import torch
 from torchvision import models
 
-from weightfold.methods.share.plan import plan_sharing
+from weightfold.methods.share.filters import take_filters
+from weightfold.methods.share.plan import SharingOptions, plan_sharing
 from weightfold.methods.share.presets import PAPER_FILTERS, PAPER_PARAMETERS, PAPER_SHARED_NORMS
-from weightfold.methods.share.walk import take_filters
 
 HEADS = dict.fromkeys(("aircraft", "birds", "cars", "dogs", "indoor"), 1000)
 
@@ -24,7 +24,9 @@ def network(name):
 def paper_plan(name, strategy):
     norms = PAPER_SHARED_NORMS.get(name)
     number = PAPER_FILTERS[name][strategy]
-    return plan_sharing(network(name), strategy, num_filters=number, shared_norms=norms)
+    return plan_sharing(
+        network(name), strategy, num_filters=number, options=SharingOptions(shared_norms=norms)
+    )
 
 
 def printed(parameters):
@@ -66,7 +68,11 @@ def test_the_random_rows_as_a_range(name):
     assert abs(mean(own) - expected) < 4 * sd / math.sqrt(seeds)
     assert abs(stdev(own) / sd - 1) < 4 / math.sqrt(2 * seeds)
     # The cell is the mean of two networks, truncated: it is within 2 sd of what is expected.
-    empty = plan_sharing(network(name), num_filters=0, shared_norms=PAPER_SHARED_NORMS.get(name))
+    empty = plan_sharing(
+        network(name),
+        num_filters=0,
+        options=SharingOptions(shared_norms=PAPER_SHARED_NORMS.get(name)),
+    )
     total = empty.account(HEADS).total.parameters + (len(HEADS) - 1) * expected
     allowed = 2 * (len(HEADS) - 1) * sd / math.sqrt(2)
     cell = float(PAPER_PARAMETERS[name]["random"]) * 1e6

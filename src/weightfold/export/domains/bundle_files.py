@@ -9,14 +9,10 @@ import torch
 from torch import nn
 
 from weightfold.core.store import file_stem
-from weightfold.export.checks import BATCH_SIZES, check_differences, relative_differences
-from weightfold.export.domains import (
-    to_executorch,
-    to_exported_program,
-    to_onnx,
-    to_onnx_per_domain,
-)
+from weightfold.export import to_exported_program, to_onnx
+from weightfold.export.domains import to_executorch, to_onnx_per_domain
 from weightfold.export.runners import torch_runner
+from weightfold.export.subject import BATCH_SIZES, check_differences, relative_differences
 from weightfold.files import write_json
 from weightfold.methods.share.bundle import Bundle
 from weightfold.methods.share.net import SharedNet
@@ -153,7 +149,7 @@ def _executorch(net: SharedNet, examples: dict[str, torch.Tensor], asked: _Asked
     for name, example in examples.items():
         path = asked.folder / f"{file_stem(name)}.pte"
         report = to_executorch(net, example, path, domain=name, tolerance=asked.tolerance)
-        rows.append(_row(path, [name], report.bytes, {name: report.max_relative_difference}))
+        rows.append(_row(path, [name], report.bytes, report.max_relative_difference))
     return rows
 
 

@@ -1,41 +1,18 @@
 """ExecuTorch: the plain network of one domain as a .pte file for phones and boards."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from weightfold.export.checks import (
-    MAGNITUDES,
-    attempting,
-    check_differences,
-    frozen,
-    probe,
-    relative_difference,
-    traceable,
-)
 from weightfold.export.domains.routed import lowered
 from weightfold.export.extras import need, quiet
 from weightfold.export.files import checked
+from weightfold.export.report import ExportReport
+from weightfold.export.runners import Runner
+from weightfold.export.subject import attempting, plain_subject
 from weightfold.files import replacing
-
-
-@dataclass(frozen=True)
-class ExecutorchReport:
-    """What was written; `dataclasses.asdict` of it is JSON.
-
-    Attributes:
-        path: The file.
-        bytes: Its size.
-        max_relative_difference: Max |ExecuTorch - torch| / max |torch|, the larger one over inputs
-            of standard deviation 1 and 1000.
-    """
-
-    path: str
-    bytes: int
-    max_relative_difference: float
 
 
 def to_executorch(
@@ -45,7 +22,7 @@ def to_executorch(
     *,
     domain: str,
     tolerance: float = 1e-5,
-) -> ExecutorchReport:
+) -> ExportReport:
     """Write one domain's plain network to a .pte file, its layers given to XNNPACK.
 
     Args:
@@ -67,33 +44,31 @@ def to_executorch(
     path = checked(path)
     with quiet():
         need("executorch", "executorch.exir", "executorch.runtime")
-    plain = frozen(lowered(net).deploy(domain=domain, fold_bn=False))
-    images = traceable(plain, example_input, dynamic_batch=False)
-    with attempting("ExecuTorch's export", plain, example_input), quiet():
-        content = _program(plain, images)
+    plain = lowered(net).deploy(domain=domain, fold_bn=False)
+    subject = plain_subject(plain, example_input, dynamic_batch=False)
+    what = "ExecuTorch's export"
+    program = subject.program(what)
+    with attempting(what, subject.title, example_input), quiet():
+        content = _content(program)
     with replacing(path) as temporary:
         temporary.write_bytes(content)
         with quiet():
-            found = [_difference(temporary, plain, images, scale) for scale in MAGNITUDES]
-        check_differences("the ExecuTorch file", {len(images): max(found)}, tolerance)
-    return ExecutorchReport(str(path), path.stat().st_size, max(found))
+            found = subject.check("the ExecuTorch file", _runner(temporary), tolerance)
+    return ExportReport(str(path), path.stat().st_size, found)
 
 
-def _program(plain: nn.Module, images: Tensor) -> bytes:
+def _content(program: torch.export.ExportedProgram) -> bytes:
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import (  # type: ignore[import]
         XnnpackPartitioner,
     )
     from executorch.exir import to_edge_transform_and_lower  # type: ignore[import]
 
-    exported = torch.export.export(plain, (images,))
-    edge: Any = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
+    edge: Any = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
     return edge.to_executorch().buffer
 
 
-@torch.no_grad()
-def _difference(path: Path, plain: nn.Module, example: Tensor, magnitude: float) -> float:
+def _runner(path: Path) -> Runner:
     from executorch.runtime import Runtime  # type: ignore[import]
 
-    images = probe(example, len(example), magnitude)
     method = Runtime.get().load_program(path).load_method("forward")
-    return relative_difference(method.execute([images])[0], plain(images))
+    return torch.no_grad()(lambda images: method.execute([images])[0])

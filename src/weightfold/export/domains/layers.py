@@ -7,9 +7,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
-from weightfold.core.slots import fill
+from weightfold.core.slots import fill, runs_as
 from weightfold.methods.share.chart import Sharing
+from weightfold.methods.share.layout import STANDARD
 
 
 class Route:
@@ -102,12 +104,15 @@ class JoinedConv(nn.Module):
         mask: Sequence[bool],
     ) -> None:
         super().__init__()
-        self.layer, self.joined = copy.deepcopy(layer), Joined(mask)
+        self.layer, self.joined = copy.deepcopy(layer).eval(), Joined(mask)
+        self.plain = runs_as(layer, STANDARD)
         self.shared, self.own = (nn.ParameterDict(dict(part)) for part in (shared, own))
 
     def forward(self, x: Tensor) -> Tensor:
         """As the plain layer."""
         whole = {name: self.joined(self.shared[name], own, 0) for name, own in self.own.items()}
+        if not self.plain:
+            return functional_call(self.layer, whole, (x,), tie_weights=False)
         convolution: Any = self.layer
         return convolution._conv_forward(x, whole["weight"], whole.get("bias"))
 
@@ -168,9 +173,9 @@ class PaddedHead(nn.Module):
 
 def parts(sharing: Sharing, path: str, domain: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The shared and the own part of each tensor of a layer, by name."""
-    places = [place for place in sharing.places[domain] if place.path == path]
-    shared = {p.tensor: p.shared for p in places if p.shared is not None}
-    return shared, {p.tensor: p.mine for p in places if p.mine is not None}
+    splits = [split for split in sharing.splits[domain] if split.path == path]
+    shared = {s.tensor: s.shared for s in splits if s.shared is not None}
+    return shared, {s.tensor: s.own for s in splits if s.own is not None}
 
 
 def filled(outline: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
@@ -189,9 +194,9 @@ def layer_of(sharing: Sharing, path: str, domain: str) -> nn.Module:
     layout = sharing.layout
     shared, own = parts(sharing, path, domain)
     if shared and own:
-        return JoinedConv(layout.outline[path], shared, own, layout.own[path])
+        return JoinedConv(layout.skeletons[path], shared, own, layout.own[path])
     if path == layout.head:
         rows = sharing.classes[domain]
         cut = {n: nn.Parameter(t[:rows].detach()) for n, t in shared.items() if len(t) > rows}
         shared |= cut
-    return filled(layout.outline[path], shared | own)
+    return filled(layout.skeletons[path], shared | own)

@@ -3,7 +3,7 @@
 import copy
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
@@ -13,19 +13,12 @@ from torch import Tensor, nn
 
 from weightfold.core.slots import Slots, replace_module
 from weightfold.core.store import file_stem
-from weightfold.export.checks import (
-    BATCH_SIZES,
-    attempting,
-    batch_dimension,
-    check_differences,
-    frozen,
-    relative_differences,
-    traceable,
-)
 from weightfold.export.domains.layers import Joined, layer_of
 from weightfold.export.domains.routed import lowered
 from weightfold.export.extras import need
+from weightfold.export.onnx_file import traced_onnx
 from weightfold.export.runners import onnx_runner
+from weightfold.export.subject import Subject, frozen, plain_subject
 from weightfold.files import BRIEFLY, locked, temporary_folder
 from weightfold.methods.share.net import SharedNet
 from weightfold.records import matching, read_record, write_record
@@ -113,9 +106,7 @@ def to_onnx_per_domain(
         differences = {}
         for name, example in examples.items():
             path = writer.write(name, example)
-            plain, runner = shared.deploy(domain=name), onnx_runner(path)
-            found = relative_differences(runner, plain, example, BATCH_SIZES)
-            check_differences(path.name, found, tolerance)
+            found = writer.subjects[name].check(path.name, onnx_runner(path), tolerance)
             differences[name] = max(found.values())
         index = writer.index()
         with locked(folder, BRIEFLY):
@@ -169,18 +160,19 @@ class _Writer:
     shared: str = ""
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     traced: dict[Any, Any] = field(default_factory=dict)
+    subjects: dict[str, Subject] = field(default_factory=dict)
 
     def write(self, domain: str, example: Tensor) -> Path:
         """The .onnx file of a domain, and the files it refers to."""
         import onnx
         import onnx_ir
 
-        plain = frozen(self.net.deploy(domain=domain))
-        images = traceable(plain, example)
+        plain = plain_subject(self.net.deploy(domain=domain), example)
+        self.subjects[domain], images = plain, plain.inputs["images"]
         model, own = _with_parts(self.net, domain)
         key = (self.net.classes[domain], tuple(images.shape), images.dtype)
         if key not in self.traced:
-            self.traced[key] = _trace(model, images)
+            self.traced[key] = _graph(replace(plain, net=model))
         graph = self.traced[key]
         held = {n: t for n, t in Slots.of(model).tensors.items() if n in graph.graph.initializers}
         self.shared = self._weights("shared", {n: t for n, t in held.items() if n not in own})
@@ -229,27 +221,16 @@ def _with_parts(net: SharedNet, domain: str) -> tuple[nn.Module, set[str]]:
     return model, {name for name, tensor in tensors.items() if id(tensor) not in shared}
 
 
-def _trace(model: nn.Module, images: Tensor) -> Any:
-    """An onnx_ir.Model whose initializers are the tensors of `model`, as they are, and constants.
+def _graph(subject: Subject) -> Any:
+    """An onnx_ir.Model, its initializers constants and the network's tensors as they are.
 
     Optimized only where no tensor takes part; without that, shapes computed at run time keep ONNX
     Runtime from folding batch norm.
     """
-    from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
     from onnxscript.optimizer import fold_constants
 
-    with attempting("torch.onnx.export", model, images):
-        program = torch.onnx.export(
-            model,
-            (images,),
-            dynamo=True,
-            dynamic_shapes=batch_dimension(True),
-            input_names=["images"],
-            output_names=["logits"],
-            optimize=False,
-            verbose=False,
-        )
-    assert program is not None
+    program = traced_onnx(subject, optimize=False)
     graph = program.model
     tensors = set(graph.graph.initializers)
 
@@ -258,7 +239,6 @@ def _trace(model: nn.Module, images: Tensor) -> Any:
 
     fold_constants(graph, onnx_shape_inference=True, should_fold=foldable)
     RemoveUnusedNodesPass()(graph)
-    ClearMetadataAndDocStringPass()(graph)
     return graph
 
 

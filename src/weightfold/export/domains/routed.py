@@ -1,6 +1,7 @@
 """A SharedNet in eval mode as one plain graph of images and their domains, for export."""
 
 import copy
+import json
 from typing import Any
 
 import torch
@@ -18,9 +19,24 @@ from weightfold.export.domains.layers import (
     layer_of,
     parts,
 )
+from weightfold.export.subject import (
+    Run,
+    Subject,
+    frozen,
+    plain_subject,
+    probe,
+    relative_difference,
+    traceable,
+)
 from weightfold.folding import foldable, fuse
 from weightfold.methods.share.chart import Sharing
 from weightfold.methods.share.net import SharedNet
+
+BATCHES = (1, 2, 7)
+"""Sizes of the batches, of one domain and mixed, on which a file is compared with the net."""
+
+LARGEST_BATCH = 2**20
+"""torch.export wants a bound for sizes that add up."""
 
 
 class RoutedNet(nn.Module):
@@ -79,13 +95,71 @@ def lowered(net: nn.Module) -> SharedNet:
     """
     below: Any = net
     while isinstance(below, Charted) and not isinstance(below, SharedNet):
-        below = below.lower(below.somewhere())
+        below = below.lower(below.default_context())
     if not isinstance(below, SharedNet):
         raise TypeError(
             f"net is {type(net).__name__}, not a SharedNet (wf.share) or charts on one; "
             "weightfold.export takes plain networks"
         )
     return below
+
+
+def subject_of(net: nn.Module, example_input: Tensor, *, dynamic_batch: bool = True) -> Subject:
+    """A plain network, a Charted one deployed, or a SharedNet (or charts on one) as one graph.
+
+    Args:
+        net: Left unchanged.
+        example_input: Floating point (B, ...).
+        dynamic_batch: Any batch size; else only B. A SharedNet takes any.
+
+    Raises:
+        TypeError: `example_input` or the network's output is not one floating-point tensor.
+        ValueError: The network does not take the shape of `example_input`, or a SharedNet has a
+            batch norm without running statistics.
+    """
+    below = net
+    while isinstance(below, Charted) and not isinstance(below, SharedNet):
+        below = below.model
+    if not isinstance(below, SharedNet):
+        plain = net.deploy(net.default_context()) if isinstance(net, Charted) else net
+        return plain_subject(plain, example_input, dynamic_batch=dynamic_batch)
+    shared: Any = frozen(lowered(net))
+    images = traceable(shared.deploy(domain=shared.domains[0]), example_input)
+    batch = torch.export.Dim("batch", max=LARGEST_BATCH)
+    return Subject(
+        RoutedNet(shared),
+        type(shared).__name__,
+        {"images": images, "domain": torch.arange(len(images)) % len(shared.domains)},
+        ({0: batch}, {0: batch}),
+        lambda run: _differences(run, shared, example_input),
+        metadata(shared),
+    )
+
+
+def metadata(net: SharedNet) -> dict[str, str]:
+    """What a file says of its domains, as JSON texts."""
+    values = {"domains": net.domains, "classes": list(net.classes.values()), "about": net.about}
+    return {name: json.dumps(value) for name, value in values.items()}
+
+
+@torch.no_grad()
+def _differences(run: Run, net: SharedNet, example_input: Tensor) -> dict[Any, float]:
+    """Per domain, the largest difference of its images over the net's largest logit."""
+    count = len(net.domains)
+    worst = dict.fromkeys(net.domains, 0.0)
+    for size in BATCHES:
+        images = probe(example_input, size)
+        for first in range(count):
+            for ids in (torch.full((size,), first), (first + torch.arange(size)) % count):
+                found, right = run(images, ids), net(images, domain=ids)
+                # Of one domain the net gives that domain's classes only.
+                missing = (0, found.shape[1] - right.shape[1])
+                right = nn.functional.pad(right, missing, value=-torch.inf)
+                for index in ids.unique().tolist():
+                    name = net.domains[index]
+                    difference = relative_difference(found[ids == index], right[ids == index])
+                    worst[name] = max(worst[name], difference)
+    return worst
 
 
 def _foldable(plain: nn.Module) -> list[tuple[str, str]]:
@@ -116,18 +190,20 @@ def _routed(sharing: Sharing, path: str, layers: list[Any], route: Route) -> nn.
     layout = sharing.layout
     if len(layers) == 1 and isinstance(layers[0], nn.Identity):
         return layers[0]
+    if layout.runs_itself(path) and path in layout.executed and path != layout.head:
+        return Segments(layers, route)
     if path in layout.norms:
         return RoutedNorm(layers, route)
     if path == layout.head:
         most = max(sharing.classes.values())
         if layout.shared_head:
             return filled(
-                layout.outline[path], parts(sharing, path, next(iter(sharing.classes)))[0]
+                layout.skeletons[path], parts(sharing, path, next(iter(sharing.classes)))[0]
             )
         missing = [most - count for count in sharing.classes.values()]
         heads = zip(layers, missing, strict=True)
         return Segments([PaddedHead(*head) for head in heads], route)
-    outline: Any = layout.outline[path]
+    outline: Any = layout.skeletons[path]
     shared = parts(sharing, path, next(iter(sharing.classes)))[0]
     if not shared or outline.groups > 1:
         return Segments(layers, route)

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, vjp
 
 from weightfold.core.chart import Chart, Example
-from weightfold.core.slots import plant, vacate
+from weightfold.core.mixins import LayerExecution
+from weightfold.core.slots import register_at, with_placeholders
 
 ARGUMENTS = (
     "in_channels",
@@ -39,7 +40,7 @@ class MatrixLayer(nn.Linear):
         return super().forward(input.flatten(1)).unflatten(1, self.out_shape)
 
 
-class ConvolutionMatrix(Chart):
+class ConvolutionMatrix(LayerExecution, Chart):
     """Dense weights (out pixels, in pixels) of MatrixLayers, written by convolution kernels.
 
     Args:
@@ -63,7 +64,7 @@ class ConvolutionMatrix(Chart):
             arguments = {key: getattr(convolution, key) for key in ARGUMENTS}
             shape, bias = tuple(in_shapes[path]), convolution.bias is not None
             self.specs[path] = {"in_shape": shape, "bias": bias, **arguments}
-            plant(self, path, convolution)
+            register_at(self, path, convolution)
 
     def convolution(self, path: str) -> nn.Conv2d:
         """The convolution that writes the layer at `path`."""
@@ -74,9 +75,10 @@ class ConvolutionMatrix(Chart):
         theta: dict[str, Tensor] = {}
         for path, spec in self.specs.items():
             shape, convolution = spec["in_shape"], self.convolution(path)
-            units = torch.eye(prod(shape), dtype=convolution.weight.dtype)
-            units = units.to(convolution.weight.device).view(-1, *shape)
-            images = convolution._conv_forward(units, convolution.weight, None)
+            kernel = convolution.weight
+            units = torch.eye(prod(shape), dtype=kernel.dtype, device=kernel.device)
+            units = units.view(-1, *shape)
+            images = convolution._conv_forward(units, kernel, None)
             theta[f"{path}.weight"] = images.flatten(1).t()
             if (bias := convolution.bias) is not None:
                 theta[f"{path}.bias"] = bias.repeat_interleave(images.shape[2:].numel())
@@ -90,7 +92,7 @@ class ConvolutionMatrix(Chart):
         """The convolutions, if they run."""
         if self.execution == "fold":
             return {}
-        return {p: vacate(m, list(psi)) for p, (m, psi) in self.alternatives().items()}
+        return {p: with_placeholders(m, list(psi)) for p, (m, psi) in self.alternatives().items()}
 
     def operands(self, **at: Any) -> dict[str, Tensor]:
         """Matrices, or the kernels themselves."""
@@ -115,14 +117,13 @@ class ConvolutionMatrix(Chart):
     def build(  # type: ignore[override]
         cls, net: nn.Module, *, layers: dict[str, dict[str, Any]], execution: str
     ) -> Self:
-        """Convolutions in torch's default initialisation."""
-        tensors = dict(net.named_parameters())
-        convolutions = {
-            path: nn.Conv2d(**{k: v for k, v in layer.items() if k != "in_shape"}).to(
-                tensors[f"{path}.weight"]
-            )
-            for path, layer in layers.items()
-        }
+        """Convolutions in torch's default initialisation, on the CPU for matrices on meta."""
+        convolutions = {}
+        for path, layer in layers.items():
+            matrix = net.get_parameter(f"{path}.weight")
+            options = {key: value for key, value in layer.items() if key != "in_shape"}
+            device = "cpu" if matrix.is_meta else matrix.device
+            convolutions[path] = nn.Conv2d(**options, device=device, dtype=matrix.dtype)
         return cls(convolutions, {p: layer["in_shape"] for p, layer in layers.items()}, execution)
 
     @classmethod

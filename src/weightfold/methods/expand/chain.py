@@ -10,11 +10,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from weightfold.core.slots import Slots, VacantCall, fill, vacate
+from weightfold.core.slots import PlaceholderGuard, Slots, fill, with_placeholders
 from weightfold.methods.expand.algebra import channels_last, cheapest_order, fold_layers
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 LAYERS = (*CONVOLUTIONS, nn.Linear)
+GEOMETRY = (
+    "in_channels",
+    "out_channels",
+    "kernel_size",
+    "stride",
+    "padding",
+    "dilation",
+    "groups",
+    "padding_mode",
+    "in_features",
+    "out_features",
+)
+"""Attributes that a chain has of its plain layer, for code around that reads them."""
 
 
 def geometry(layer: Any) -> tuple[int, int, int, tuple[int, ...]]:
@@ -48,7 +61,12 @@ class Chain(nn.Sequential):
         self.nonlinear = nonlinear
         self._order = cheapest_order([factor.weight for factor in factors])
         self.exact = type(plain) in LAYERS and (plain.bias is None) == (factors[0].bias is None)
-        self._plain = (vacate(plain, [n for n, _ in plain.named_parameters(recurse=False)]),)
+        self._plain = (
+            with_placeholders(plain, [n for n, _ in plain.named_parameters(recurse=False)]),
+        )
+        for name in GEOMETRY:
+            if hasattr(plain, name):
+                setattr(self, name, getattr(plain, name))
         self.pad: tuple[int, ...] | None = None
         if not isinstance(plain, CONVOLUTIONS):
             return
@@ -72,6 +90,11 @@ class Chain(nn.Sequential):
     def plain(self) -> Any:
         """The layer this folds to; without weights of its own."""
         return self._plain[0]
+
+    @property
+    def weight(self) -> Tensor | None:
+        """The folded weight, for code around that reads its dtype; None if there is none."""
+        return None if self.nonlinear or self.factors[0].weight is None else self.fold()[0]
 
     @property
     def factors(self) -> list[Any]:
@@ -228,7 +251,7 @@ def obstacle(net: nn.Module, path: str, layer: Any) -> str | None:
     slots = Slots.of(net)
     if type(layer) not in LAYERS:
         return f"{type(layer).__name__} may do more than its base class"
-    if any(isinstance(hook, VacantCall) for hook in hooks):
+    if any(isinstance(hook, PlaceholderGuard) for hook in hooks):
         return "its weight or bias is computed by another chart"
     if hooks:
         return "it has hooks, which a chain in its place would not call"

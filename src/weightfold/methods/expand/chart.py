@@ -7,13 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from weightfold.core.chart import Chart, Example
+from weightfold.core.mixins import Described, LayerExecution
 from weightfold.core.select import plain_layer
-from weightfold.core.slots import plant, vacate
+from weightfold.core.slots import register_at, with_placeholders
 from weightfold.methods.expand.chain import Chain, chains_bias, make_chain
 from weightfold.methods.expand.initial import fit_chain
 
 
-class Expansion(Chart):
+class Expansion(LayerExecution, Described, Chart):
     """CL, CK and FC expansion: theta = fold(chain), or the chain itself where it is cheaper.
 
     Args:
@@ -29,7 +30,7 @@ class Expansion(Chart):
         for path, chain in chains.items():
             if self.specs[path]["execution"] == "fold":
                 chain.lay_out()
-            plant(self, path, chain)
+            register_at(self, path, chain)
 
     def chain(self, path: str) -> Chain:
         """The chain that stands for the layer at `path`."""
@@ -56,7 +57,9 @@ class Expansion(Chart):
     def executors(self) -> dict[str, nn.Module]:
         """Chains, for the layers that run as chains."""
         return {
-            path: vacate(self.chain(path), [n for n, _ in self.chain(path).named_parameters()])
+            path: with_placeholders(
+                self.chain(path), [n for n, _ in self.chain(path).named_parameters()]
+            )
             for path, layer in self.specs.items()
             if layer["execution"] == "chain"
         }

@@ -4,11 +4,10 @@ import copy
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from weightfold.methods.expand.algebra import Order, orders
 from weightfold.methods.expand.chain import Chain
+from weightfold.trace import trace
 
 
 @dataclass(frozen=True)
@@ -43,38 +42,6 @@ def order_name(order: Order) -> str:
     return f"({order_name(order[1])} {order_name(order[0])})"
 
 
-def input_shapes(model: nn.Module, example_input: Tensor) -> dict[str, tuple[int, ...]]:
-    """Input shape of every convolution and Linear of a plain model, from a run without memory.
-
-    Args:
-        model: Left unchanged; it runs on the meta device, in eval mode.
-        example_input: Its batch size counts.
-
-    Raises:
-        ValueError: The model does not run on that input.
-    """
-    shapes: dict[str, tuple[int, ...]] = {}
-    ghost = copy.deepcopy(model).to("meta").eval()
-    names = {module: name for name, module in ghost.named_modules()}
-
-    def note(module: nn.Module, args: tuple, kwargs: dict[str, Tensor]) -> None:
-        x = args[0] if args else kwargs["input"]
-        shapes.setdefault(names[module], tuple(x.shape))
-
-    for module in names:
-        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear):
-            module.register_forward_pre_hook(note, with_kwargs=True)
-    try:
-        with torch.no_grad():
-            ghost(example_input.to("meta"))
-    except Exception as error:
-        raise ValueError(
-            f"example_input of shape {tuple(example_input.shape)} does not run through the model: "
-            f"{error}"
-        ) from error
-    return shapes
-
-
 def chain_cost(chain: Chain, shape: tuple[int, ...]) -> LayerCost:
     """Cost of a chain and of the layer it folds to, on an input of that shape.
 
@@ -82,17 +49,11 @@ def chain_cost(chain: Chain, shape: tuple[int, ...]) -> LayerCost:
         chain: The chain.
         shape: (N, C, *size) or (N, ..., features).
     """
-    ghost = copy.deepcopy(chain).to("meta")
+    chain = copy.deepcopy(chain).to("meta")
     x = torch.empty(shape, device="meta", dtype=chain.factors[0].weight.dtype)
     factors = tuple(tuple(f.weight.shape) for f in chain.factors)
     return LayerCost(
-        plain=_macs(ghost.fuse(), x),
-        chain=_macs(ghost, x),
+        plain=trace(chain.fuse(), x).macs,
+        chain=trace(chain, x).macs,
         orders={order_name(order): cost for cost, order, _ in orders(factors)},
     )
-
-
-def _macs(module: nn.Module, x: Tensor) -> int:
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        module(x)
-    return counter.get_total_flops() // 2

@@ -42,18 +42,25 @@ def fit_chain(chain: Chain, weight: Tensor, bias: Tensor | None) -> None:
     their own scale, and the remaining one takes the minimum-norm correction, exact wherever no
     inner width is below min(in, out). Where that is not exact, and with several kernels (CK):
     least squares over all factors by L-BFGS, which takes seconds to a minute for large layers. The
-    last bias absorbs what the other biases give.
+    last bias takes what the other biases give.
 
     Args:
         chain: Changed in place.
         weight: (out, in / groups, *kernel) to fold to.
         bias: (out,) or None.
+
+    Raises:
+        ValueError: `weight` or `bias` is not finite.
     """
+    if not all(t.isfinite().all() for t in (weight, bias) if t is not None and not t.is_meta):
+        raise ValueError("its weight or bias is not finite, which no chain folds to")
     groups = geometry(chain.plain)[2]
     weights = [factor.weight.detach().double() for factor in chain.factors]
     target = weight.detach().double()
     scale = torch.maximum(target.norm(), fold_weights(weights, groups).norm())
-    if sum(prod(w.shape[2:]) > 1 for w in weights) < 2:
+    if not target.any():
+        weights[-1] = torch.zeros_like(weights[-1])
+    elif sum(prod(w.shape[2:]) > 1 for w in weights) < 2:
         weights = _solve(weights, target, groups)
     if (fold_weights(weights, groups) - target).norm() > 1e-10 * scale:
         weights = _descend(weights, target, groups)

@@ -7,8 +7,8 @@ import copy
 
 from torch import nn
 
-from weightfold.core.charted import Charted, check_state
-from weightfold.core.slots import replace_module
+from weightfold.core.charted import Charted
+from weightfold.core.slots import check_state, replace_module
 from weightfold.methods.expand.chain import Chain, obstacle
 from weightfold.methods.expand.chart import Expansion
 
@@ -25,6 +25,13 @@ def nonlinear_twin(net: Charted) -> nn.Module:
     """A plain module in which every expanded layer is a `Chain` with ReLUs between its factors.
 
     Its weights start as copies of those of `net`.
+
+    >>> import torch, weightfold as wf
+    >>> net = wf.expand(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3)), rate=2, seed=0)
+    >>> twin = wf.nonlinear_twin(net)  # train it, then go on with
+    >>> linear = wf.linear_from_twin(net, twin)
+    >>> type(twin[0]).__name__, type(linear.deploy()[0]).__name__
+    ('Chain', 'Conv2d')
 
     Args:
         net: What `wf.expand` returned for a plain module; left unchanged.
@@ -45,6 +52,12 @@ def nonlinear_twin(net: Charted) -> nn.Module:
 
 def linear_from_twin(net: Charted, twin: nn.Module) -> Charted:
     """A copy of `net` with all weights and buffers of its (trained) nonlinear twin.
+
+    >>> import torch, weightfold as wf
+    >>> net = wf.expand(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3)), rate=2, seed=0)
+    >>> twin = wf.nonlinear_twin(net)
+    >>> torch.equal(wf.linear_from_twin(net, twin).deploy()[0].weight, net.deploy()[0].weight)
+    True
 
     Args:
         net: The net the twin was made from, or one of the same expansion.

@@ -1,12 +1,22 @@
 """wf.expand: choose layers and train them as products of linear layers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal
+from itertools import pairwise
+from math import prod
+from typing import Any, Literal, Unpack
 
 import torch
 from torch import Tensor, nn
 
+from weightfold.core.arguments import (
+    check_choices,
+    check_memory,
+    check_net,
+    checked_seed,
+    gathered,
+    real,
+)
 from weightfold.core.charted import Charted
 from weightfold.core.select import Where, coordinate_layers, locate, plain_model, select
 from weightfold.core.slots import Slots, check_chartable, split_name
@@ -20,9 +30,16 @@ from weightfold.methods.expand.chain import (
     widths,
 )
 from weightfold.methods.expand.chart import Expansion
-from weightfold.methods.expand.cost import LayerCost, chain_cost, input_shapes
+from weightfold.methods.expand.cost import LayerCost, chain_cost
 from weightfold.methods.expand.initial import fit_chain, match_variance
+from weightfold.methods.expand.options import ExpandKeywords, ExpandOptions
+from weightfold.trace import trace
 
+CHOICES = {
+    "conv": ("cl", "ck", None),
+    "linear": ("fc", None),
+    "init": ("paper", "variance", "preserve"),
+}
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
@@ -32,15 +49,22 @@ def expand(
     conv: Literal["cl", "ck"] | None = "cl",
     *,
     linear: Literal["fc"] | None = None,
-    linear_depth: int = 3,
     where: Where = None,
-    first: Literal["rm", "m"] = "rm",
     init: Literal["paper", "variance", "preserve"] = "paper",
-    execution: Literal["auto", "fold", "chain"] = "auto",
-    example_input: Tensor | None = None,
     seed: int | None = None,
+    **options: Unpack[ExpandKeywords],
 ) -> Charted:
     """Expand layers of `net` into products of linear layers (ExpandNets, Guo et al. 2020).
+
+    >>> import torch, weightfold as wf
+    >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3))
+    >>> net = wf.expand(model, rate=2, seed=0)
+    >>> [tuple(p.shape[:2]) for p in net.parameters() if p.dim() > 1]
+    [(6, 3), (16, 6), (8, 16)]
+    >>> net.deploy()
+    Sequential(
+      (0): Conv2d(3, 8, kernel_size=(3, 3), stride=(1, 1))
+    )
 
     Args:
         net: A module or a Charted net; left unchanged. With "paper" and "variance" the expanded
@@ -49,18 +73,13 @@ def expand(
         conv: "cl" (1x1, kxk, 1x1), "ck" ((k - 1) / 2 kernels of 3; falls to "cl" where that is
             one), or None. Grouped convolutions expand inside each group.
         linear: "fc" expands every Linear but the last into `linear_depth` layers.
-        linear_depth: Layers per expanded Linear, at least 2.
         where: None: every convolution with a kernel larger than 1 (and, with "fc", every Linear
             but the last) that trains; or names, globs, layer types, a predicate `(name, layer)`.
-        first: "rm", or "m" to leave the image channels of the first convolution unexpanded, as
-            the authors' code does for Tables 1, 8 and 9.
         init: "paper": torch's default for each factor; "variance": the folded std is the plain
             layer's; "preserve": the same function as `net` (exact for CL and FC at rate >= 1,
             else least squares; `net.charts[0].residuals` tells how near).
-        execution: "fold" computes the folded weights on the fly, "chain" runs the factors,
-            "auto" takes the cheaper by multiply-adds (fold where `example_input` is None).
-        example_input: A batch as in training; its size enters the cost model.
         seed: Seeds the factors; None draws from torch's global generator.
+        **options: How chains are made and run: fields of `ExpandOptions`, or one as `options`.
 
     Returns:
         The net in expanded coordinates.
@@ -68,33 +87,32 @@ def expand(
     Raises:
         ValueError: An argument is none of its choices, nothing is chosen, a kernel is even with
             "ck", a rate leaves no channels, or a chosen layer cannot be expanded.
-        TypeError: `where` or `example_input` is of no such kind.
+        TypeError: `net` is no module, or an argument is of another type.
+        MemoryError: The factors take more memory than there is.
     """
-    _check_choices(conv=conv, linear=linear, first=first, init=init, execution=execution)
-    if linear_depth < 2:
-        raise ValueError(f"linear_depth={linear_depth}; a product has at least 2 factors")
-    if not 0 < rate < float("inf"):
+    check_net(net)
+    check_choices({"conv": conv, "linear": linear, "init": init}, CHOICES)
+    made = gathered(ExpandOptions, options)
+    if not 0 < (rate := real(rate, "rate")) < float("inf"):
         raise ValueError(f"rate={rate}; the expansion rate is a positive number")
-    if not isinstance(example_input, Tensor | None):
-        raise TypeError(f"example_input is a {type(example_input).__name__}; give a tensor")
+    seed = seed if seed is None else checked_seed(seed)
     chosen = _choose(net, conv, linear, where)
-    opening = next((m for m in plain_model(net).modules() if isinstance(m, CONVOLUTIONS)), None)
+    plans = _plans(net, chosen, rate, conv, made)
+    _check_size(net, plans, rate)
     tensors = dict(net.named_parameters(remove_duplicate=False))
-    shapes = _shapes(net, example_input) if example_input is not None else {}
+    example = made.example_input
+    shapes = _shapes(net, example) if example is not None else {}
     chains: dict[str, Chain] = {}
     layers: dict[str, dict[str, Any]] = {}
     with torch.device("cpu"), torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.default_generator.manual_seed(seed)
-        for path, layer in chosen.items():
+        for path, (kind, channels) in plans.items():
             weight = tensors[f"{path}.weight"]
             bias = tensors[f"{path}.bias"] if chains_bias(tensors, path) else None
             with _naming(path):
-                kind, length = _factors(layer, conv, linear_depth)
-                channels = widths(layer, rate, length, first if layer is opening else "rm")
-                chain = make_chain(layer, channels, kind, bias is not None)
-            chain.to(weight.device, weight.dtype)
-            with _naming(path):
+                chain = make_chain(chosen[path], channels, kind, bias is not None)
+                chain.to(weight.device, weight.dtype)
                 if init != "paper":
                     (match_variance if init == "variance" else fit_chain)(chain, weight, bias)
             chains[path] = chain.requires_grad_(weight.requires_grad)
@@ -102,23 +120,43 @@ def expand(
             layers[path] = {
                 "kind": kind,
                 "channels": list(channels),
-                "execution": _execution(net, path, layer, execution, cost),
+                "execution": _execution(net, path, chosen[path], made.execution, cost),
                 "macs": cost and {"plain": cost.plain, "chain": cost.chain, **cost.orders},
             }
     return Charted(net, [Expansion(chains, layers)])
 
 
-def _check_choices(**given: str | None) -> None:
-    choices = {
-        "conv": ("cl", "ck", None),
-        "linear": ("fc", None),
-        "first": ("rm", "m"),
-        "init": ("paper", "variance", "preserve"),
-        "execution": ("auto", "fold", "chain"),
-    }
-    for argument, value in given.items():
-        if value not in choices[argument]:
-            raise ValueError(f"{argument}={value!r}; choose one of {choices[argument]}")
+def _plans(
+    net: nn.Module,
+    chosen: Mapping[str, nn.Module],
+    rate: float,
+    conv: str | None,
+    options: ExpandOptions,
+) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Kind and widths of every chain, by path in `net`."""
+    opening = next((m for m in plain_model(net).modules() if isinstance(m, CONVOLUTIONS)), None)
+    plans: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for path, layer in chosen.items():
+        with _naming(path):
+            kind, length = _factors(layer, conv, options.linear_depth)
+            first = options.first if layer is opening else "rm"
+            plans[path] = kind, widths(layer, rate, length, first)
+    return plans
+
+
+def _check_size(
+    net: nn.Module, plans: Mapping[str, tuple[str, tuple[int, ...]]], rate: float
+) -> None:
+    """Refuse factors that no memory holds."""
+    tensors = dict(net.named_parameters(remove_duplicate=False))
+    size = 0
+    for path, (kind, channels) in plans.items():
+        weight = tensors[f"{path}.weight"]
+        groups = channels[0] // weight.shape[1]
+        sizes = kernels(kind, tuple(weight.shape[2:])) if kind != "fc" else [()] * len(channels)
+        for (a, b), kernel in zip(pairwise(channels), sizes, strict=False):
+            size += a * b // groups * prod(kernel) * weight.element_size()
+    check_memory(f"rate={rate} makes factors", size)
 
 
 @contextmanager
@@ -221,8 +259,9 @@ def _factors(layer: Any, conv: str | None, linear_depth: int) -> tuple[str, int]
 
 def _shapes(net: nn.Module, example_input: Tensor) -> dict[str, tuple[int, ...]]:
     """Input shape of the layers, by path in `net`."""
-    plain = net.deploy(net.somewhere()) if isinstance(net, Charted) else net
-    found = {locate(net, f"{n}.weight"): s for n, s in input_shapes(plain, example_input).items()}
+    plain = net.deploy(net.default_context()) if isinstance(net, Charted) else net
+    shapes = trace(plain, example_input).inputs
+    found = {locate(net, f"{n}.weight"): shape for n, shape in shapes.items()}
     return {split_name(place)[0]: shape for place, shape in found.items() if place}
 
 

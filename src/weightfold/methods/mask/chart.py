@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from weightfold.core.chart import Chart, Example
-from weightfold.core.slots import plant, split_name, tensor_at
+from weightfold.core.slots import register_at, split_name, tensor_at
 
 
 class Mask(Chart):
@@ -29,8 +29,10 @@ class Mask(Chart):
         self.names = list(masks)
         for name, mask in masks.items():
             value = values[name]
-            plant(self, name, nn.Parameter(value.detach().clone(), value.requires_grad))
-            plant(self, f"{name}_mask", mask.to(value.device, torch.bool, copy=True))
+            mask = mask.to(value.device, torch.bool, copy=True)
+            psi = _without_infinite(value.detach(), mask)
+            register_at(self, name, nn.Parameter(psi, value.requires_grad))
+            register_at(self, f"{name}_mask", mask)
         self.constants = tuple(f"{split_name(n)[1]}_mask" for n in masks)  # type: ignore[misc]
 
     def _pairs(self) -> dict[str, tuple[Tensor, Tensor]]:
@@ -43,8 +45,8 @@ class Mask(Chart):
     @torch.no_grad()
     def fit(self, theta: Mapping[str, Tensor], **at: Any) -> dict[str, float]:
         """Take theta over; the residual is the norm of what the masks remove."""
-        for name, (psi, _) in self._pairs().items():
-            psi.copy_(theta[name])
+        for name, (psi, mask) in self._pairs().items():
+            psi.copy_(_without_infinite(theta[name], mask))
         return self.residuals(theta)
 
     def config(self) -> dict[str, Any]:
@@ -64,6 +66,11 @@ class Mask(Chart):
         values = {n: p for n, p in model.named_parameters() if p.dim() > 1}
         masks = {n: torch.rand(p.shape) < 0.5 for n, p in values.items()}
         return Example(model, cls(values, masks), torch.randn(3, 2, 6, 6))
+
+
+def _without_infinite(value: Tensor, mask: Tensor) -> Tensor:
+    """A copy in which dead weights that are not finite are 0: a product with 0 would be NaN."""
+    return torch.where(mask | value.isfinite(), value, 0)
 
 
 class Live(Chart):

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from weightfold.core.arguments import check_net
 from weightfold.core.charted import Charted, short_name
 from weightfold.core.select import select_tensors
 from weightfold.methods.mask.chart import Live, Mask
@@ -12,6 +13,14 @@ from weightfold.methods.mask.chart import Live, Mask
 
 def mask(net: nn.Module, masks: Mapping[str, Tensor], *, live: bool = False) -> Charted:
     """Multiply tensors by fixed masks: theta = m * psi.
+
+    >>> import torch, weightfold as wf
+    >>> model = torch.nn.Linear(3, 2)
+    >>> net = wf.mask(model, {"weight": torch.tensor([[1, 0, 0], [0, 1, 1]])}, live=True)
+    >>> [tuple(p.shape) for p in net.parameters()]  # the bias, and three weights
+    [(2,), (3,)]
+    >>> net.deploy().weight.count_nonzero().item()
+    3
 
     Args:
         net: A module or a Charted net; left unchanged.
@@ -21,8 +30,12 @@ def mask(net: nn.Module, masks: Mapping[str, Tensor], *, live: bool = False) -> 
             shape, which charts above can be put on (`wf.expand` of a masked layer).
 
     Raises:
+        TypeError: `net` is no module, or `masks` is no mapping of tensors.
         ValueError: A name is no trainable tensor, or a mask has another shape or other values.
     """
+    check_net(net)
+    if not isinstance(masks, Mapping) or not all(isinstance(m, Tensor) for m in masks.values()):
+        raise TypeError(f"masks is a {type(masks).__name__}; give tensor name -> mask, a tensor")
     tensors = select_tensors(net, list(masks))
     given = {n: masks[n] if n in masks else masks[short_name(net, n)] for n in tensors}
     for name, m in given.items():

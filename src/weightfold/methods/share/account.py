@@ -3,16 +3,15 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from rich.console import Console, Group
 from rich.table import Table
 
+from weightfold.methods.share.layers import Layer
 from weightfold.methods.share.names import check_classes, check_names
-
-if TYPE_CHECKING:
-    from weightfold.methods.share.plan import Plan
-    from weightfold.trace import Layer, TensorSize
+from weightfold.methods.share.ownership import Ownership
+from weightfold.trace import TensorSize
 
 BatchNormCount = Literal["affine", "stats", "all"]
 _COUNTED: dict[str, tuple[str, ...]] = {
@@ -56,7 +55,7 @@ class LayerShare:
         own: Number of filters of a domain's own.
     """
 
-    layer: "Layer"
+    layer: Layer
     own: int
 
     @property
@@ -164,7 +163,7 @@ class Account:
 
 
 def account(
-    plan: "Plan", heads: Mapping[str, int], *, bn: BatchNormCount, keep_shared_copy: bool
+    plan: Ownership, heads: Mapping[str, int], *, bn: BatchNormCount, keep_shared_copy: bool
 ) -> Account:
     """What `Plan.account` returns, which see."""
     if bn not in _COUNTED:
@@ -193,12 +192,12 @@ def account(
     )
 
 
-def _shares(plan: "Plan") -> Iterator[LayerShare]:
+def _shares(plan: Ownership) -> Iterator[LayerShare]:
     for layer in plan.layers:
         yield LayerShare(layer, sum(plan.own.get(layer.path, ())))
 
 
-def _own(plan: "Plan", share: LayerShare) -> Cost:
+def _own(plan: Ownership, share: LayerShare) -> Cost:
     layer = share.layer
     tensors = [plan.tensors.get(f"{layer.path}.{name}") for name in ("weight", "bias")]
     row_bytes = sum(t.numel // layer.filters * t.itemsize for t in tensors if t is not None)
@@ -208,18 +207,18 @@ def _own(plan: "Plan", share: LayerShare) -> Cost:
     )
 
 
-def _norm_tensors(plan: "Plan") -> Iterator[tuple[str, "TensorSize"]]:
+def _norm_tensors(plan: Ownership) -> Iterator[tuple[str, TensorSize]]:
     norms = set(plan.norms)
     for name, size in plan.tensors.items():
         if name.rpartition(".")[0] in norms:
             yield name, size
 
 
-def _in_head(plan: "Plan", name: str) -> bool:
+def _in_head(plan: Ownership, name: str) -> bool:
     return name.rpartition(".")[0] == plan.head
 
 
-def _head(plan: "Plan", classes: int) -> Cost:
+def _head(plan: Ownership, classes: int) -> Cost:
     layer = plan.classifier
     tensors = [size for name, size in plan.tensors.items() if _in_head(plan, name)]
     row_bytes = sum(t.numel // layer.filters * t.itemsize for t in tensors)
@@ -228,6 +227,6 @@ def _head(plan: "Plan", classes: int) -> Cost:
     )
 
 
-def _size(size: "TensorSize", name: str, bn: BatchNormCount) -> Cost:
+def _size(size: TensorSize, name: str, bn: BatchNormCount) -> Cost:
     counted = not size.buffer or name.rpartition(".")[2] in _COUNTED[bn]
     return Cost(size.numel if counted else 0, size.numel * size.itemsize)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, NotRequired, TypedDict, TypeVar
 from torch import Tensor, nn
 
 from weightfold.core.manifest import MANIFEST
+from weightfold.core.part_file import read_part
 from weightfold.core.store import (
     check_file,
     contents,
@@ -23,8 +24,8 @@ from weightfold.core.store import (
     write_manifest,
     write_part,
 )
-from weightfold.core.stored import read_part
 from weightfold.files import BRIEFLY, foreign, locked, settled, stamp
+from weightfold.methods import catalogue
 from weightfold.methods.share.names import check_names
 from weightfold.methods.share.plan import Plan
 from weightfold.records import conform, within
@@ -239,6 +240,7 @@ class Bundle:
             chosen = _with_domains(chosen, {name: self.classes[name] for name in names}, self.about)
         parts = [name for name in names if name in self.manifest["parts"]]
         state = read_state(self.folder, self.manifest, parts)
+        catalogue()  # of the sharing, and of charts above it
         return rebuild(self.folder, model, chosen, state)
 
     def add(self, net: nn.Module, name: str) -> None:

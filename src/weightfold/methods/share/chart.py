@@ -10,15 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from weightfold.core.chart import Chart, Example
-from weightfold.core.slots import plant, tensor_at
-from weightfold.methods.share.layout import Layout, Place, holders, operands_of
+from weightfold.core.mixins import CallContext, FilePerPart, LayerCoordinates, LayerExecution
+from weightfold.core.slots import register_at, tensor_at
+from weightfold.methods.share.filters import mask_of, ranges_of
+from weightfold.methods.share.layout import Layout, Split, holders, operands_of
 from weightfold.methods.share.mixture import Mixture
-from weightfold.methods.share.walk import mask_of, ranges_of
 
 Domain = str | Mixture | None
 
 
-class Sharing(Chart):
+class Sharing(LayerExecution, CallContext, FilePerPart, LayerCoordinates, Chart):
     """theta of domain d: a gather of shared filters and of d's own; no replaced filter exists.
 
     Own tensors of different domains are separate Parameters and buffers, so that a step on one
@@ -54,17 +55,17 @@ class Sharing(Chart):
         self.layout = Layout.of(layers, own, norms, head, shared_head)
         self.classes, self.about, self.plan = dict(classes), dict(about or {}), plan
         self.shared, self.domains = nn.Module(), nn.ModuleDict()
-        self.places: dict[str, list[Place]] = {}
+        self.splits: dict[str, list[Split]] = {}
         start = {f"{p}.{n}": tensor_at(layers[p], n) for p, n in self.layout.tensors}
         for path, name in self.layout.tensors:
             rows = shared_head if path == head else None
             part = self.layout.cut(path, start[f"{path}.{name}"], rows, shared=True)
             if part is not None:
-                plant(self.shared, f"{path}.{name}", part)
+                register_at(self.shared, f"{path}.{name}", part)
         for domain in classes:
-            self.furnish(domain, start)
+            self.init_domain(domain, start)
 
-    def furnish(self, domain: str, start: Mapping[str, Tensor]) -> None:
+    def init_domain(self, domain: str, start: Mapping[str, Tensor]) -> None:
         """Give `domain` its own tensors, cut from a plain network's: name -> value."""
         parts: dict[str, Tensor] = {}
         for path, name in self.layout.tensors:
@@ -72,16 +73,15 @@ class Sharing(Chart):
             part = self.layout.cut(path, start[f"{path}.{name}"], rows, shared=False)
             if part is not None:
                 parts[f"{path}.{name}"] = part
-        self.attach(domain, parts)
+        self.install_domain(domain, parts)
 
-    def attach(self, domain: str, parts: Mapping[str, Tensor]) -> None:
+    def install_domain(self, domain: str, parts: Mapping[str, Tensor]) -> None:
         """Put the own tensors of a domain in place, as they are."""
         self.domains[domain] = nn.Module()
         for name, part in parts.items():
-            plant(self.domains[domain], name, part)
-        self.places[domain] = self.layout.places(
-            holders(self.shared), holders(self.domains[domain])
-        )
+            register_at(self.domains[domain], name, part)
+        own = holders(self.domains[domain])
+        self.splits[domain] = self.layout.splits_of(holders(self.shared), own)
 
     def lend(self, domain: str, parts: Mapping[str, Tensor]) -> None:
         """Let a domain run on tensors that stay outside: no parameters, not in the state_dict.
@@ -92,23 +92,23 @@ class Sharing(Chart):
             domain: Of `classes`.
             parts: What the domain owns, by the names of the plain network; not copied.
         """
-        self.places[domain] = self.layout.places(holders(self.shared), self.layout.lent(parts))
+        self.splits[domain] = self.layout.splits_of(holders(self.shared), self.layout.lent(parts))
 
     def add(self, domain: str, classes: int, start: Mapping[str, Tensor]) -> None:
         """Add a domain that starts from a plain network's tensors."""
         self.classes[domain] = classes
-        self.furnish(domain, start)
+        self.init_domain(domain, start)
         self.domains[domain].train(self.training)
 
-    def detach(self, domain: str) -> None:
+    def uninstall_domain(self, domain: str) -> None:
         """Let go of a domain's own tensors, its own or lent."""
-        del self.places[domain]
+        del self.splits[domain]
         if domain in self.domains:
             del self.domains[domain]
 
     def remove(self, domain: str) -> None:
         """Remove a domain."""
-        self.detach(domain)
+        self.uninstall_domain(domain)
         del self.classes[domain]
         self.about.pop(domain, None)
 
@@ -116,25 +116,25 @@ class Sharing(Chart):
         """The domains of a call, one a row of the stacked tensors."""
         names = domain.domains if isinstance(domain, Mixture) else (domain,)
         for name in names:
-            if name is None or name not in self.places:
-                raise KeyError(f"domain={name!r}; the domains are {', '.join(self.places)}")
+            if name is None or name not in self.splits:
+                raise KeyError(f"domain={name!r}; the domains are {', '.join(self.splits)}")
         return names  # type: ignore[return-value]
 
     def forward(self, *, domain: Domain = None, **at: Any) -> dict[str, Tensor]:
         """The weights of one domain."""
         (name,) = self._names(domain)
-        return {p.name: self.layout.join(p, self.classes[name]) for p in self.places[name]}
+        return {p.name: self.layout.join(p, self.classes[name]) for p in self.splits[name]}
 
     def operands(self, *, domain: Domain = None, **at: Any) -> dict[str, Tensor]:
         """Shared tensors as they are; own ones of all domains of the call, stacked (K, ...)."""
         names = self._names(domain)
         most = max(self.classes[name] for name in names)
-        return self.layout.operands([self.places[name] for name in names], most)
+        return self.layout.operands([self.splits[name] for name in names], most)
 
-    def unheld(self, *, domain: Domain = None, **at: Any) -> dict[str, Tensor]:
+    def uncached_operands(self, *, domain: Domain = None, **at: Any) -> dict[str, Tensor]:
         """Stacked batch norm statistics, which other forwards of the domains may have moved."""
-        places = [[p for p in self.places[n] if p.buffer] for n in self._names(domain)]
-        return self.layout.operands(places, 0) if self.training and len(places) > 1 else {}
+        buffers = [[p for p in self.splits[n] if p.buffer] for n in self._names(domain)]
+        return self.layout.operands(buffers, 0) if self.training and len(buffers) > 1 else {}
 
     def executors(self) -> dict[str, nn.Module]:
         """Layers that run several domains at once."""
@@ -142,21 +142,23 @@ class Sharing(Chart):
 
     def alternatives(self, **at: Any) -> dict[str, tuple[nn.Module, dict[str, Tensor]]]:
         """Every executor with its operands for the domain."""
-        operands = self.operands(**(at or self.somewhere()))
+        operands = self.operands(**(at or self.default_context()))
         executors = {p: e.train(self.training) for p, e in self.executors().items()}
         return {path: (e, operands_of(operands, path)) for path, e in executors.items()}
 
-    def remade_layers(self, *, domain: Domain = None, **at: Any) -> dict[str, nn.Module]:
+    def resized_layers(self, *, domain: Domain = None, **at: Any) -> dict[str, nn.Module]:
         """The head, with the domain's number of classes."""
         return {self.layout.head: self.layout.classifier(self.classes[self._names(domain)[0]])}
 
     @torch.no_grad()
-    def absorb(self, operands: Mapping[str, Tensor], *, domain: Domain = None, **at: Any) -> None:
+    def write_back(
+        self, operands: Mapping[str, Tensor], *, domain: Domain = None, **at: Any
+    ) -> None:
         """Batch norm statistics of several domains, from the stacked copies; batches counted."""
         if self.training:
-            self.layout.absorb(operands, [self.places[name] for name in self._names(domain)])
+            self.layout.write_back(operands, [self.splits[name] for name in self._names(domain)])
 
-    def somewhere(self) -> dict[str, Any]:
+    def default_context(self) -> dict[str, Any]:
         """The first domain."""
         return {"domain": next(iter(self.domains))}
 
@@ -166,12 +168,11 @@ class Sharing(Chart):
     ) -> dict[str, float]:
         """One domain, or every one, takes theta over, but for heads of other classes; exact."""
         names = list(self.domains) if domain is None else self._names(domain)
-        for name in names:
-            for part in self.places[name]:
-                self.layout.assign(part, theta[part.name])
+        for part in (part for name in names for part in self.splits[name]):
+            self.layout.assign(part, theta[part.name])
         return self.residuals(theta, domain=names[0])
 
-    def layer_of(self, name: str) -> nn.Module | None:
+    def coordinate_layer(self, name: str) -> nn.Module | None:
         """The convolution of those filters that are shared, or one domain's."""
         path, rows = name.rpartition(".")[0], len(self.get_parameter(name))
         path = path.partition(".")[2] if path.startswith("shared.") else path.split(".", 2)[2]
@@ -203,13 +204,6 @@ class Sharing(Chart):
         layers = {path: net.get_submodule(path) for path in (*own, *norms, head)}
         masks = {path: mask_of(own[path], len(tensor_at(layers[path], "weight"))) for path in own}
         return cls(layers, masks, norms, head, **config)
-
-    @classmethod
-    def assemble(cls, net: nn.Module, charts: list[Chart]) -> nn.Module:
-        """A SharedNet."""
-        from weightfold.methods.share.net import SharedNet
-
-        return SharedNet(net, charts)
 
     @classmethod
     def example(cls) -> Example:

@@ -12,8 +12,9 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
-from weightfold.core.charted import NOWHERE
+from weightfold.core.charted import NO_CONTEXT
 from weightfold.methods.share.mixture import Mixture
 
 CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -29,7 +30,7 @@ class DomainLayer(nn.Module):
 
     def __init__(self, *slots: str) -> None:
         super().__init__()
-        self.at: Mapping[str, Any] = NOWHERE
+        self.at: Mapping[str, Any] = NO_CONTEXT
         self.kernel: Literal["grouped", "segments"] = "grouped"
         for slot in slots:
             self.register_parameter(slot, None)
@@ -38,18 +39,20 @@ class DomainLayer(nn.Module):
         """Run every image with its own domain's tensors; shapes as in the plain layer."""
         domain = self.at.get("domain")
         if isinstance(domain, Mixture) and len(domain.domains) > 1:
-            if self.apart or not domain.equal:
+            if self.one_by_one or not domain.equal:
                 parts = enumerate(domain.part(x))
-                return domain.join([self.lanes(part, slice(k, k + 1), 1) for k, part in parts])
-            return self.lanes(x, slice(None), len(domain.domains))
-        return self.lanes(x, slice(1), 1)
+                return domain.join(
+                    [self.run_interleaved(part, slice(k, k + 1), 1) for k, part in parts]
+                )
+            return self.run_interleaved(x, slice(None), len(domain.domains))
+        return self.run_interleaved(x, slice(1), 1)
 
     @property
-    def apart(self) -> bool:
+    def one_by_one(self) -> bool:
         """Whether interleaved domains run one after another, too."""
         return self.kernel == "segments"
 
-    def lanes(self, x: Tensor, rows: slice, count: int) -> Tensor:
+    def run_interleaved(self, x: Tensor, rows: slice, count: int) -> Tensor:
         """Interleaved images, image i of domain i mod `count`, with the tensors of these rows."""
         raise NotImplementedError
 
@@ -85,12 +88,20 @@ class DomainConv(DomainLayer):
 
     def __init__(self, layer: Any, own: list[bool]) -> None:
         super().__init__("shared", "own", "shared_bias", "own_bias")
+        self.in_channels, self.out_channels = layer.in_channels, layer.out_channels
         self.stride, self.dilation, self.groups = layer.stride, layer.dilation, layer.groups
         self.padding, self.kernel_size = layer.padding, layer.kernel_size
         self.padding_mode, self._pads = layer.padding_mode, layer._reversed_padding_repeated_twice
         self.runs = runs_of(own)
 
-    def lanes(self, x: Tensor, rows: slice, count: int) -> Tensor:
+    @property
+    def weight(self) -> Tensor | None:
+        """Kernels of the call's first domain, for code around the layer that reads their dtype."""
+        if self.own is None or self.shared is None:
+            return self.own if self.own is None else self.own[0]
+        return interlace(self.shared, self.own[0], self.runs, 0)
+
+    def run_interleaved(self, x: Tensor, rows: slice, count: int) -> Tensor:
         """Shared filters once for all images; own filters in one grouped convolution."""
         own, own_bias = self.own[rows], _at(self.own_bias, rows)
         x = self._padded(x)
@@ -129,15 +140,20 @@ class DomainConv(DomainLayer):
 
 
 class DomainLinear(DomainLayer):
-    """A linear classifier of each domain."""
+    """A linear classifier of each domain.
+
+    Args:
+        layer: The plain layer; its hyperparameters are taken.
+    """
 
     weight: Tensor
     bias: Tensor | None
 
-    def __init__(self) -> None:
+    def __init__(self, layer: nn.Linear) -> None:
         super().__init__("weight", "bias")
+        self.in_features, self.out_features = layer.in_features, layer.out_features
 
-    def lanes(self, x: Tensor, rows: slice, count: int) -> Tensor:
+    def run_interleaved(self, x: Tensor, rows: slice, count: int) -> Tensor:
         """Features (B, ..., F) to logits (B, ..., classes)."""
         weight, bias = self.weight[rows], _at(self.bias, rows)
         if count == 1:
@@ -167,13 +183,15 @@ class DomainBatchNorm(DomainLayer):
         for slot in self.slots[2:]:
             self.register_buffer(slot, None)
         self.eps, self.momentum = layer.eps, layer.momentum
+        self.num_features, self.affine = layer.num_features, layer.affine
+        self.track_running_stats = layer.track_running_stats
 
     @property
-    def apart(self) -> bool:
+    def one_by_one(self) -> bool:
         """Domains that have seen different numbers of batches differ in what None stands for."""
-        return super().apart or (self.training and self.momentum is None)
+        return super().one_by_one or (self.training and self.momentum is None)
 
-    def lanes(self, x: Tensor, rows: slice, count: int) -> Tensor:
+    def run_interleaved(self, x: Tensor, rows: slice, count: int) -> Tensor:
         """One batch norm over K * C channels; running statistics are updated in place.
 
         Batches are counted here where momentum is None, and so reads them; else by the chart.
@@ -190,6 +208,44 @@ class DomainBatchNorm(DomainLayer):
             interleaved(x, count), mean, var, weight, bias, batch_statistics, momentum, self.eps
         )
         return restored(y, len(x))
+
+
+class DomainModule(DomainLayer):
+    """A layer with a forward or hooks of its own, which runs domain by domain as the class it is.
+
+    Args:
+        layer: The plain layer without its tensors.
+        slots: Name of a tensor in it -> slots of the shared and of the own part.
+        own: True for each filter the domains own; empty where they own the layer.
+    """
+
+    def __init__(
+        self, layer: nn.Module, slots: Mapping[str, tuple[str, str]], own: Sequence[bool]
+    ) -> None:
+        super().__init__(*(slot for pair in slots.values() for slot in pair))
+        self.layer, self.tensors, self.runs = layer, dict(slots), runs_of(own)
+
+    @property
+    def one_by_one(self) -> bool:
+        """Always: the layer knows no domains."""
+        return True
+
+    def run_interleaved(self, x: Tensor, rows: slice, count: int) -> Tensor:
+        """Images of one domain."""
+        given: dict[str, Tensor] = {}
+        for name, slots in self.tensors.items():
+            shared, own = (getattr(self, slot) for slot in slots)
+            own = None if own is None else own[rows][0]
+            if shared is not None and own is not None:
+                given[name] = interlace(shared, own, self.runs, 0)
+            elif shared is not None or own is not None:
+                given[name] = shared if own is None else own
+        tensors = dict(given)
+        out = functional_call(self.layer, tensors, (x,), tie_weights=False)
+        for name, tensor in given.items():  # buffers that its forward replaced
+            if tensors[name] is not tensor:
+                tensor.copy_(tensors[name])
+        return out
 
 
 def runs_of(mask: Sequence[bool]) -> list[tuple[bool, int]]:

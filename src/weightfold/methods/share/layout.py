@@ -10,16 +10,21 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from weightfold.core.slots import vacate
+from weightfold.core.slots import runs_as, split_name, with_placeholders
 from weightfold.methods.share.executors import (
     DomainBatchNorm,
     DomainConv,
     DomainLayer,
     DomainLinear,
+    DomainModule,
     interlace,
     runs_of,
 )
+
+STANDARD = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.SyncBatchNorm, _BatchNorm)
+"""Classes that an executor of ours runs in the place of."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ class Layout:
         norms: Paths of batch norms each domain owns, statistics included.
         head: Path of the classifier.
         shared_head: Rows of one classifier for all, of which a domain uses the first, or 0.
-        outline: Path -> the plain layer without its tensors.
+        skeletons: Path -> the plain layer without its tensors.
         names: Path -> names of the layer's parameters and buffers.
     """
 
@@ -39,7 +44,7 @@ class Layout:
     norms: list[str]
     head: str
     shared_head: int
-    outline: dict[str, nn.Module]
+    skeletons: dict[str, nn.Module]
     names: dict[str, list[str]]
 
     @classmethod
@@ -51,11 +56,25 @@ class Layout:
         head: str,
         shared_head: int,
     ) -> "Layout":
-        """The layout over plain `layers`, by path."""
+        """The layout over plain `layers`, by path.
+
+        Raises:
+            ValueError: A layer that is owned in part, or the head, has a tensor without a row for
+                each of its filters.
+        """
+        for path in (*own, head):
+            filters = len(layers[path].weight)  # type: ignore[arg-type]
+            for name, tensor in layers[path].state_dict().items():
+                if tensor.dim() == 0 or len(tensor) != filters:
+                    raise ValueError(
+                        f"tensor {name!r} {tuple(tensor.shape)} of layer {path!r}, a "
+                        f"{type(layers[path]).__name__}, has no row for each of its {filters} "
+                        "filters, so that domains cannot own some of them"
+                    )
         names = {path: list(layer.state_dict()) for path, layer in layers.items()}
-        outline = {path: vacate(layer, names[path]) for path, layer in layers.items()}
+        skeletons = {path: with_placeholders(layer, names[path]) for path, layer in layers.items()}
         masks = {path: list(map(bool, mask)) for path, mask in own.items()}
-        return cls(masks, list(norms), head, shared_head, outline, names)
+        return cls(masks, list(norms), head, shared_head, skeletons, names)
 
     @property
     def tensors(self) -> list[tuple[str, str]]:
@@ -84,19 +103,19 @@ class Layout:
         part = resized(part.detach(), len(part) if rows is None else rows)
         return nn.Parameter(part.clone(), value.requires_grad)
 
-    def join(self, part: "Place", classes: int) -> Tensor:
+    def join(self, part: "Split", classes: int) -> Tensor:
         """The plain layer's tensor from its two parts."""
-        shared, mine = part.shared, part.mine
+        shared, own = part.shared, part.own
         if part.path == self.head and shared is not None:
             return shared[:classes]
-        if shared is None or mine is None:
-            return mine if shared is None else shared  # type: ignore[return-value]
-        return interlace(shared, mine, runs_of(self.own[part.path]), 0)
+        if shared is None or own is None:
+            return own if shared is None else shared  # type: ignore[return-value]
+        return interlace(shared, own, runs_of(self.own[part.path]), 0)
 
-    def assign(self, part: "Place", value: Tensor) -> None:
+    def assign(self, part: "Split", value: Tensor) -> None:
         """Write a plain layer's tensor into its two parts; a head of other classes is left."""
         at_head = part.path == self.head
-        for tensor, shared in ((part.shared, True), (part.mine, False)):
+        for tensor, shared in ((part.shared, True), (part.own, False)):
             if tensor is None:
                 continue
             fits = not at_head or len(value) == len(tensor) or (shared and len(value) < len(tensor))
@@ -104,22 +123,25 @@ class Layout:
                 new = self.cut(part.path, value, None, shared=shared)
                 (tensor[: len(value)] if at_head else tensor).copy_(new)  # type: ignore[arg-type]
 
-    def places(self, shared: "Holders", mine: "Holders") -> "list[Place]":
+    def splits_of(self, shared: "Holders", own: "Holders") -> "list[Split]":
         """Where the two parts of every tensor are kept."""
         return [
-            Place(path, tensor, shared.get(name), mine.get(name), shared_slot, own_slot, buffer)
-            for name, path, tensor, shared_slot, own_slot, buffer in self._spots
+            Split(
+                path, tensor, shared.get(name), own.get(name), slots[0], slots[1], buffer, attribute
+            )
+            for name, path, tensor, slots, buffer, attribute in self._spots
         ]
 
     @cached_property
-    def _spots(self) -> list[tuple[str, str, str, str, str | None, bool]]:
+    def _spots(self) -> list[tuple[str, str, str, tuple[str, str | None], bool, str]]:
         """What is the same in the places of all domains: name in the plain network, ..."""
         found = []
         for path, tensor in self.tensors:
-            kept, own = (f"{path}.{slot}" for slot in self.slots(path, tensor))
-            slot = None if self._counts(path, tensor) else own
-            buffer = tensor in self.outline[path]._buffers
-            found.append((f"{path}.{tensor}", path, tensor, kept, slot, buffer))
+            shared_slot, own_slot = (f"{path}.{slot}" for slot in self.slots(path, tensor))
+            slots = shared_slot, None if self._counts(path, tensor) else own_slot
+            inner, attribute = split_name(tensor)
+            buffer = attribute in self.skeletons[path].get_submodule(inner)._buffers
+            found.append((f"{path}.{tensor}", path, tensor, slots, buffer, attribute))
         return found
 
     def lent(self, parts: Mapping[str, Tensor]) -> "Holders":
@@ -128,38 +150,43 @@ class Layout:
         Args:
             parts: By the names of the plain network.
         """
-        by_path: dict[str, dict[str, Tensor]] = {}
+        by_module: dict[str, dict[str, Tensor]] = {}
         found = {}
-        for name, path, tensor, *_ in self._spots:
+        for name, *_, attribute in self._spots:
             if name in parts:
-                found[name] = holder = by_path.setdefault(path, {})
-                holder[tensor] = parts[name]
+                found[name] = holder = by_module.setdefault(split_name(name)[0], {})
+                holder[attribute] = parts[name]
         return found
+
+    def runs_itself(self, path: str) -> bool:
+        """Whether the layer has a forward or hooks of its own, and so runs as the class it is."""
+        return not runs_as(self.skeletons[path], STANDARD)
 
     def _counts(self, path: str, name: str) -> bool:
         """Whether a tensor counts batches, which a batch norm with a momentum does not read."""
-        layer: Any = self.outline[path]
-        return name == "num_batches_tracked" and layer.momentum is not None
+        layer: Any = self.skeletons[path]
+        counts = name == "num_batches_tracked" and not self.runs_itself(path)
+        return counts and layer.momentum is not None
 
-    def absorb(self, operands: Mapping[str, Tensor], domains: "Sequence[list[Place]]") -> None:
+    def write_back(self, operands: Mapping[str, Tensor], domains: "Sequence[list[Split]]") -> None:
         """Count a batch, and write running statistics that were stacked back to their domains."""
-        for places in zip(*domains, strict=True):
-            if not places[0].buffer:
+        for splits in zip(*domains, strict=True):
+            if not splits[0].buffer:
                 continue
-            if places[0].own_slot is None:
-                for place in places:
-                    place.mine.add_(1)  # type: ignore[union-attr]
-            elif len(places) > 1:
-                for place, row in zip(places, operands[places[0].name].unbind(), strict=True):
+            if (slot := splits[0].own_slot) is None:
+                for split in splits:
+                    split.own.add_(1)  # type: ignore[union-attr]
+            elif len(splits) > 1 and splits[0].own is not None:
+                for split, row in zip(splits, operands[slot].unbind(), strict=True):
                     # Not seen by autograd, as what batch norm itself writes: the backward of an
                     # earlier forward holds these tensors, and in train mode does not read them.
-                    place.mine.data.copy_(row)  # type: ignore[union-attr]
+                    split.own.data.copy_(row)  # type: ignore[union-attr]
 
-    def operands(self, domains: "Sequence[list[Place]]", classes: int) -> dict[str, Tensor]:
+    def operands(self, domains: "Sequence[list[Split]]", classes: int) -> dict[str, Tensor]:
         """What the executors run on: shared parts as they are, own ones stacked (K, ...).
 
         Args:
-            domains: From `places`, one a row of the stacks.
+            domains: From `splits_of`, one a row of the stacks.
             classes: Rows of every head.
         """
         out: dict[str, Tensor] = {}
@@ -168,16 +195,19 @@ class Layout:
             at_head = first.path == self.head
             if (shared := first.shared) is not None:
                 out[first.shared_slot] = shared[:classes] if at_head else shared
-            if (mine := first.mine) is not None and first.own_slot is not None:
-                row = [mine, *(place.mine for place in others)]
+            if (own := first.own) is not None and first.own_slot is not None:
+                row = [own, *(split.own for split in others)]
                 rows[first.own_slot] = [resized(t, classes) for t in row] if at_head else row  # type: ignore[misc]
         return out | stack(rows)
 
     def executor(self, path: str) -> DomainLayer:
         """What runs in the layer's place."""
-        layer = self.outline[path]
+        layer = self.skeletons[path]
+        if self.runs_itself(path):
+            slots = {name: self.slots(path, name) for name in self.names[path]}
+            return DomainModule(copy.deepcopy(layer), slots, self.own.get(path, []))
         if isinstance(layer, nn.Linear):
-            return DomainLinear()
+            return DomainLinear(layer)
         if path in self.norms:
             return DomainBatchNorm(layer)
         return DomainConv(layer, [] if path == self.head else self.own[path])
@@ -194,14 +224,17 @@ class Layout:
 
     def slots(self, path: str, name: str) -> tuple[str, str]:
         """Names of the slots for the shared and the own part of a tensor."""
-        linear = isinstance(self.outline[path], nn.Linear)
+        if path in self.executed and self.runs_itself(path):
+            flat = name.replace(".", "_")
+            return f"shared_{flat}", f"own_{flat}"
+        linear = isinstance(self.skeletons[path], nn.Linear)
         if linear or path in self.norms or path not in self.executed:
             return name, name
         return ("shared", "own") if name == "weight" else ("shared_bias", "own_bias")
 
     def convolution(self, path: str, filters: int) -> nn.Module | None:
         """The convolution with `filters` of its filters, without tensors; None if it is no such."""
-        layer: Any = copy.deepcopy(self.outline[path])
+        layer: Any = copy.deepcopy(self.skeletons[path])
         if path not in self.own or (layer.groups > 1 and filters != layer.out_channels):
             return None
         layer.out_channels = filters
@@ -209,35 +242,37 @@ class Layout:
 
     def classifier(self, classes: int) -> nn.Module:
         """The plain head with that many classes, without its tensors."""
-        layer: Any = copy.deepcopy(self.outline[self.head])
+        layer: Any = copy.deepcopy(self.skeletons[self.head])
         setattr(layer, "out_features" if isinstance(layer, nn.Linear) else "out_channels", classes)
         return layer
 
 
 Holders = Mapping[str, dict[str, Any]]
-"""Name in the plain network -> the dictionary that holds that tensor, by its name in the layer."""
+"""Name in the plain network -> the dictionary that holds that tensor, by its name in the module."""
 
 
-class Place(NamedTuple):
+class Split(NamedTuple):
     """A tensor of the plain network and where its two parts are.
 
     Attributes:
         path: Of its layer.
         tensor: Its name in the layer.
         shared_in: A module's own dictionary that holds the shared part; None if there is none.
-        mine_in: The same for the part of one domain.
+        own_in: The same for the part of one domain.
         shared_slot: Where an executor finds the shared part.
         own_slot: Where it finds the stacked own parts; None if it needs none.
         buffer: Whether it is one of the layer's buffers, which are all own.
+        attribute: The last part of `tensor`, its key in both dictionaries.
     """
 
     path: str
     tensor: str
     shared_in: dict[str, Any] | None
-    mine_in: dict[str, Any] | None
+    own_in: dict[str, Any] | None
     shared_slot: str
     own_slot: str | None
     buffer: bool
+    attribute: str
 
     @property
     def name(self) -> str:
@@ -247,12 +282,12 @@ class Place(NamedTuple):
     @property
     def shared(self) -> Tensor | None:
         """The shared part, at present."""
-        return None if self.shared_in is None else self.shared_in[self.tensor]
+        return None if self.shared_in is None else self.shared_in[self.attribute]
 
     @property
-    def mine(self) -> Tensor | None:
+    def own(self) -> Tensor | None:
         """The domain's part, at present."""
-        return None if self.mine_in is None else self.mine_in[self.tensor]
+        return None if self.own_in is None else self.own_in[self.attribute]
 
 
 def holders(root: nn.Module) -> Holders:

@@ -6,7 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from weightfold.core.charted import NOWHERE, Charted, check_state
+from weightfold.core.charted import NO_CONTEXT, Charted
+from weightfold.core.slots import check_state
+from weightfold.folding import fold_batch_norm
 from weightfold.methods.share.chart import Sharing
 from weightfold.methods.share.heads import reset_head
 from weightfold.methods.share.mixture import Mixture
@@ -16,7 +18,7 @@ from weightfold.methods.share.plan import Plan
 Batch = Tensor | Mapping[str, Tensor]
 
 
-class SharedNet(Charted):
+class SharedNet(Charted, holds="sharing"):
     """A network whose domains own some filters, their batch norm and their classifier.
 
     `parameters()` are (C - E) + K (E + B + H) numbers: shared filters once, and for each of the K
@@ -60,7 +62,7 @@ class SharedNet(Charted):
         x: Batch,
         *,
         domain: str | Tensor | Sequence[str] | None = None,
-        at: Mapping[str, Any] = NOWHERE,
+        at: Mapping[str, Any] = NO_CONTEXT,
     ) -> Any:
         """Logits of a batch of one domain, of a mixture, or of one batch per domain.
 
@@ -143,7 +145,11 @@ class SharedNet(Charted):
         return {name: found[name] for name in batches}
 
     def deploy(
-        self, at: Mapping[str, Any] = NOWHERE, *, domain: str | None = None, fold_bn: bool = False
+        self,
+        at: Mapping[str, Any] = NO_CONTEXT,
+        *,
+        domain: str | None = None,
+        fold_bn: bool = False,
     ) -> nn.Module:
         """The plain network of one domain: original class and keys, the domain's classifier.
 
@@ -155,8 +161,6 @@ class SharedNet(Charted):
         Raises:
             KeyError: No such domain; the message lists them.
         """
-        from weightfold.folding import fold_batch_norm
-
         plain = super().deploy(at if domain is None else {**at, "domain": domain})
         return fold_batch_norm(plain) if fold_bn else plain
 

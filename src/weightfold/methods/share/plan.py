@@ -1,17 +1,15 @@
 """wf.plan_sharing: which filters, batch norms and classifier each domain owns."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property
-from typing import Annotated, Any, Literal, Self, TypedDict
+from typing import Annotated, Any, Literal, Self, TypedDict, Unpack
 
 from torch import Tensor, nn
 
+from weightfold.core.arguments import check_choices, check_net, checked_seed, gathered, real, whole
 from weightfold.core.select import Where, select
 from weightfold.methods.share.account import Account, BatchNormCount, account
-from weightfold.methods.share.walk import (
+from weightfold.methods.share.filters import (
     Masks,
     Strategy,
     given_masks,
@@ -20,8 +18,10 @@ from weightfold.methods.share.walk import (
     take_filters,
     take_share,
 )
+from weightfold.methods.share.layers import Layer, find_layers
+from weightfold.methods.share.ownership import Ownership
 from weightfold.records import conform
-from weightfold.trace import Layer, TensorSize, tensor_sizes, trace
+from weightfold.trace import TensorSize, tensor_sizes
 
 
 def _plausible(layers: list[dict[str, Any]]) -> str | None:
@@ -45,55 +45,14 @@ class PlanRecord(TypedDict):
 
 
 @dataclass(frozen=True, repr=False)
-class Plan:
-    """What each domain owns of a network; all domains own the same filters. JSON values only.
+class Plan(Ownership):
+    """What each domain owns of a network, and why. JSON values only.
 
     Attributes:
-        layers: Every convolution that runs, the classifier apart, in execution order.
-        own: Path of a convolution -> True for each of its filters that a domain owns; only layers
-            with such a filter, in execution order.
-        norms: Paths of the batch norms each domain owns, affine and running statistics.
-        classifier: The layer that gives the classes.
-        shared_head: All domains use one classifier.
-        other_macs: Multiply-adds for one image outside convolutions and classifier.
-        tensors: Name -> size of every tensor the model keeps.
         choice: The arguments that made the plan.
     """
 
-    layers: tuple[Layer, ...]
-    own: Mapping[str, tuple[bool, ...]]
-    norms: tuple[str, ...]
-    classifier: Layer
-    shared_head: bool
-    other_macs: int
-    tensors: Mapping[str, TensorSize]
     choice: Mapping[str, Any]
-
-    @property
-    def head(self) -> str:
-        """Path of the classifier."""
-        return self.classifier.path
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """sha256 of the names and shapes of the model's tensors, the number of classes left out."""
-        sizes = sorted((name, self._shape(name, size)) for name, size in self.tensors.items())
-        return hashlib.sha256(json.dumps(sizes).encode()).hexdigest()
-
-    @property
-    def filters(self) -> int:
-        """Number of filters a domain owns."""
-        return sum(map(sum, self.own.values()))
-
-    @property
-    def weights_share(self) -> float:
-        """Own share of the convolutions' weights and biases (E / C), 0 to 1."""
-        return self._own_sum("weights_per_filter") / sum(layer.weights for layer in self.layers)
-
-    @property
-    def macs_share(self) -> float:
-        """Own share of the convolutions' multiply-adds, 0 to 1."""
-        return self._own_sum("macs_per_filter") / sum(layer.macs for layer in self.layers)
 
     def account(
         self,
@@ -128,8 +87,8 @@ class Plan:
             ValueError: A tensor is absent, unexpected or of another shape; the message names it.
         """
         theirs = tensor_sizes(model)
-        mine = {name: self._shape(name, size) for name, size in self.tensors.items()}
-        given = {name: self._shape(name, size) for name, size in theirs.items()}
+        mine = {name: self.shape_of(name, size) for name, size in self.tensors.items()}
+        given = {name: self.shape_of(name, size) for name, size in theirs.items()}
         wrong = [f"it lacks {name!r}" for name in mine.keys() - given.keys()]
         wrong += [f"it has {name!r} besides" for name in given.keys() - mine.keys()]
         wrong += [
@@ -204,39 +163,72 @@ class Plan:
 
     __repr__ = __str__
 
-    def _own_sum(self, attribute: str) -> int:
-        return sum(
-            sum(self.own.get(layer.path, ())) * getattr(layer, attribute) for layer in self.layers
-        )
 
-    def _shape(self, name: str, size: TensorSize) -> tuple[int, ...]:
-        """Shape without the classes."""
-        return size.shape[1:] if name.rpartition(".")[0] == self.head else size.shape
+@dataclass(frozen=True)
+class SharingOptions:
+    """What domains own besides filters: options of `plan_sharing` that few calls need.
+
+    Attributes:
+        bn: "domain": each domain owns the batch norms, with their running statistics; "shared":
+            an ablation.
+        shared_norms: Batch norms to leave shared: paths, globs, a predicate, as `where` elsewhere.
+            The paper's parameter column needs "*.downsample.1" for ResNet50.
+        head: "domain": each domain owns its classifier; "shared": an ablation, for domains of the
+            same number of classes.
+        head_path: Path of the classifier, where it is not the last Linear or convolution to run
+            with as many outputs as the network.
+
+    Raises:
+        TypeError: `head_path` is of another type.
+        ValueError: An option is none of its choices.
+    """
+
+    bn: Literal["domain", "shared"] = "domain"
+    shared_norms: Where = None
+    head: Literal["domain", "shared"] = "domain"
+    head_path: str | None = None
+
+    def __post_init__(self) -> None:
+        both = ("domain", "shared")
+        check_choices({"bn": self.bn, "head": self.head}, {"bn": both, "head": both})
+        if not isinstance(self.head_path, str | None):
+            raise TypeError(f"head_path={self.head_path!r}; give the path of a layer")
+
+
+class SharingKeywords(TypedDict, total=False):
+    """`SharingOptions` as keyword arguments of `plan_sharing`."""
+
+    options: SharingOptions
+    bn: Literal["domain", "shared"]
+    shared_norms: Where
+    head: Literal["domain", "shared"]
+    head_path: str | None
 
 
 def plan_sharing(
-    model: nn.Module,
+    net: nn.Module,
     strategy: Strategy | Masks = "bottom",
     fraction: float | None = None,
     *,
     num_filters: int | None = None,
     budget: Literal["weights", "macs"] = "weights",
     seed: int = 0,
-    bn: Literal["domain", "shared"] = "domain",
-    shared_norms: Where = None,
-    head: Literal["domain", "shared"] = "domain",
-    head_path: str | None = None,
     example_input: Tensor | None = None,
+    **options: Unpack[SharingKeywords],
 ) -> Plan:
-    """Plan which filters of `model` each domain owns; the others are shared by all domains.
+    """Plan which filters of `net` each domain owns; the others are shared by all domains.
 
     Filter-level sharing of Zhang, Yang, Liu, Guan: Rethinking hard-parameter sharing in
     multi-domain learning (section 3). Every domain gets its own copy of the same filters, of the
     batch norms and of the classifier. Nothing is trained or copied here, so plan first:
 
-        plan = plan_sharing(torchvision.models.mobilenet_v2(), "bottom", 0.2)
-        print(plan)                                        # filters, share of weights and compute
-        print(plan.account({"aircraft": 100, "birds": 200}))  # parameters, bytes, multiply-adds
+    >>> import torchvision, weightfold as wf
+    >>> plan = wf.plan_sharing(torchvision.models.mobilenet_v2(), "bottom", 0.2)
+    >>> f"{plan.filters:,} filters, {plan.weights_share:.1%} of the weights"
+    '7,100 filters, 20.0% of the weights'
+    >>> costs = plan.account({"aircraft": 100, "birds": 200})  # parameters, bytes, multiply-adds
+    >>> f"{costs.total.parameters:,} parameters, {costs.independent.parameters:,} apart"
+    '3,080,172 parameters, 4,832,044 apart'
 
     Filters are walked in the order in which the layers *run* (seen in one run of a copy without
     memory), not in which they are registered, and taken as long as they fit the budget; so the
@@ -248,7 +240,7 @@ def plan_sharing(
     that is neither convolution, batch norm nor classifier.
 
     Args:
-        model: A plain network; left unchanged. Its weights do not matter, only their shapes.
+        net: A plain network; left unchanged. Its weights do not matter, only their shapes.
         strategy: "bottom" walks from the image on, and the last layer it reaches gives its first
             filters; "top" walks backwards from the classifier, and the last layer it reaches gives
             its last filters (the paper does not say which; so the top plan is the bottom one
@@ -264,16 +256,9 @@ def plan_sharing(
             the compute: 20% of MobileNetV2's weights are 64% of its multiply-adds at the bottom and
             7% at the top.
         seed: Of the "random" permutation.
-        bn: "domain": each domain owns the batch norms, with their running statistics; "shared":
-            an ablation.
-        shared_norms: Batch norms to leave shared: paths, globs, a predicate, as `where` elsewhere.
-            The paper's parameter column needs "*.downsample.1" for ResNet50.
-        head: "domain": each domain owns its classifier; "shared": an ablation, for domains of the
-            same number of classes.
-        head_path: Path of the classifier, where it is not the last Linear or convolution to run
-            with as many outputs as the model.
         example_input: A batch (N, C, ...) as the model takes it, of which the shape of one image
             counts; multiply-adds are for that image. None: (1, C, 224, 224).
+        **options: Batch norms and classifier: fields of `SharingOptions`, or one as `options`.
 
     Returns:
         The plan; `Plan.account` tells what it costs.
@@ -284,53 +269,47 @@ def plan_sharing(
             convolution or are of another length; an argument that is none of its choices; no
             classifier found; a model that does not run on the example, has no convolution, or
             computes a convolution's weight by a parametrization.
-        TypeError: `model` is a Charted net, or a mask or `example_input` is of no such type.
+        TypeError: `net` is a Charted net or no module, or an argument is of another type.
     """
-    _check_choices(strategy=strategy, budget=budget, bn=bn, head=head)
+    check_net(net)
+    made = gathered(SharingOptions, options)
+    _check_arguments(strategy, budget)
     _check_size(strategy, fraction, num_filters)
-    seen = trace(model, example_input, head_path)
+    seed = checked_seed(seed)
+    seen = find_layers(net, example_input, made.head_path)
     if not isinstance(strategy, str):
-        own = given_masks(seen.layers, strategy)
+        own = given_masks(seen.convolutions, strategy)
     elif num_filters is not None:
-        own = take_filters(seen.layers, strategy, seed, num_filters)
+        own = take_filters(seen.convolutions, strategy, seed, num_filters)
     else:
-        own = take_share(seen.layers, strategy, seed, float(fraction or 0), budget)
-    norms = _domain_norms(model, seen.norms, bn, shared_norms)
+        own = take_share(seen.convolutions, strategy, seed, float(fraction or 0), budget)
+    norms = _domain_norms(net, seen.norms, made)
     return Plan(
-        layers=seen.layers,
+        layers=seen.convolutions,
         own=own,
         norms=norms,
         classifier=seen.classifier,
-        shared_head=head == "shared",
+        shared_head=made.head == "shared",
         other_macs=seen.other_macs,
-        tensors=tensor_sizes(model),
+        tensors=tensor_sizes(net),
         choice={
             "strategy": strategy if isinstance(strategy, str) else "masks",
             "fraction": fraction,
             "num_filters": num_filters,
             "budget": budget,
             "seed": seed if strategy == "random" else None,
-            "bn": bn,
+            "bn": made.bn,
             "shared_norms": [path for path in seen.norms if path not in norms],
-            "head": head,
+            "head": made.head,
             "input_size": list(seen.input_size),
         },
     )
 
 
-def _check_choices(**given: Any) -> None:
-    choices = {
-        "strategy": ("bottom", "top", "random"),
-        "budget": ("weights", "macs"),
-        "bn": ("domain", "shared"),
-        "head": ("domain", "shared"),
-    }
-    for argument, value in given.items():
-        if argument == "strategy" and isinstance(value, Mapping):
-            continue
-        if value not in choices[argument]:
-            masks = ", or a mask per layer" if argument == "strategy" else ""
-            raise ValueError(f"{argument}={value!r}; choose one of {choices[argument]}{masks}")
+def _check_arguments(strategy: Any, budget: Any) -> None:
+    check_choices({"budget": budget}, {"budget": ("weights", "macs")})
+    if not isinstance(strategy, Mapping) and strategy not in (known := ("bottom", "top", "random")):
+        raise ValueError(f"strategy={strategy!r}; choose one of {known}, or a mask per layer")
 
 
 def _check_size(
@@ -342,19 +321,21 @@ def _check_size(
             raise ValueError(f"masks say which filters are own; leave out {given}")
     elif (fraction is None) == (num_filters is None):
         raise ValueError(f"{given}; give one of them, e.g. fraction=0.2")
-    if fraction is not None and not 0 <= fraction <= 1:
+    if num_filters is not None:
+        whole(num_filters, "num_filters")
+    if fraction is not None and not 0 <= real(fraction, "fraction") <= 1:
         raise ValueError(f"fraction={fraction}; a share is between 0 and 1, e.g. 0.2 for 20%")
 
 
 def _domain_norms(
-    model: nn.Module, norms: tuple[str, ...], bn: str, shared_norms: Where
+    net: nn.Module, norms: tuple[str, ...], options: SharingOptions
 ) -> tuple[str, ...]:
-    if bn == "shared":
-        if shared_norms is not None:
+    if options.bn == "shared":
+        if options.shared_norms is not None:
             raise ValueError("bn='shared' shares every batch norm; leave out shared_norms")
         return ()
-    if shared_norms is None:
+    if options.shared_norms is None:
         return norms
-    candidates = {path: model.get_submodule(path) for path in norms}
-    shared = select(candidates, shared_norms, what="batch norm")
+    candidates = {path: net.get_submodule(path) for path in norms}
+    shared = select(candidates, options.shared_norms, what="batch norm")
     return tuple(path for path in norms if path not in shared)

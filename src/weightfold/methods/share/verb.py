@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from weightfold.core.arguments import check_net, checked_seed
 from weightfold.core.charted import Charted
 from weightfold.core.slots import Slots
 from weightfold.methods.share.chart import Sharing
@@ -15,7 +16,7 @@ from weightfold.methods.share.plan import Plan
 
 
 def share(
-    model: nn.Module,
+    net: nn.Module,
     domains: Mapping[str, int],
     plan: Plan,
     *,
@@ -23,43 +24,60 @@ def share(
 ) -> SharedNet:
     """Let several domains share the filters of one backbone (Zhang et al., section 3).
 
-    Every domain starts from the weights of `model` (ImageNet's, say) and owns the filters that
+    Every domain starts from the weights of `net` (ImageNet's, say) and owns the filters that
     `plan` says, its batch norm and a classifier; all else is shared.
 
+    >>> import torch, weightfold as wf
+    >>> from torch import nn
+    >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(32, 5))
+    >>> x = torch.randn(2, 3, 4, 4)
+    >>> plan = wf.plan_sharing(model, "bottom", 0.5, example_input=x)
+    >>> net = wf.share(model, {"birds": 4, "cars": 2}, plan)
+    >>> net(x, domain="birds").shape, net(x, domain="cars").shape
+    (torch.Size([2, 4]), torch.Size([2, 2]))
+    >>> type(net.deploy(domain="cars")).__name__
+    'Sequential'
+
     Args:
-        model: A plain convolutional network; left unchanged.
+        net: A plain convolutional network; left unchanged.
         domains: Name -> number of classes.
-        plan: From `wf.plan_sharing(model, ...)`.
+        plan: From `wf.plan_sharing(net, ...)`.
         seed: Of the classifiers, which start as torch initialises them, for each domain anew.
 
     Returns:
         The net. `net(x, domain="birds")`; see `SharedNet`.
 
     Raises:
-        TypeError: `model` is a Charted net.
+        TypeError: `net` is a Charted net or no module, or an argument is of another type.
         ValueError: No domain, a name twice or not of letters, digits, "-" and "_", classes below
             1, a plan made for another model, or a layer that domains own is tied to another.
     """
-    if isinstance(model, Charted):
+    check_net(net)
+    if isinstance(net, Charted):
         raise TypeError(
-            "model is a Charted net; share the plain network, and chart the shared one, "
+            "net is a Charted net; share the plain network, and chart the shared one, "
             "e.g. wf.expand(net, where='domains.cars.*')"
         )
+    if not isinstance(domains, Mapping):
+        raise TypeError(f"domains={domains!r}; give name -> number of classes")
+    if not isinstance(plan, Plan):
+        raise TypeError(f"plan={plan!r:.60}; give what wf.plan_sharing returns")
+    seed = checked_seed(seed)
     if not domains:
         raise ValueError("domains is empty; give at least one, name -> number of classes")
     check_names(list(domains))
     check_classes(domains)
-    plan.check(model)
+    plan.check(net)
     paths = (*plan.own, *plan.norms, plan.head)
-    layers = {path: model.get_submodule(path) for path in paths}
-    _check_untied(model, layers)
+    layers = {path: net.get_submodule(path) for path in paths}
+    _check_untied(net, layers)
     rows = max(domains.values()) if plan.shared_head else 0
     made = plan.to_json()
     chart = Sharing(layers, plan.own, plan.norms, plan.head, domains, rows, plan=made)
     for domain in domains:
         reset_head(chart, domain, seed)
     with torch.no_grad():
-        return SharedNet(model, [chart])
+        return SharedNet(net, [chart])
 
 
 def _check_untied(model: nn.Module, layers: Mapping[str, nn.Module]) -> None:

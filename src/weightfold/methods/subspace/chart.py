@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from weightfold.core.chart import Chart, Example
+from weightfold.core.mixins import SeededConstants
 from weightfold.methods.subspace.projections import KINDS, Kind, make
 from weightfold.methods.subspace.projections.base import least_squares
 
 
-class Subspace(Chart):
+class Subspace(SeededConstants, Chart):
     """d coordinates in a random subspace of all chosen tensors together, starting at theta0.
 
     P has unit columns over the whole of theta (one norm a column, not one a tensor). It comes from

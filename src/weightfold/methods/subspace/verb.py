@@ -2,10 +2,11 @@
 
 from torch import nn
 
+from weightfold.core.arguments import check_memory, check_net, checked_seed, whole
 from weightfold.core.charted import Charted
 from weightfold.core.select import Where, select_tensors
 from weightfold.methods.subspace.chart import Subspace
-from weightfold.methods.subspace.projections import Kind
+from weightfold.methods.subspace.projections import Kind, projection_numbers
 
 
 def subspace(
@@ -17,6 +18,13 @@ def subspace(
     P has columns of norm 1 (with "srht" orthogonal ones), so that a learning rate that suits theta
     suits psi.
 
+    >>> import torch, weightfold as wf
+    >>> net = wf.subspace(torch.nn.Linear(20, 10), dim=5)
+    >>> [tuple(p.shape) for p in net.parameters()]
+    [(5,)]
+    >>> net.deploy()
+    Linear(in_features=20, out_features=10, bias=True)
+
     Args:
         net: A module or a Charted net, whose psi then is what the subspace is of; left unchanged.
         dim: Number of coordinates.
@@ -27,7 +35,14 @@ def subspace(
         seed: Seed of the projection; of P nothing else is saved.
 
     Raises:
+        TypeError: `net` is no module, or an argument is of another type.
+        MemoryError: The projection takes more memory than there is.
         ValueError: `dim` is below 1 or above the number of weights chosen; `where` matches nothing;
             `kind` is unknown.
     """
-    return Charted(net, [Subspace(select_tensors(net, where), dim, seed, kind)])
+    check_net(net)
+    dim, seed = whole(dim, "dim"), checked_seed(seed)
+    tensors = select_tensors(net, where)
+    numbers = projection_numbers(kind, sum(t.numel() for t in tensors.values()), dim)
+    check_memory(f"dim={dim} with kind={kind!r} makes a projection", 8 * numbers)
+    return Charted(net, [Subspace(tensors, dim, seed, kind)])

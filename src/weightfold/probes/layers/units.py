@@ -1,14 +1,13 @@
 """Which tensors are set back together: a layer and the normalisation of its output."""
 
-from copy import deepcopy
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from weightfold.core.charted import Charted
 from weightfold.core.slots import Slots, split_name
+from weightfold.trace import trace
 
 NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 """Normalisations; `_NormBase` is torch's base of batch and instance norms."""
@@ -67,34 +66,14 @@ def normalised(net: nn.Module, x: Tensor) -> dict[str, str]:
 
     Returns:
         Path of the normalisation -> path of the layer, in the order in which they ran.
+
+    Raises:
+        ValueError: The network does not run on it.
     """
-    net = deepcopy(net).eval()
     layers = {owner(name) for name, _ in net.named_parameters()}
-    made: dict[tuple[int, int], tuple[str, Tensor]] = {}
-    read: dict[str, set[str | None]] = {}
-
-    def note_output(path: str, output: object) -> None:
-        if isinstance(output, Tensor):  # kept, so that its id stays its own
-            made.setdefault((id(output), output._version), (path, output))
-
-    def note_input(path: str, inputs: tuple) -> None:
-        key = (id(inputs[0]), inputs[0]._version) if inputs else None
-        layer = made[key][0] if key in made else None
-        read.setdefault(path, set()).add(layer)
-
-    for path, module in net.named_modules():
-        if isinstance(module, NORMS):
-            module.register_forward_pre_hook(lambda _, inputs, path=path: note_input(path, inputs))
-        elif path in layers:
-            module.register_forward_hook(lambda _, _i, out, path=path: note_output(path, out))
-    with torch.no_grad():
-        net(x.to(next((p.device for p in net.parameters()), x.device)))
-    return {
-        norm: layer
-        for norm, sources in read.items()
-        for layer in sources
-        if len(sources) == 1 and layer is not None
-    }
+    norms = {path for path, module in net.named_modules() if isinstance(module, NORMS)}
+    sources = trace(net, x, argument="x").sources(norms)
+    return {norm: layer for norm, layer in sources.items() if layer in layers - norms}
 
 
 def kept_tensors(net: nn.Module) -> dict[str, Tensor]:

@@ -122,7 +122,7 @@ def group_size(
             raise ValueError(f"together={together}: give how many runs, at least 1, or 'auto'")
         return together
     if torch.device(device).type == "cpu":
-        plain = net.deploy(net.somewhere()) if isinstance(net, Charted) else net
+        plain = net.deploy(net.default_context()) if isinstance(net, Charted) else net
         convolves = any(isinstance(m, nn.modules.conv._ConvNd) for m in plain.modules())
         if convolves or sum(p.numel() for p in plain.parameters()) > SMALL:
             return 1

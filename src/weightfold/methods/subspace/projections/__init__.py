@@ -4,3 +4,4 @@ from weightfold.methods.subspace.projections.base import Projection as Projectio
 from weightfold.methods.subspace.projections.kinds import KINDS as KINDS
 from weightfold.methods.subspace.projections.kinds import Kind as Kind
 from weightfold.methods.subspace.projections.kinds import make as make
+from weightfold.methods.subspace.projections.kinds import projection_numbers as projection_numbers

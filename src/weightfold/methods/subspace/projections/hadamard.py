@@ -34,14 +34,15 @@ def transform_rows(x: Tensor, matrix: Tensor) -> Tensor:
 
 def byte_signs(like: Tensor) -> Tensor:
     """(256, 8): the eight signs, 1 for bit 0 and -1 for bit 1, that a byte stands for."""
-    bits = torch.arange(256)[:, None] >> torch.arange(8) & 1
-    return (1 - 2 * bits).to(like)
+    place = torch.arange(256, device=like.device)
+    return (1 - 2 * (place[:, None] >> place[:8] & 1)).to(like)
 
 
 def random_bytes(count: int, seed: int) -> Tensor:
     """uint8 (count,) from a seed, on the CPU."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (count,), generator=generator, dtype=torch.uint8)
+    options = {"dtype": torch.uint8, "device": "cpu"}
+    return torch.randint(0, 256, (count,), generator=generator, **options)
 
 
 def unpack(packed: Tensor, table: Tensor) -> Tensor:

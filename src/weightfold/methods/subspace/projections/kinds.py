@@ -1,5 +1,6 @@
 """The projections by name."""
 
+from math import isqrt
 from typing import Literal
 
 from torch import Tensor
@@ -20,6 +21,19 @@ KINDS: dict[Kind, type[Projection]] = {
 }
 
 
+def _check(kind: Kind, size: int, dim: int) -> None:
+    if kind not in KINDS:
+        raise ValueError(f"kind={kind!r}; give one of {', '.join(KINDS)}")
+    if not 1 <= dim <= size:
+        raise ValueError(f"dim={dim} must be between 1 and the {size} weights chosen")
+
+
+def projection_numbers(kind: Kind, size: int, dim: int) -> int:
+    """How many numbers the constants of a projection are, about; arguments and errors as `make`."""
+    _check(kind, size, dim)
+    return {"dense": size * dim, "sparse": 2 * dim * isqrt(size)}.get(kind, 2 * size)
+
+
 def make(kind: Kind, size: int, dim: int, like: Tensor) -> Projection:
     """A projection whose constants are not drawn yet.
 
@@ -32,8 +46,5 @@ def make(kind: Kind, size: int, dim: int, like: Tensor) -> Projection:
     Raises:
         ValueError: `kind` is unknown, or `dim` below 1 or above `size`.
     """
-    if kind not in KINDS:
-        raise ValueError(f"kind={kind!r}; give one of {', '.join(KINDS)}")
-    if not 1 <= dim <= size:
-        raise ValueError(f"dim={dim} must be between 1 and the {size} weights chosen")
+    _check(kind, size, dim)
     return KINDS[kind](size, dim, like)

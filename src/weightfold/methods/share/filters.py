@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from weightfold.trace import Layer
+from weightfold.methods.share.layers import Layer
 
 Strategy = Literal["bottom", "top", "random"]
 Masks = Mapping[str, Sequence[bool] | Tensor]

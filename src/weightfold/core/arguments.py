@@ -1,0 +1,118 @@
+"""Arguments of verbs, refused by name before anything is allocated."""
+
+import operator
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import fields, replace
+from numbers import Real
+from typing import Any, TypeVar
+
+from torch import nn
+
+SEEDS = 2**63
+Options = TypeVar("Options")
+
+
+def check_net(net: Any, argument: str = "net") -> None:
+    """Refuse what is no module.
+
+    Raises:
+        TypeError: `net` is something else, or a class.
+    """
+    if isinstance(net, nn.Module):
+        return
+    if isinstance(net, type):
+        raise TypeError(f"{argument} is the class {net.__name__}; give a module, {net.__name__}()")
+    raise TypeError(f"{argument} is a {type(net).__name__}; give a torch.nn.Module")
+
+
+def whole(value: Any, argument: str, *, least: int | None = None) -> int:
+    """`value` as an int.
+
+    Raises:
+        TypeError: It is of another type; a float is one, even 3.0.
+        ValueError: It is below `least`.
+    """
+    try:
+        number = operator.index(None if isinstance(value, bool) else value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{argument}={value!r} is no int") from None
+    if least is not None and number < least:
+        raise ValueError(f"{argument}={number}; give at least {least}")
+    return number
+
+
+def real(value: Any, argument: str) -> float:
+    """`value`, a number.
+
+    Raises:
+        TypeError: It is no real number.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{argument}={value!r} is no number")
+    return value  # type: ignore[return-value]
+
+
+def checked_seed(seed: Any) -> int:
+    """`seed` as an int.
+
+    Raises:
+        TypeError: It is of another type.
+        ValueError: It is negative, or has more than 63 bits.
+    """
+    if not 0 <= (number := whole(seed, "seed")) < SEEDS:
+        raise ValueError(f"seed={number}; give 0 or more, below 2**63")
+    return number
+
+
+def check_choices(given: Mapping[str, Any], choices: Mapping[str, Collection[Any]]) -> None:
+    """Refuse values that are none of an argument's choices.
+
+    Args:
+        given: Argument -> value.
+        choices: Argument -> what it may be.
+
+    Raises:
+        ValueError: One is something else.
+    """
+    for argument, value in given.items():
+        if not any(type(value) is type(choice) and value == choice for choice in choices[argument]):
+            raise ValueError(f"{argument}={value!r}; choose one of {tuple(choices[argument])}")
+
+
+def gathered(kind: type[Options], given: Mapping[str, Any]) -> Options:
+    """Options from keyword arguments: `options` is a whole `kind`, others are its fields.
+
+    Args:
+        kind: A frozen dataclass with a default for each field.
+        given: What a verb got.
+
+    Raises:
+        TypeError: `options` is of another type, or `kind` has no such field.
+    """
+    base = given.get("options", kind())
+    if not isinstance(base, kind):
+        raise TypeError(f"options={base!r}; give {kind.__name__}(...)")
+    values = {name: value for name, value in given.items() if name != "options"}
+    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    if unknown := [name for name in values if name not in known]:
+        raise TypeError(f"{unknown[0]!r} is no argument; further options are {', '.join(known)}")
+    return replace(base, **values)  # type: ignore[type-var]
+
+
+def check_memory(what: str, size: int) -> None:
+    """Refuse what this machine's memory cannot hold.
+
+    Args:
+        what: The argument as given, and what it makes.
+        size: Bytes.
+
+    Raises:
+        MemoryError: `size` is more than all memory; where the system does not tell, nothing.
+    """
+    try:
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return
+    if size > there:
+        raise MemoryError(f"{what} of {size / 1e9:,.0f} GB; this machine has {there / 1e9:,.0f} GB")

@@ -113,8 +113,8 @@ def _answer(results: Results, verdicts: Mapping[str, Verdict]) -> Section:
     counts = Counter(verdict.judged for verdict in verdicts.values())
     partly = sum(0 < len(v.ran) < len(v.comparisons) for v in verdicts.values())
     text = (
-        f"Of {count(len(verdicts), 'claim')} {counts['holds']} hold, {counts['does not hold']} do "
-        f"not, {counts['undecided']} are undecided and {counts[None]} were not run"
+        f"Of {count(len(verdicts), 'claim')}: {counts['holds']} hold, {counts['does not hold']} do "
+        f"not hold, {counts['undecided']} undecided, {counts[None]} not run"
     )
     text += f"; {partly} by a part of their comparisons." if partly else "."
     holms = corrected(verdicts)

@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 
 from weightfold.cli import main
 from weightfold.cli.domains import COMMANDS
-from weightfold.cli.domains.inputs import seeded_model, take_weights
 from weightfold.methods.share.plan import Plan
 from weightfold.nets import build
+from weightfold.train.domains.inputs import seeded_model, take_weights
 
 
 def exit_code(*arguments: str) -> int:
@@ -111,7 +111,7 @@ PLAN = ["plan", "--model", "digitnet", "--image-shape", "1", "8", "8"]
         ([*PLAN, "--heads", "birds=0"], "'birds=0' is not NAME=CLASSES"),
         ([*PLAN, "--heads", "birds=2", "--fraction", "1.5"], "between 0 and 1"),
         ([*PLAN, "--heads", "birds=2", "--fraction", "0.0001"], "less than the first filter"),
-        (["plan", "--model", "smallnet_a", "--heads", "a=2"], "give --image-shape CHANNELS HEIGHT"),
+        (["plan", "--model", "smallnet_a", "--heads", "a=2"], "give image_shape as (channels"),
         (["eval", "nowhere", "--domains", "a=digits"], "holds no saved net"),
         (["remove", "nowhere", "birds"], "holds no saved net"),
         (["serve", "nowhere", "--max-batch", "0"], "max_batch=0"),
@@ -145,7 +145,7 @@ def train_with(domains, folder, *options: str) -> int:
         ({}, ["--fraction", "-0.1"], "between 0 and 1"),
         ({}, ["--seeds", "0"], "seeds=0"),
         ({}, ["--strategies", "top", "top"], "each once"),
-        ({}, ["--strategies", "top", "bottom", "--num-filters", "2"], "compare them by --fraction"),
+        ({}, ["--strategies", "top", "bottom", "--num-filters", "2"], "compare them by fraction"),
         ({}, ["--unflipped", "boats"], "unflipped has 'boats'; the domains are birds, cars"),
         ({}, ["--loss-weights", "birds", "1"], "loss_weights lacks cars"),
         ({}, ["--plan", "absent.json"], "absent.json"),

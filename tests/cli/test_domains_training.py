@@ -13,12 +13,11 @@ from torchvision.io import write_png
 
 import weightfold as wf
 from weightfold.cli import main
-from weightfold.cli.domains import exporting
-from weightfold.cli.domains.inputs import open_bundle
 from weightfold.data import load
-from weightfold.export.domains import PerDomainReport
+from weightfold.export.domains import PerDomainReport, bundle_files
 from weightfold.methods.share.bundle import Bundle
 from weightfold.nets import build
+from weightfold.train.domains.bundles import open_bundle
 
 QUICK = ["--epochs", "4", "--batch-size", "16", "--lr", "0.05"]
 
@@ -66,14 +65,15 @@ def accuracies(bundle: Path, *domains: str) -> dict[str, float]:
 
 def test_the_record_says_what_the_runs_reached(trained):
     rows = list(csv.DictReader((trained / "runs.csv").read_text().splitlines()))
-    assert [(row["strategy"], row["seed"]) for row in rows] == [
+    assert [(row["line"], row["seed"]) for row in rows] == [
         ("bottom", "0"), ("bottom", "1"), ("independent", "0"), ("independent", "1"),
     ]  # fmt: skip
     for row in rows:
         for name in ("birds", "cars"):
-            home = trained / row["strategy"] / (name if row["strategy"] == "independent" else "")
+            home = trained / row["line"] / (name if row["line"] == "independent" else "")
             history = json.loads((home / f"seed{row['seed']}" / "history.json").read_text())
-            assert float(row[f"accuracy/{name}"]) == history["last_values"][name]
+            wanted = 100 * history["last_accuracies"][name]
+            assert float(row[f"accuracy/{name}"]) == pytest.approx(wanted)
     page = (trained / "index.html").read_text()
     assert all(word in page for word in ("bottom against independent", "birds", "own weights"))
 
@@ -225,7 +225,7 @@ def test_add_goes_on_where_it_was_stopped(bundle, specs, tmp_path):
     ("domain", "options", "said"),
     [
         ("birds", ["--from-domain", "cars"], "domain 'birds' is in"),
-        ("boats", [], "give a start for the new domain: --from-domain, one of birds, cars"),
+        ("boats", [], "give a start for the new domain: from_domain, one of birds, cars"),
         ("boats", ["--from-domain", "crs"], "from_domain='crs'; the domains are birds, cars"),
         ("boats", ["--from-domain", "cars", "--model", "smallnet_a"], "is of digitnet"),
         ("empty", ["--from-domain", "cars"], "not empty"),
@@ -356,7 +356,7 @@ def test_a_graph_per_domain_gets_each_domains_images(bundle, tmp_path, monkeypat
         sizes, apart = {"cars": 5, "birds": 6}, {"cars": 1e-7, "birds": 2e-7}
         return PerDomainReport(str(folder), 100, sizes, {"cars": 50, "birds": 60}, apart)
 
-    monkeypatch.setattr(exporting, "to_onnx_per_domain", write)
+    monkeypatch.setattr(bundle_files, "to_onnx_per_domain", write)
     arguments = ["--format", "onnx-per-domain", "--domains", "cars", "birds"]
     assert run("export", bundle, "--folder", tmp_path / "out", *arguments) == 0
     assert calls == [{"cars": (1, 1, 8, 8), "birds": (1, 1, 8, 8)}]
@@ -377,7 +377,7 @@ def test_one_graph_takes_images_of_one_size(bundle, tmp_path, capsys):
 
 def test_folding_is_for_plain_networks(bundle, tmp_path, capsys):
     assert run("export", bundle, "--folder", tmp_path / "out", "--fold-bn") == 2
-    assert "for --format plain, not onnx" in capsys.readouterr().err
+    assert "for the format plain, not onnx" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -1,6 +1,7 @@
 import inspect
 import signal
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -26,7 +27,9 @@ def compared(monkeypatch) -> list:
     """What `weightfold compare` hands to lab.compare, which then does nothing."""
     calls = []
     monkeypatch.setattr(
-        weightfold.lab.compare, "compare", lambda *args, **kwargs: calls.append((args, kwargs))
+        weightfold.lab.compare,
+        "compare",
+        lambda *args, **kwargs: calls.append((args, kwargs)) or SimpleNamespace(page="page"),
     )
     return calls
 
@@ -73,7 +76,7 @@ def test_default_recipe_and_seeds(compared):
     assert exit_code(*COMPARE, "--seeds", "3", "--variants", "compact", "cl,rate=2") == 0
     (_, _, variants), options = compared[0]
     assert options["recipe"] == RECIPES["digits"]
-    assert list(options["seeds"]) == [0, 1, 2]
+    assert options["seeds"] == 3
     assert variants == ("compact", "cl,rate=2")
 
 
@@ -165,10 +168,10 @@ def test_charts(capsys):
 
 
 def test_bench_is_wired(monkeypatch, tmp_path):
-    import weightfold.lab.bench
+    from weightfold.bench import expand
 
     calls = []
-    monkeypatch.setattr(weightfold.lab.bench, "bench_expand", lambda **kwargs: calls.append(kwargs))
+    monkeypatch.setattr(expand, "bench_expand", lambda **kwargs: calls.append(kwargs))
     arguments = ["--threads", "1", "--repeats", "3", "--no-chain", "--folder", str(tmp_path)]
     assert main(["bench", "expand", *arguments]) == 0
     assert calls == [{"threads": 1, "repeats": 3, "chain": False, "folder": tmp_path}]

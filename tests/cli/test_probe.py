@@ -2,19 +2,19 @@ from types import SimpleNamespace
 
 import pytest
 
-import weightfold.lab.probe_cell
+import weightfold.lab.probing
 from weightfold.cli import main
-from weightfold.lab.probe_cell import ProbeCell
+from weightfold.lab.probing import calling
 from weightfold.probes.registry import probes
 
 
 @pytest.fixture
 def measured(monkeypatch) -> list:
-    """What `weightfold probe` hands to lab.probe_cell, which then finds something made up."""
+    """What `weightfold probe` hands to lab.probing, which then finds something made up."""
     calls = []
     found = SimpleNamespace(headline="About 3.", notes=("Seed 1 left out.",))
     monkeypatch.setattr(
-        weightfold.lab.probe_cell,
+        weightfold.lab.probing,
         "measure",
         lambda *args, **options: calls.append((args, options)) or found,
     )
@@ -25,15 +25,16 @@ def test_a_probe_is_run_and_its_answer_printed(measured, tmp_path, capsys):
     arguments = ["--model", "mlp", "--data", "mnist,limit=50", "--folder", str(tmp_path)]
     more = ["--seeds", "4", "--disturb", "gaussian", "--test-limit", "9", "--device", "cpu"]
     assert main(["probe", "intrinsic-dimension,threshold=0.8", *arguments, *more]) == 0
-    cell = ProbeCell(
-        "intrinsic-dimension,threshold=0.8",
-        4,
+    call = calling(
+        "intrinsic-dimension",
         "mlp",
         "mnist,limit=50",
+        threshold=0.8,
+        seeds=4,
         disturb="gaussian",
         test_limit=9,
     )
-    assert measured == [((cell, tmp_path), {"data_root": None, "device": "cpu"})]
+    assert measured == [((call, tmp_path), {"data_root": None, "device": "cpu"})]
     assert capsys.readouterr().out.split("\n\n") == [
         "About 3.",
         "Seed 1 left out.",

@@ -107,7 +107,7 @@ def test_export_of_a_saved_net(stripes, tmp_path, capsys):
     arguments = ["export", str(tmp_path / "saved"), "--folder", str(tmp_path / "out")]
     arguments += ["--formats", "torch"]
     assert main(arguments) == 2
-    assert "give --model and --data" in capsys.readouterr().err
+    assert "give model and data" in capsys.readouterr().err
     assert main([*arguments, "--model", "digitnet", "--data", str(stripes)]) == 0
     program = torch.export.load(tmp_path / "out" / "model.pt2").module()
     x = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(0))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from weightfold.data.pairs import Data, as_dataset
-from weightfold.lab.cell import Cell
+from weightfold.lab.training import Training
 from weightfold.probes import registry
 from weightfold.probes.finding import Finding
 from weightfold.probes.models import Model, net_of
@@ -41,12 +41,12 @@ def stripes(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def tiny_cell(stripes: str) -> Callable[..., Cell]:
-    """A cell that trains in a moment; with other fields if given."""
+def tiny_run(stripes: str) -> Callable[..., Training]:
+    """A run that trains in a moment; with other fields if given."""
 
-    def make(variant: str = "compact", *, seed: int = 0, epochs: int = 2, **more) -> Cell:
+    def make(variant: str = "compact", *, seed: int = 0, epochs: int = 2, **more) -> Training:
         recipe = replace(QUICK, epochs=epochs, lr=more.pop("lr", QUICK.lr))
-        return Cell("digitnet", variant, stripes, recipe, seed, **more)
+        return Training("digitnet", variant, stripes, recipe, seed, **more)
 
     return make
 

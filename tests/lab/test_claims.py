@@ -1,104 +1,150 @@
+"""Verdicts: what holds, what does not, what is undecided, and what did not run."""
+
+from types import SimpleNamespace
+
 import pytest
 
-from weightfold.lab.claims import above, all_of, at_most, below
-from weightfold.lab.experiment import experiment
-from weightfold.lab.outcomes import Outcome, Results
-from weightfold.train.history import History, Row
+from weightfold.lab.claims import above, across, all_of, at_most, below, told_apart
+from weightfold.lab.experiment import PRESETS, Claim, Experiment, Line, Measure, Preset
+from weightfold.lab.page import corrected, judge_claims
+from weightfold.lab.printed import Printed
+from weightfold.lab.results import Outcome, Results
+from weightfold.lab.training import Training
+from weightfold.train import Recipe
+
+RUN = Training("digitnet", "compact", "digits", Recipe())
+SCORE = Measure("score", "score (%)", of=lambda record: record.score)
+DOMAINS = tuple(
+    Measure(f"accuracy/{name}", f"{name} (%)", of=lambda record, name=name: record.score[name])
+    for name in ("one", "two")
+)
 
 
-def history(accuracy, train_error=0.5, step=0.1):
-    right = 1 - train_error
-    values = {"train_accuracy": right, "test_accuracy": accuracy, "train_eval_accuracy": right}
-    row = Row(1, 0.1, 1.0, step, values)
-    return History((row,), "test", finished=True)
-
-
-def results_of(name, preset, histories):
-    """Results with a made-up history for each seed of some lines."""
-    found = experiment(name)
-    outcomes = {}
-    for label, cells in found.cells(preset).items():
-        made = histories.get(label, [])
-        made = [*made, *[None] * (len(cells) - len(made))]
-        outcomes[label] = tuple(
-            Outcome(cell, found.columns[0], h) for cell, h in zip(cells, made, strict=True)
+def results(scores, *, measures=(SCORE,), published=None, claims=()):
+    """Results with these scores of each line, a value a seed."""
+    found = Experiment(
+        name="made-up",
+        paper="",
+        title="",
+        measures=measures,
+        lines=tuple(
+            Line(label, {"cpu": RUN}, (published or {}).get(label, {})) for label in scores
+        ),
+        presets=dict.fromkeys(PRESETS, Preset(3)),
+        claims=claims,
+    )
+    outcomes = {
+        label: tuple(
+            Outcome(run, SimpleNamespace(score=value))
+            for run, value in zip(RUN.over(range(len(values))), values, strict=True)
         )
-    return Results(found, preset, found.columns[0], outcomes)
+        for label, values in scores.items()
+    }
+    return Results(found, "cpu", outcomes, found.columns[0])
 
 
-def table9(**accuracies):
-    lines = {"base": "SmallNet", "r025": "CK r=0.25", "r1": "CK r=1", "r4": "CK r=4"}
-    histories = {lines[k]: [history(a) for a in v] for k, v in accuracies.items()}
-    return results_of("guo2020-table9", "cpu", histories)
-
-
-BASE = [0.70, 0.71, 0.72]
-CK = above("CK r=4", "SmallNet", "best_accuracy")
+BASE = [70.0, 71.0, 72.0]
+A_ABOVE_B = above("a", "b", "score")
 
 
 @pytest.mark.parametrize(
-    ("ours", "holds"),
+    ("ours", "judged"),
     [
-        ([0.73, 0.741, 0.752], "holds"),
-        ([0.70, 0.72, 0.73], "unclear"),
-        ([0.69, 0.70, 0.71], "does not hold"),
+        ([73.0, 74.1, 75.2], "holds"),
+        ([70.0, 72.0, 73.0], "undecided"),
+        ([69.0, 70.0, 71.0], "does not hold"),
         (BASE, "does not hold"),
-        ([0.75], "unclear"),
-        ([], "not run"),
+        ([75.0], "undecided"),
+        ([], None),
     ],
 )
-def test_verdicts(ours, holds):
-    results = table9(base=BASE, r4=ours)
-    assert CK(results).holds == holds
-    opposite = below("SmallNet", "CK r=4", "best_accuracy")(results)
-    assert opposite == CK(results)
+def test_a_comparison_is_judged_by_its_interval(ours, judged):
+    found = results({"a": ours, "b": BASE})
+    verdict = A_ABOVE_B(found)
+    assert verdict.judged == judged
+    assert verdict.text == (judged or "not run")
+    assert below("b", "a", "score")(found) == verdict
 
 
-def test_numbers_are_the_paired_difference_and_the_papers():
+def test_numbers_are_the_paired_difference_its_p_and_the_papers():
     from scipy.stats import ttest_rel
 
-    ours = [0.73, 0.741, 0.752]
-    interval = ttest_rel([100 * a for a in ours], [100 * b for b in BASE]).confidence_interval()
-    wanted = f"95% [{interval.low:+.2f}, {interval.high:+.2f}], 3 seeds"
-    verdict = CK(table9(base=BASE, r4=ours))
-    assert f"+3.10, {wanted}" in verdict.numbers
-    assert "paper +1.64" in verdict.numbers
+    ours = [73.0, 74.1, 75.2]
+    test = ttest_rel(ours, BASE)
+    interval = test.confidence_interval()
+    printed = {"a": {"score": Printed(80.27)}, "b": {"score": Printed(78.63)}}
+    (one,) = A_ABOVE_B(results({"a": ours, "b": BASE}, published=printed)).comparisons
+    assert f"+3.10, 95% [{interval.low:+.2f}, {interval.high:+.2f}], 3 seeds" in one.text
+    assert "paper +1.64" in one.text
+    assert one.p == pytest.approx(test.pvalue)
+    (opposite,) = above("b", "a", "score")(results({"a": ours, "b": BASE})).comparisons
+    assert opposite.p == 1  # a claim on the other side has no luck to fear
 
 
 def test_only_seeds_that_both_lines_have_are_compared():
-    assert "(one seed)" in CK(table9(base=BASE, r4=[0.8])).numbers
+    assert "(one seed)" in A_ABOVE_B(results({"a": [80.0], "b": BASE})).numbers
 
 
-def test_all_of_takes_the_worst_of_those_run():
-    base, far, near = BASE, [0.60, 0.61, 0.62], [0.69, 0.72, 0.70]
-    lower = experiment("guo2020-table9").claims[0].check
-    true = lower(table9(base=base, r025=[0.60, 0.611, 0.62]))
-    assert true.holds == "holds"
-    assert "2 of 3 comparisons not run" in true.numbers
-    assert lower(table9(base=far, r025=near)).holds == "does not hold"
-    both = all_of(CK, above("CK r=1", "SmallNet", "best_accuracy"))
-    assert both(table9(base=base, r1=far, r4=[0.8, 0.81, 0.82])).holds == "does not hold"
-    assert both(table9(base=base)).holds == "not run"
+@pytest.mark.parametrize(
+    ("scores", "text"),
+    [
+        ({"a": [73, 74.1, 75.2], "b": BASE, "c": [60, 61, 63]}, "holds in 2 of 2 run"),
+        ({"a": [73, 74.1, 75.2], "b": BASE, "c": []}, "holds in 1 of 1 run, 1 not run"),
+        ({"a": [73, 74.1, 75.2], "b": BASE, "c": [90, 91, 93]}, "does not hold in 1 of 2 run"),
+        ({"a": [70, 72, 73], "b": BASE, "c": [60, 61, 63]}, "undecided in 1 of 2 run"),
+        ({"a": [], "b": BASE, "c": []}, "not run"),
+    ],
+)
+def test_what_did_not_run_is_counted_and_never_holds(scores, text):
+    both = all_of(A_ABOVE_B, above("a", "c", "score"))
+    assert both(results(scores)).text.startswith(text)
 
 
-def test_table7_claims():
-    names = [f"k=9, 80%: {n}" for n in ("SmallNet", "ExpandNet-CK")]
-    made = [[history(0.4, 0.74), history(0.41, 0.74)], [history(0.5, 0.77), history(0.51, 0.77)]]
-    for order, holds in ((1, "holds"), (-1, "does not hold")):
-        histories = dict(zip(names[::order], made, strict=True))
-        results = results_of("guo2020-table7", "cpu", histories)
-        errors, fitting, *_ = (claim.check(results) for claim in results.experiment.claims)
-        assert errors.holds == fitting.holds == holds
+def test_at_most():
+    found = results({"a": [1.0, 1.1, 1.05], "b": [2.5], "c": []})
+    assert at_most("a", "score", 1.4)(found).judged == "holds"
+    assert at_most("b", "score", 2.4)(found).judged == "does not hold"
+    assert at_most("b", "score", 2.6)(found).judged == "undecided"  # one seed
+    assert at_most("c", "score", 1.2)(found).text == "not run"
 
 
-def test_a_step_time_is_relative_to_the_same_seed():
-    made = {
-        "SmallNet": [history(0.5, step=0.1)],
-        "CL r=2": [history(0.5, step=0.11)],
-        "CL r=2, as a chain": [history(0.5, step=0.25)],
+def test_lines_are_told_apart_on_either_side():
+    found = results({"a": [73.0, 74.1, 75.2], "b": BASE, "c": [70.0, 72.0, 73.0]})
+    for a, b, said in (("a", "b", "a is more accurate than b"), ("b", "a", "less accurate than a")):
+        verdict = told_apart(a, b, "score")(found)
+        assert verdict.judged == "holds" and said in verdict.numbers
+    verdict = told_apart("b", "c", "score")(found)
+    assert verdict.judged == "undecided" and "cannot be told apart" in verdict.numbers
+
+
+def test_cells_of_a_pair_are_counted():
+    """Of two domains one is ahead with its whole interval, one behind."""
+    ours = [{"one": 60.0 + s, "two": 50.0 + s} for s in range(3)]
+    others = [{"one": 50.0 + s, "two": 51.0 + s} for s in range(3)]
+    printed = {
+        "a": {f"accuracy/{n}": Printed(v) for n, v in (("x", 70.0), ("y", 60.0))},
+        "b": {f"accuracy/{n}": Printed(v) for n, v in (("x", 69.0), ("y", 61.0))},
     }
-    results = results_of("guo2020-table6", "cpu", made)
-    assert results.values("CL r=2", "step_time")[0] == pytest.approx(1.1)
-    assert at_most("CL r=2", "step_time", 1.2)(results).holds == "unclear"  # one seed
-    assert at_most("CL r=2, as a chain", "step_time", 2.4)(results).holds == "does not hold"
-    assert at_most("CL r=4", "step_time", 1.2)(results).holds == "not run"
+    names = tuple(Measure(f"accuracy/{n}", n, of=lambda r: None) for n in ("x", "y"))
+    found = results({"a": ours, "b": others, "c": []}, measures=(*DOMAINS, *names),
+                    published=printed)  # fmt: skip
+    verdict = across((("a", "b"), ("a", "c")), "accuracy")(found)
+    assert verdict.text == "holds in 1 of 1 run, 1 not run"
+    counts = verdict.comparisons[0].counts
+    assert (counts["held"], counts["clear"], counts["against"], counts["cells"]) == (1, 1, 1, 2)
+    assert (counts["paper_held"], counts["paper_cells"]) == (1, 2)
+    assert counts["paper_difference"] == 0
+    equal = across((("a", "a"),), "accuracy", or_equal=True)(found).comparisons[0]
+    assert equal.counts["held"] == 2 and equal.judged == "undecided"
+
+
+def test_claims_judged_at_once_are_corrected():
+    wide = Claim("a above c", above("a", "c", "score"))
+    close = Claim("a above b", A_ABOVE_B)
+    open_ = Claim("a above d", above("a", "d", "score"))
+    scores = {"a": [73.0, 74.1, 75.2], "b": BASE, "c": [72.0, 74.0, 74.9], "d": []}
+    verdicts = judge_claims(results(scores, claims=(close, wide, open_)))
+    found = corrected(verdicts)
+    assert set(found) == {"a above b", "a above c"}
+    assert found["a above b"] == pytest.approx(2 * verdicts["a above b"].p)
+    assert found["a above c"] == pytest.approx(verdicts["a above c"].p)

@@ -11,15 +11,16 @@ import weightfold as wf
 from weightfold.data import Dataset, Examples
 from weightfold.files import write_json
 from weightfold.lab import inspect as module
-from weightfold.lab.inspect_page import TITLES
-from weightfold.lab.inspect_plan import DEMANDS, Pace, Sizes
-from weightfold.lab.probe_cell import read_finding
+from weightfold.lab.answers import TITLES
+from weightfold.lab.budget import DEMANDS, Sizes
+from weightfold.lab.probing import read_finding
 from weightfold.probes.finding import Finding
 from weightfold.probes.intrinsic.finding import IntrinsicDimension, Trained
 from weightfold.probes.layers.finding import LayerReset
 from weightfold.probes.memory.finding import Memorization
 from weightfold.probes.tickets.finding import LotteryTicket
 from weightfold.report.page import Section
+from weightfold.train.progress import Progress
 
 TINY = {
     "layer-reset": Sizes(64, 32, 2, 16, 2, {"bn": "keep", "reset_to": [0, 1], "draws": 1}),
@@ -117,7 +118,7 @@ def test_the_same_call_goes_on_after_ctrl_c(data, quick, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         wf.inspect(make, data, minutes=5, folder=tmp_path, progress=False)
     text = (tmp_path / "index.html").read_text()
-    assert text.count("Found.") == 1 and text.count("Not run yet.") == 3
+    assert text.count("Found.") == 1 and text.count("not run yet") == 2 * 3
     plan = json.loads((tmp_path / "plan.json").read_text())
     assert list(plan["sizes"]) == begun
     # Sizes of what was begun stay, whatever time there is now.
@@ -126,24 +127,23 @@ def test_the_same_call_goes_on_after_ctrl_c(data, quick, tmp_path, monkeypatch):
     assert set(found.findings) == set(begun)
     rest = set(DEMANDS) - set(begun)
     assert found.left_out == dict.fromkeys(rest, "not run: needs about 167 minutes by itself")
-    assert "Not run: needs about 167 minutes by itself." in found.page.read_text()
+    assert "not run: needs about 167 minutes by itself" in found.page.read_text()
 
 
-def test_a_probe_that_takes_too_long_is_stopped(data, tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "GRACE", -1e6)
-    run = module._Run(
-        model=make, samples=data, folder=tmp_path, title="", device="cpu", progress=False,
-        end=0.0, deadline=float("inf"),
-    )  # fmt: skip
-    run.pace = Pace(1e-3, 1e-4, 1e-5, 1e-3, 195, 2, False, 96, 32)
-    run.lr = 0.1
-    clock = iter([0.0] * 5 + [float("inf")] * 1000)
-    monkeypatch.setattr(module, "monotonic", lambda: next(clock))
-    run.deadline = 1.0
-    run.left_out = dict.fromkeys(DEMANDS, "")
-    run._one("memorization", DEMANDS["memorization"], 1.0)
-    assert run.left_out["memorization"].startswith("unfinished when the time was up")
-    assert not run.findings
+def test_a_probe_that_takes_too_long_is_stopped(data, quick, tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(module, "monotonic", lambda: now[0])
+
+    def slow(folder, probe, arguments, *, progress, **_):
+        now[0] = 1e6
+        progress(Progress(1, 2))
+
+    monkeypatch.setattr(module, "measure_in", slow)
+    found = wf.inspect(make, data, minutes=5, folder=tmp_path, progress=False)
+    assert not found.findings
+    first, *others = DEMANDS
+    assert found.left_out[first].startswith("unfinished when the time was up")
+    assert {found.left_out[name] for name in others} == {"not run yet"}
 
 
 def test_what_fails_is_told_and_the_rest_goes_on(data, quick, tmp_path, monkeypatch):
@@ -158,7 +158,7 @@ def test_what_fails_is_told_and_the_rest_goes_on(data, quick, tmp_path, monkeypa
     found = wf.inspect(make, data, minutes=5, folder=tmp_path, progress=False)
     assert found.left_out == {"memorization": "failed: a layer <x> has none"}
     assert set(found.findings) == set(DEMANDS) - {"memorization"}
-    assert "Failed: a layer &lt;x&gt; has none." in found.page.read_text()
+    assert "failed: a layer &lt;x&gt; has none" in found.page.read_text()
 
 
 def test_too_little_time_names_what_is_needed(data, tmp_path, monkeypatch):

@@ -13,8 +13,8 @@ def figures(history):
     return [replace(row, seconds=0, seconds_per_step=0) for row in history.rows]
 
 
-def test_finished_cells_are_not_trained_again(tiny_cell, tmp_path):
-    cells = [tiny_cell(seed=0), tiny_cell(seed=1)]
+def test_finished_cells_are_not_trained_again(tiny_run, tmp_path):
+    cells = [tiny_run(seed=0), tiny_run(seed=1)]
     first = run_cells(cells[:1], tmp_path, progress=False)
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / cells[0].folder).iterdir()}
     both = run_cells([*cells, cells[0]], tmp_path, progress=False)
@@ -24,9 +24,9 @@ def test_finished_cells_are_not_trained_again(tiny_cell, tmp_path):
     assert both[cells[1]] == finished(tmp_path / cells[1].folder)
 
 
-def test_workers_train_what_this_process_trains(tiny_cell, tmp_path):
-    bad, good, expanded = tiny_cell(lr=1e30), tiny_cell(), tiny_cell("cl,rate=2", seed=1)
-    student = tiny_cell(teacher=bad, distillation=Distillation())
+def test_workers_train_what_this_process_trains(tiny_run, tmp_path):
+    bad, good, expanded = tiny_run(lr=1e30), tiny_run(), tiny_run("cl,rate=2", seed=1)
+    student = tiny_run(teacher=bad, distillation=Distillation())
     caught = []
     for jobs in (1, 2):
         cells, root = [bad, good, student, expanded], tmp_path / str(jobs)
@@ -47,9 +47,9 @@ def test_workers_train_what_this_process_trains(tiny_cell, tmp_path):
             assert there["test_accuracy"] == pytest.approx(here["test_accuracy"], abs=0.03)
 
 
-def test_a_teacher_is_trained_before_its_students(tiny_cell, tmp_path):
-    teacher = tiny_cell("cl,rate=2", epochs=3)
-    students = [tiny_cell(seed=s, teacher=teacher, distillation=Distillation()) for s in (0, 1)]
+def test_a_teacher_is_trained_before_its_students(tiny_run, tmp_path):
+    teacher = tiny_run("cl,rate=2", epochs=3)
+    students = [tiny_run(seed=s, teacher=teacher, distillation=Distillation()) for s in (0, 1)]
     histories = run_cells(students, tmp_path, progress=False)
     assert list(histories) == students
     assert len(finished(tmp_path / teacher.folder).rows) == 3

@@ -6,13 +6,15 @@ from dataclasses import replace
 import pytest
 
 from weightfold.files import FolderLockedError, locked
-from weightfold.lab import experiment as registry
 from weightfold.lab.compare import compare
-from weightfold.lab.declare import Column, Experiment, Line, Preset
-from weightfold.lab.experiment import report_experiment
+from weightfold.lab.experiment import PRESETS, Column, Experiment, Line, Preset
 from weightfold.lab.measures import LAST_ACCURACY
-from weightfold.lab.probe_cell import ProbeCell
+from weightfold.lab.printed import Printed
+from weightfold.lab.probing import calling
+from weightfold.lab.run import Execution
 from weightfold.lab.runner import run_cells
+from weightfold.lab.running import report_experiment
+from weightfold.lab.training import Training
 from weightfold.train import Recipe
 from weightfold.train.checkpoint import finished
 
@@ -27,9 +29,9 @@ def figures(history):
     return [replace(row, seconds=0, seconds_per_step=0) for row in history.rows]
 
 
-def test_two_calls_share_the_cells_of_a_folder(tiny_cell, two_writers, tmp_path):
+def test_two_calls_share_the_cells_of_a_folder(tiny_run, two_writers, tmp_path):
     """Each waits for what the other is at: no cell is trained twice, or refused."""
-    cells, runs = [tiny_cell(seed=seed) for seed in range(4)], tmp_path / "runs"
+    cells, runs = [tiny_run(seed=seed) for seed in range(4)], tmp_path / "runs"
     alone = run_cells(cells, tmp_path / "alone", progress=False)
 
     def call():
@@ -45,7 +47,7 @@ def test_two_calls_share_the_cells_of_a_folder(tiny_cell, two_writers, tmp_path)
 
 
 def test_two_calls_share_a_probe(fake_probe, stripes, two_writers, tmp_path):
-    cell = ProbeCell("brightness,power=0.5", 3, "digitnet", stripes)
+    cell = calling("brightness", "digitnet", stripes, power=0.5, seeds=3)
     alone = cell.train(tmp_path / "alone", progress=False)
 
     def call():
@@ -61,7 +63,7 @@ def test_two_calls_share_a_probe(fake_probe, stripes, two_writers, tmp_path):
 
 
 def test_a_probe_whose_folder_is_written_is_refused_at_once(fake_probe, stripes, tmp_path):
-    cell = ProbeCell("brightness", 2, "digitnet", stripes)
+    cell = calling("brightness", "digitnet", stripes, seeds=2)
     with locked(tmp_path / cell.folder), pytest.raises(FolderLockedError, match=cell.folder):
         cell.train(tmp_path, progress=False)
     found = cell.train(tmp_path, progress=False)
@@ -73,7 +75,7 @@ def test_a_comparison_whose_folder_is_written_is_refused_at_once(stripes, tmp_pa
     def call():
         compare(
             "digitnet", stripes, ["compact", "cl,rate=2"], seeds=[0, 1], recipe=QUICK,
-            folder=tmp_path / "compared", progress=False,
+            folder=tmp_path / "compared", execution=Execution(progress=False),
         )  # fmt: skip
 
     with locked(tmp_path / "compared"), pytest.raises(FolderLockedError, match="compared"):
@@ -82,28 +84,29 @@ def test_a_comparison_whose_folder_is_written_is_refused_at_once(stripes, tmp_pa
 
 
 @pytest.fixture
-def made_up(stripes, monkeypatch):
-    """An experiment on the stripes, among those found."""
-    preset = Preset({"": QUICK}, 2, "everything", data=stripes)
-    found = Experiment(
+def made_up(stripes):
+    """An experiment on the stripes."""
+
+    def runs(variant):
+        return dict.fromkeys(PRESETS, Training("digitnet", variant, stripes, QUICK))
+
+    return Experiment(
         name="made-up",
         paper="Nobody",
         title="stripes told apart",
         columns=(Column("stripes", "Stripes", 4, (1, 8, 8)),),
         measures=(LAST_ACCURACY,),
         lines=(
-            Line("plain", "digitnet", "compact", {"stripes": {"last_accuracy": (50.0, 0.5)}}),
-            Line("CL", "digitnet", "cl,rate=2"),
+            Line("plain", runs("compact"), {"last_accuracy": Printed(50.0, 0.5)}),
+            Line("CL", runs("cl,rate=2")),
         ),
-        presets={"smoke": preset, "cpu": preset, "paper": preset},
+        presets=dict.fromkeys(PRESETS, Preset(2, "everything", data=stripes)),
     )
-    monkeypatch.setattr(registry, "experiments", lambda: {"made-up": found})
-    return found
 
 
 def test_pages_are_written_one_after_the_other(made_up, two_writers, tmp_path):
     """Two processes report the same experiment, one half finished and one not begun."""
-    cell = made_up.cells("smoke")["plain"][0]
+    cell = made_up.runs("smoke")["plain"][0]
     run_cells([cell], tmp_path / "runs", progress=False)
     assert finished(tmp_path / "runs" / cell.folder)
     folder = tmp_path / "made-up" / "smoke"
@@ -111,11 +114,11 @@ def test_pages_are_written_one_after_the_other(made_up, two_writers, tmp_path):
     def writer(runs):
         def write():
             for _ in range(3):
-                report_experiment("made-up", "smoke", tmp_path, runs=tmp_path / runs)
+                report_experiment(made_up, "smoke", tmp_path, runs=tmp_path / runs)
 
         return write
 
-    report_experiment("made-up", "smoke", tmp_path)
+    report_experiment(made_up, "smoke", tmp_path)
 
     def read():
         json.loads((folder / "results.json").read_text())

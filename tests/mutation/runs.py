@@ -11,7 +11,7 @@ from torch import nn
 from mutation.harness import Format
 from mutation.saved import outputs, seal
 from weightfold.data import Dataset, Examples
-from weightfold.lab.probe_cell import read_finding
+from weightfold.lab.probing import read_finding
 from weightfold.lab.saved import load_run
 from weightfold.lab.variants import make_net
 from weightfold.probes.finding import write_finding

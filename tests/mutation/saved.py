@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 import weightfold as wf
 from mutation.harness import Format
-from weightfold.cli.domains.inputs import open_bundle
 from weightfold.core.charted import Charted
 from weightfold.methods.share.bundle import Bundle
 from weightfold.methods.share.plan import plan_sharing
 from weightfold.methods.share.verb import share
 from weightfold.nets import build
 from weightfold.records import sealed
+from weightfold.train.domains.bundles import open_bundle
 
 CLASSES = {"birds": 3, "cars": 3}
 

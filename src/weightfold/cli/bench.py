@@ -35,16 +35,16 @@ class Bench:
     def run(self) -> None:
         """Run the benchmark."""
         if self.what == "probes":
-            from weightfold.lab.bench_probes import bench_probes
+            from weightfold.bench.probes import bench_probes
 
             bench_probes(threads=self.threads, repeats=self.repeats, folder=self.folder)
             return
         if self.what == "domains":
-            from weightfold.lab.bench_domains import bench_domains
+            from weightfold.bench.domains import bench_domains
 
             bench_domains(threads=self.threads, repeats=self.repeats, folder=self.folder)
             return
-        from weightfold.lab.bench import bench_expand
+        from weightfold.bench.expand import bench_expand
 
         bench_expand(
             threads=self.threads, repeats=self.repeats, chain=self.chain, folder=self.folder

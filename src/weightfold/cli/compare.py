@@ -66,18 +66,17 @@ class Compare:
     def run(self) -> None:
         """Compare, and print the table."""
         from weightfold.lab.compare import compare
+        from weightfold.lab.run import Execution
 
         comparison = compare(
             self.model,
             self.data,
             self.variants,
-            seeds=range(self.seeds),
+            seeds=self.seeds,
             recipe=self.recipe,
             folder=self.folder,
             match=self.match,
-            data_root=self.data_root,
-            on=self.on,
-            jobs=self.jobs,
+            execution=Execution(self.on, self.jobs, self.data_root),
         )
         print(comparison)
-        print(f"everything is in {self.folder / 'index.html'}")
+        print(f"everything is in {comparison.page}")

@@ -13,9 +13,10 @@ class List:
 
     def run(self) -> None:
         """Print them."""
-        from weightfold.lab.experiment import print_experiments
+        from weightfold.lab.running import print_experiments
+        from weightfold.papers import experiments
 
-        print_experiments()
+        print_experiments(experiments())
 
 
 @dataclass(frozen=True)
@@ -55,18 +56,18 @@ class Run:
 
     def run(self) -> None:
         """Run it."""
-        from weightfold.lab.experiment import run_experiment
+        from weightfold.lab.run import Execution
+        from weightfold.lab.running import run_experiment
+        from weightfold.papers import experiment
 
         page = run_experiment(
-            self.name,
+            experiment(self.name),
             self.preset,
             self.folder,
-            data_root=self.data_root,
-            on=self.on,
-            jobs=self.jobs,
             seeds=self.seeds,
             data=self.data,
             runs=self.runs,
+            execution=Execution(self.on, self.jobs, self.data_root),
         )
         print(f"everything is in {page}")
 

@@ -43,12 +43,12 @@ class Inspect:
     def run(self) -> None:
         """Inspect, and print the answers."""
         from weightfold.lab.inspect import inspect
-        from weightfold.lab.probe_cell import ProbeCell, model_of, samples_of
+        from weightfold.lab.probing import Probing, model_of, samples_of
 
-        cell = ProbeCell("", 1, self.model, self.data, weights=self.weights)
-        samples = samples_of(cell, self.data_root)
+        call = Probing("", self.model, self.data, weights=self.weights)
+        samples = samples_of(call, self.data_root)
         found = inspect(
-            model_of(cell, samples),
+            model_of(call, samples),
             samples,
             minutes=self.minutes,
             folder=self.folder,

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from weightfold.probes.registry import probes
+from weightfold.probes.registry import probe, probes
 
 _NAMES = "\n".join(f"{name}: {probe.line};" for name, probe in probes().items())
 
@@ -64,18 +64,22 @@ class Probe:
 
     def run(self) -> None:
         """Measure, and print the answer."""
-        from weightfold.lab.probe_cell import ProbeCell, measure
+        from weightfold.lab.probing import Probing, as_options, measure
 
-        cell = ProbeCell(
-            self.name,
-            self.seeds,
+        chosen, texts = probe(self.name)
+        arguments = chosen.read(texts)
+        call = Probing(
+            chosen.name,
             self.model,
             self.data,
+            recipe=arguments.pop("recipe", None),
+            options=as_options(arguments),
+            seeds=self.seeds,
             variant=self.variant,
             disturb=self.disturb,
             test_limit=self.test_limit,
             weights=self.weights,
         )
-        found = measure(cell, self.folder, data_root=self.data_root, device=self.device)
+        found = measure(call, self.folder, data_root=self.data_root, device=self.device)
         print("\n\n".join([found.headline, *found.notes]))
         print(f"\neverything is in {self.folder / 'index.html'}")

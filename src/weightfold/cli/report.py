@@ -8,7 +8,10 @@ import tyro
 
 @dataclass(frozen=True)
 class Report:
-    """Write the pages of experiments again from the runs in their folder; trains nothing."""
+    """Write the pages of experiments again; trains nothing.
+
+    What runs came to is read from their folders, or, where those are gone, from results.json.
+    """
 
     folder: tyro.conf.Positional[Path]
     """Folder that was given to 'weightfold experiment run'."""
@@ -18,6 +21,8 @@ class Report:
 
     def run(self) -> None:
         """Write them."""
-        from weightfold.lab.experiment import report
+        from weightfold.lab.running import report
+        from weightfold.papers import experiments
 
-        report(self.folder, runs=self.runs)
+        for page in report(self.folder, experiments(), runs=self.runs):
+            print(page)

@@ -1,108 +1,162 @@
-"""A paper's claims, and whether our results bear them out."""
+"""A paper's claims, and whether our results bear them out.
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+A check gives a `Verdict` from results: one comparison, or several of which some did not run.
+"""
 
-from weightfold.lab.outcomes import Results
-from weightfold.report.statistics import Paired, judge, paired
+from collections.abc import Callable, Sequence
+from statistics import fmean
+from typing import Any
 
-Holds = Literal["holds", "unclear", "does not hold", "not run"]
+from weightfold.lab.results import Results
+from weightfold.lab.verdicts import Comparison, Verdict, compared, judged_of, p_of
+from weightfold.report.numbers import difference, number
+from weightfold.report.statistics import paired
 
-_ORDER: tuple[Holds, ...] = ("does not hold", "unclear", "holds", "not run")
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a check found.
-
-    Attributes:
-        holds: "holds": the paired difference is on the claim's side with its whole 95% interval;
-            "unclear": only its mean, or there is but one seed; "does not hold": not even that.
-        numbers: The differences, with their intervals.
-    """
-
-    holds: Holds
-    numbers: str
-
-
-R = TypeVar("R")
 Check = Callable[[Results], Verdict]
 
 
-@dataclass(frozen=True)
-class Claim(Generic[R]):
-    """A statement of the paper.
-
-    Attributes:
-        text: In our words.
-        check: Judges it by an experiment's results.
-    """
-
-    text: str
-    check: Callable[[R], Verdict]
-
-
-def above(a: str, b: str, measure: str) -> Check:
+def above(a: str, b: str, key: str) -> Check:
     """Line `a` has a measure higher than line `b`, paired by seed."""
 
     def check(results: Results) -> Verdict:
-        ours, others = results.values(a, measure), results.values(b, measure)
-        seeds = sorted(ours.keys() & others.keys())
-        if not seeds:
-            return Verdict("not run", f"({a}) - ({b}): not run")
-        difference = paired([ours[s] for s in seeds], [others[s] for s in seeds])
-        text = f"{results.measure(measure).title}: ({a}) - ({b}) {describe(difference)}"
-        printed = results.published(a, measure), results.published(b, measure)
+        printed = results.published(a, key), results.published(b, key)
+        beside = ""
         if printed[0] and printed[1]:
-            text += f"; paper {printed[0][0] - printed[1][0]:+.2f}"
-        return Verdict(judge(difference), text)
+            beside = f"; paper {number(printed[0].value - printed[1].value, signed=True)}"
+        before = f"{results.measure(key).title}: ({a}) - ({b})"
+        return Verdict((compared(results.difference(a, b, key), before, beside),))
 
     return check
 
 
-def below(a: str, b: str, measure: str) -> Check:
+def below(a: str, b: str, key: str) -> Check:
     """Line `a` has a measure lower than line `b`."""
-    return above(b, a, measure)
+    return above(b, a, key)
 
 
-def at_most(label: str, measure: str, limit: float) -> Check:
+def higher(label: str, a: str, b: str, text: str) -> Check:
+    """Of a line, measure `a` is higher than measure `b`, paired by seed."""
+
+    def check(results: Results) -> Verdict:
+        ours, others = results.values(label, a), results.values(label, b)
+        seeds = sorted(ours.keys() & others.keys())
+        found = paired([ours[s] for s in seeds], [others[s] for s in seeds]) if seeds else None
+        return Verdict((compared(found, f"{label}: {text}"),))
+
+    return check
+
+
+def told_apart(a: str, b: str, key: str, *, cells: str = "") -> Check:
+    """Whether two lines differ in accuracy, on either side: a question, not a claim.
+
+    Args:
+        a: Label.
+        b: Label.
+        key: Of the measure.
+        cells: Beginning of the keys of measures in which it is counted how often `a` is higher.
+    """
+
+    def check(results: Results) -> Verdict:
+        found = results.difference(a, b, key)
+        if found is None:
+            return Verdict((Comparison(None, f"{a} - {b}: not run"),))
+        apart = found.low is not None and found.high is not None and found.low * found.high > 0
+        said = f"{a} and {b} cannot be told apart"
+        if apart:
+            said = f"{a} is {'more' if found.mean > 0 else 'less'} accurate than {b}"
+        text = f"{said}: {difference(found, unit='points')}"
+        keys = [m.key for m in results.experiment.measures if cells and m.key.startswith(cells)]
+        if keys:
+            each = [results.difference(a, b, one) for one in keys]
+            higher_in = sum(d is not None and d.mean > 0 for d in each)
+            text += f"; higher in {higher_in} of {len(keys)}"
+        return Verdict((Comparison("holds" if apart else "undecided", text, found.p),))
+
+    return check
+
+
+def at_most(label: str, key: str, limit: float) -> Check:
     """A line has a measure of at most `limit`."""
 
     def check(results: Results) -> Verdict:
-        values = list(results.values(label, measure).values())
-        if not values:
-            return Verdict("not run", f"{label}: not run")
-        room = paired([limit] * len(values), values)
-        return Verdict(
-            judge(room),
-            f"{results.measure(measure).title}: {limit:g} - ({label}) {describe(room)}",
-        )
+        values = list(results.values(label, key).values())
+        room = paired([limit] * len(values), values) if values else None
+        before = f"{results.measure(key).title}: {limit:g} - ({label})"
+        return Verdict((compared(room, before),))
 
     return check
 
 
 def all_of(*checks: Check) -> Check:
-    """Every check; of those that could be run, the worst verdict."""
+    """Every check's comparisons."""
 
     def check(results: Results) -> Verdict:
-        verdicts = [one(results) for one in checks]
-        run = [verdict.numbers for verdict in verdicts if verdict.holds != "not run"]
-        left_out = len(verdicts) - len(run)
-        rest = [f"{left_out} of {len(verdicts)} comparisons not run"] if left_out else []
-        return Verdict(worst(v.holds for v in verdicts), "\n".join([*run, *rest]))
+        return Verdict(tuple(c for one in checks for c in one(results).comparisons))
 
     return check
 
 
-def worst(verdicts: Iterable[Holds]) -> Holds:
-    """The verdict on several comparisons; those not run do not count, unless none was."""
-    return min([*verdicts, "not run"], key=_ORDER.index)
+def across(pairs: Sequence[tuple[str, str]], prefix: str, *, or_equal: bool = False) -> Check:
+    """In each pair line `a` is above `b` in the mean over all measures "prefix/..." of both.
+
+    Cells, a measure of a pair each, are counted beside: in how many the mean over seeds is on the
+    claim's side, in how many with the whole interval, and in how many the interval is against it;
+    and in how many it is at the best epoch, if there are measures "best/...".
+
+    Args:
+        pairs: Labels (a, b).
+        prefix: Of the measures' keys.
+        or_equal: The claim is "at least".
+    """
+
+    def check(results: Results) -> Verdict:
+        return Verdict(tuple(_pair(results, a, b, prefix, or_equal) for a, b in pairs))
+
+    return check
 
 
-def describe(difference: Paired) -> str:
-    """The difference of two figures, with its interval and the number of seeds."""
-    if difference.low is None or difference.high is None:
-        return f"{difference.mean:+.2f} (one seed)"
-    interval = f"[{difference.low:+.2f}, {difference.high:+.2f}]"
-    return f"{difference.mean:+.2f}, 95% {interval}, {difference.n} seeds"
+def _pair(results: Results, a: str, b: str, prefix: str, or_equal: bool) -> Comparison:
+    keys = [m.key for m in results.experiment.measures if m.key.startswith(f"{prefix}/")]
+    cells = {key: d for key in keys if (d := results.difference(a, b, key)) is not None}
+    counts: dict[str, Any] = {
+        "held": sum(on_side(d.mean, or_equal) for d in cells.values()),
+        "clear": sum(d.low is not None and d.low > 0 for d in cells.values()),
+        "against": sum(d.high is not None and d.high < 0 for d in cells.values()),
+        "cells": len(cells),
+    }
+    best = {k.replace(f"{prefix}/", "best/", 1) for k in cells}
+    known = [m.key for m in results.experiment.measures if m.key in best]
+    found = [d for key in known if (d := results.difference(a, b, key)) is not None]
+    if found:
+        counts["held_best_epoch"] = sum(on_side(d.mean, or_equal) for d in found)
+    paper = published_differences(results, a, b, prefix)
+    if paper:
+        counts["paper_held"] = sum(on_side(x, or_equal) for x in paper)
+        counts["paper_cells"] = len(paper)
+        counts["paper_difference"] = fmean(paper)
+    mean = results.difference(a, b, *cells) if cells else None
+    if mean is None:
+        return Comparison(None, f"({a}) - ({b}): not run", counts=counts)
+    text = (
+        f"({a}) - ({b}), mean of {len(cells)}: {difference(mean)}; held in {counts['held']} of "
+        f"{len(cells)}, {counts['clear']} clear, {counts['against']} against"
+    )
+    if paper:
+        text += (
+            f"; paper {number(counts['paper_difference'], signed=True)}, "
+            f"{counts['paper_held']} of {len(paper)}"
+        )
+    equal = or_equal and abs(mean.mean) < 1e-9
+    return Comparison("undecided" if equal else judged_of(mean), text, p_of(mean), counts)
+
+
+def on_side(value: float, or_equal: bool = False) -> bool:
+    """Whether a difference, true up to rounding, is on a claim's side."""
+    return value > 1e-9 or (or_equal and value > -1e-9)
+
+
+def published_differences(results: Results, a: str, b: str, prefix: str) -> list[float]:
+    """The paper's numbers of line `a` minus those of `b`, of the measures "prefix/..."."""
+    ours, others = results.line(a).published, results.line(b).published
+    keys = [key for key in ours if key.startswith(f"{prefix}/") and key in others]
+    return [ours[key].value - others[key].value for key in keys]

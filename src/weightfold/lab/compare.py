@@ -1,36 +1,39 @@
-"""Compare ways to train one network over seeds: compact against expansions."""
+"""Compare ways to train one network over seeds: an experiment made on the fly."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from weightfold.data import Augment, Dataset, load
+from weightfold.data import Dataset
 from weightfold.export import accuracy as runner_accuracy
 from weightfold.export import onnx_runner, to_onnx
 from weightfold.files import foreign, locked, write_json
-from weightfold.lab.cell import Cell, build
-from weightfold.lab.compare_page import write_all
-from weightfold.lab.comparison import Comparison, Deployed, Result
-from weightfold.lab.executors.base import RunExecutor
+from weightfold.lab.claims import told_apart
 from weightfold.lab.executors.registry import opened
+from weightfold.lab.experiment import Claim, Experiment, Line, Measure, Preset
+from weightfold.lab.measures import FINAL_TRAIN_ERROR, best_accuracy, last_accuracy
+from weightfold.lab.page import judge_claims, write_results
+from weightfold.lab.results import Results, read_results
+from weightfold.lab.run import HERE, Execution
 from weightfold.lab.runner import run_cells
-from weightfold.lab.saved import deployed, load_run
+from weightfold.lab.saved import deployed
+from weightfold.lab.step_times import device_of_fit, step_seconds, threads_of
+from weightfold.lab.tables import results_table
+from weightfold.lab.training import Given, Training, data_of, given_data, given_net, net_of
 from weightfold.records import read_record, write_record
-from weightfold.report.statistics import paired, summarize
+from weightfold.report.numbers import percent
+from weightfold.report.page import Section
+from weightfold.report.terminal import as_text
 from weightfold.tasks.registry import as_task
-from weightfold.timing import alternate
-from weightfold.train import History, Recipe, checkpoint, evaluate, session
-from weightfold.train.optimizer import make_optimizer
+from weightfold.train import Recipe, checkpoint, evaluate, load_teacher, session
 from weightfold.train.record import check_same
 
-WARMUP_STEPS, TIMED_STEPS = 5, 30
+PRESET = "comparison"
 
 
 class ComparisonRecord(TypedDict):
@@ -41,40 +44,85 @@ class ComparisonRecord(TypedDict):
     step_seconds: dict[str, float]
 
 
+@dataclass(frozen=True)
+class Deployed:
+    """The network that was exported.
+
+    Attributes:
+        variant: Of the highest mean accuracy after the last epoch.
+        seed: The first one, whatever its accuracy.
+        test_accuracy: Of the deployed network in torch.
+        onnx_accuracy: Of its ONNX file in ONNX Runtime.
+        onnx_difference: Batch size -> largest |ONNX Runtime - torch| over the largest |torch|.
+    """
+
+    variant: str
+    seed: int
+    test_accuracy: float
+    onnx_accuracy: float
+    onnx_difference: dict[int, float]
+
+    def __str__(self) -> str:
+        worst = max(self.onnx_difference.values())
+        return (
+            f"Deployed: {self.variant}, the highest mean, seed {self.seed}, the first. Its ONNX "
+            f"file has {percent(self.onnx_accuracy, 2)} test accuracy in ONNX Runtime, the network "
+            f"{percent(self.test_accuracy, 2)} in torch; their outputs differ by at most "
+            f"{worst:.1e} of the largest one."
+        )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found; prints as a table.
+
+    Attributes:
+        results: Lines are the variants, measures "last_accuracy" (%), "best_accuracy" (%),
+            "epochs", "training_parameters", "deployed_parameters", "step" (ms), "step_ratio".
+        deployed: The exported network.
+        page: What was written.
+    """
+
+    results: Results
+    deployed: Deployed
+    page: Path
+
+    def __str__(self) -> str:
+        table = results_table(self.results, self.results.experiment.lines)
+        said = [verdict.numbers for verdict in judge_claims(self.results).values()]
+        title = self.results.experiment.title
+        return "\n".join([as_text(table, title, turned=True), *said, str(self.deployed)])
+
+
 def compare(
-    model: str,
-    data: str,
-    variants: Sequence[str],
+    net: str | Callable[[int], nn.Module],
+    data: str | Dataset,
+    variants: Sequence[str] = ("compact", "ck,rate=4", "cl,rate=4"),
     *,
-    seeds: Sequence[int],
     recipe: Recipe,
     folder: Path | str,
+    seeds: int | Sequence[int] = 5,
     match: Literal["epochs", "time"] = "epochs",
-    data_root: Path | None = None,
-    on: str = "local",
-    jobs: int | None = None,
-    progress: bool = True,
+    execution: Execution = HERE,
 ) -> Comparison:
     """Train a network in several ways over seeds; leave numbers, a page and the best one deployed.
 
     A call that was stopped goes on when it is repeated.
 
     Args:
-        model: Network spec, see `weightfold.nets.build`.
-        data: Data spec, see `weightfold.data.load`.
+        net: Network spec, see `weightfold.nets.build`; or a function that makes the network of a
+            seed.
+        data: Data spec, see `weightfold.data.load`; or a data set.
         variants: See `weightfold.lab.variants`; the first is what the others are compared with.
-        seeds: At least two. A seed's variants share the order of the data and the augmentation,
-            and the initial weights of all that is not expanded.
         recipe: Hyperparameters.
         folder: Made if missing; gets results.json and .csv, runs.csv, curves.png, index.html, the
             runs in runs/, and the best variant's network in deployed/.
+        seeds: How many, 0, 1, 2, ..., or which; at least two. A seed's variants share the order of
+            the data and the augmentation, and the initial weights of all that is not expanded.
         match: "epochs", the recipe's for all; or "time": the slowest variant gets those, the
             others as many as its steps take, by step times measured at first. Milestones and
             warm-up are stretched with them.
-        data_root: Data folder; None: $WEIGHTFOLD_DATA.
-        on: Where they are trained, see `run_cells`; step times are measured on this machine.
-        jobs: Networks trained at once, see `run_cells`.
-        progress: Show bars.
+        execution: Where and how they are trained; step times are measured on this machine.
 
     Raises:
         FileExistsError: The folder holds another comparison (the message says what differs), or
@@ -83,102 +131,127 @@ def compare(
         CellsFailed: A training failed.
         ConnectionError: The executor cannot be reached.
     """
-    folder, variants, seeds = Path(folder), tuple(variants), tuple(seeds)
+    folder, variants = Path(folder), tuple(variants)
+    seeds = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
     for name, values in (("variants", variants), ("seeds", seeds)):
         if len(set(values)) < max(2, len(values)):
             raise ValueError(f"{name}={values}: give at least two, each once")
-    configuration = {
-        "model": model,
-        "data": data,
-        "variants": list(variants),
-        "seeds": list(seeds),
-        "match": match,
-        "recipe": json.loads(json.dumps(asdict(recipe))),
-    }
+    what = net if isinstance(net, str) else given_net(net)
+    examples = data if isinstance(data, str) else given_data(data)
+    configuration = _configuration(what, examples, variants, seeds, recipe) | {"match": match}
     if not check_same(configuration, folder) and foreign(folder):
         raise FileExistsError(
             f"folder={str(folder)!r} holds files that are no comparison; give a new or empty one"
         )
-    dataset = load(data, data_root)
-    nets = {v: build(Cell(model, v, data, recipe, seeds[0]), dataset) for v in variants}
-    with opened(on, folder / "runs", jobs=jobs) as executor, locked(folder):
-        with _threads_of(executor):
-            started, times = _begin(folder, configuration, nets, dataset, recipe)
-        epochs = _epochs(recipe.epochs, times, match)
-        cells = {
-            (variant, seed): Cell(model, variant, data, stretched(recipe, epochs[variant]), seed)
-            for seed in seeds
-            for variant in variants
-        }
-        trained = run_cells(
-            list(cells.values()),
+    runs = {v: Training(what, v, examples, recipe, seeds[0]) for v in variants}
+    dataset = data_of(runs[variants[0]], execution.data_root)
+    nets = {v: net_of(run, dataset) for v, run in runs.items()}
+    runs_in, jobs = folder / "runs", execution.jobs
+    with opened(execution.on, runs_in, jobs=jobs) as executor, locked(folder):
+        with threads_of(executor):
+            times = _begin(folder, configuration, nets, dataset, recipe)
+        slowest = max(times.values())
+        for variant, seconds in times.items():
+            epochs = round(recipe.epochs * slowest / seconds) if match == "time" else recipe.epochs
+            runs[variant] = replace(runs[variant], recipe=stretched(recipe, epochs))
+        experiment = _experiment(runs, seeds, nets, times, match)
+        lines = zip(*experiment.runs(PRESET).values(), strict=True)
+        run_cells(
+            [run for line in lines for run in line],
             folder / "runs",
-            data_root=data_root,
+            data_root=execution.data_root,
             on=executor,
-            progress=progress,
+            progress=execution.progress,
         )
-        histories = {v: tuple(trained[cells[v, seed]] for seed in seeds) for v in variants}
-        results = tuple(_result(v, nets, histories, times) for v in variants)
-        best = max(results, key=lambda result: result.last.mean).variant
-        shipped = _deploy(cells[best, seeds[0]], folder, dataset)
-        comparison = Comparison(configuration, started, results, histories, shipped)
-        write_all(comparison, folder)
-    return comparison
+        results = read_results(experiment, PRESET, folder / "runs")
+        shipped = _deploy(results, folder, dataset)
+        told = replace(experiment, sections=lambda *_: [_deployed_section(shipped)])
+        page = write_results(replace(results, experiment=told), folder, asked=configuration)
+    return Comparison(results, shipped, page)
 
 
-def step_seconds(
-    nets: Mapping[str, nn.Module], dataset: Dataset, recipe: Recipe
-) -> dict[str, float]:
-    """Median wall time of a training step of each network, their steps taken in turn.
+def _configuration(
+    net: str | Given,
+    data: str | Given,
+    variants: tuple[str, ...],
+    seeds: tuple[int, ...],
+    recipe: Recipe,
+) -> dict[str, Any]:
+    """What defines a comparison, as JSON values."""
+    return {
+        "model": net if isinstance(net, str) else f"{net}, {net.digest}",
+        "data": data if isinstance(data, str) else f"{data}, {data.digest}",
+        "variants": list(variants),
+        "seeds": list(seeds),
+        "recipe": json.loads(json.dumps(asdict(recipe))),
+    }
 
-    A step is forward, backward and optimizer on one batch that is there already. It trains the
-    networks given: pass some that are not needed afterwards.
 
-    Args:
-        nets: By name.
-        dataset: Its first training batch is used.
-        recipe: Gives batch size, loss and optimizer.
-    """
-    device = _device()
-    augment = Augment(recipe.crop_padding, recipe.flip)
-    batches = as_task(dataset).batches(
-        "train", device, batch_size=recipe.batch_size, augment=augment
+_LAST = Measure("last_accuracy", "accuracy, last epoch (%)", of=last_accuracy)
+_BEST = Measure("best_accuracy", "accuracy, best epoch (%)", of=best_accuracy)
+_PER_RUN = (
+    replace(FINAL_TRAIN_ERROR, section=None),
+    Measure("best_epoch", "best epoch", of=lambda h: h.best_epoch, section=None),
+    Measure("seconds", "seconds", of=lambda h: h.seconds, section=None),
+)
+
+
+def _experiment(
+    runs: Mapping[str, Training],
+    seeds: tuple[int, ...],
+    nets: Mapping[str, nn.Module],
+    times: Mapping[str, float],
+    match: str,
+) -> Experiment:
+    """Lines are the variants, the first the baseline."""
+    first, *others = runs
+    counts = {v: sum(p.numel() for p in net.parameters()) for v, net in nets.items()}
+    plain = {v: sum(p.numel() for p in deployed(net).parameters()) for v, net in nets.items()}
+
+    def counted(key: str, title: str, of: Callable[[Training], float], digits: int = 0) -> Measure:
+        return Measure(key, title, counted=lambda run, column: of(run), digits=digits)
+
+    one = runs[first]
+    return Experiment(
+        name="",
+        paper="",
+        title=f"{one.model} on {one.data}",
+        measures=(
+            _LAST,
+            _BEST,
+            counted("epochs", "epochs", lambda run: run.recipe.epochs),
+            counted("training_parameters", "parameters, training", lambda r: counts[r.variant]),
+            counted("deployed_parameters", "parameters, deployed", lambda r: plain[r.variant]),
+            counted("step", "training step (ms)", lambda run: 1e3 * times[run.variant], 2),
+            counted(
+                "step_ratio", f"step / {first}'s", lambda r: times[r.variant] / times[first], 2
+            ),
+            *_PER_RUN,
+        ),
+        lines=tuple(Line(variant, {PRESET: run}) for variant, run in runs.items()),
+        presets={PRESET: Preset(seeds)},
+        claims=tuple(
+            Claim(
+                f"{variant} and {first} differ in accuracy after the last epoch.",
+                told_apart(variant, first, _LAST.key),
+            )
+            for variant in others
+        ),
+        baseline=first,
+        notes=_NOTES.format(match=_MATCHED[match]),
     )
-    images, labels = next(batches.epoch(0))
-
-    def stepper(net: nn.Module) -> Any:
-        net.to(device).train()
-        optimizer = make_optimizer(net.parameters(), recipe, recipe.weight_decay)
-
-        def step() -> float:
-            optimizer.zero_grad()
-            loss = F.cross_entropy(net(images), labels, label_smoothing=recipe.label_smoothing)
-            loss.backward()
-            optimizer.step()
-            return loss.item()  # waits for the device
-
-        return step
-
-    steppers = {name: stepper(net) for name, net in nets.items()}
-    latencies = alternate(steppers, warmup=WARMUP_STEPS, repeats=TIMED_STEPS)
-    return {name: latency.median_ms / 1000 for name, latency in latencies.items()}
 
 
-def _device() -> torch.device:
-    """Where `fit` trains with device="auto"."""
-    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-
-
-@contextmanager
-def _threads_of(executor: RunExecutor) -> Iterator[None]:
-    """As many threads of torch as each of an executor's workers has."""
-    before = torch.get_num_threads()
-    if executor.threads is not None:
-        torch.set_num_threads(executor.threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+_MATCHED = {
+    "epochs": "All variants train the same number of epochs.",
+    "time": "All variants have the time of the slowest: faster ones train more epochs.",
+}
+_NOTES = (
+    "Shares of test images classified right. Go by the last epoch: the best one is chosen on the "
+    "test images, which flatters every variant. {match}\n\nStep times are medians of training "
+    "steps of all variants taken in turn. Folding weights costs the same whatever the size of "
+    "batch and images, so that its share is largest where both are small."
+)
 
 
 def stretched(recipe: Recipe, epochs: int) -> Recipe:
@@ -198,7 +271,7 @@ def _begin(
     nets: Mapping[str, nn.Module],
     dataset: Dataset,
     recipe: Recipe,
-) -> tuple[dict[str, Any], dict[str, float]]:
+) -> dict[str, float]:
     """Measure step times, once a comparison; note them and this session in run.json."""
     path = folder / checkpoint.RUN
     record: dict[str, Any] = {"configuration": configuration, "sessions": []}
@@ -206,41 +279,18 @@ def _begin(
         record = read_record(path, ComparisonRecord)
     else:
         record["step_seconds"] = step_seconds(nets, dataset, recipe)
-    record["sessions"].append(session(_device()))
+    record["sessions"].append(session(device_of_fit()))
     write_record(path, record)
-    return record["sessions"][-1], record["step_seconds"]
+    return record["step_seconds"]
 
 
-def _epochs(epochs: int, times: Mapping[str, float], match: str) -> dict[str, int]:
-    """Epochs of each variant."""
-    slowest = max(times.values())
-    return {v: round(epochs * slowest / t) if match == "time" else epochs for v, t in times.items()}
-
-
-def _result(
-    variant: str,
-    nets: Mapping[str, nn.Module],
-    histories: Mapping[str, tuple[History, ...]],
-    times: Mapping[str, float],
-) -> Result:
-    first = next(iter(nets))
-    last = {v: [history.last_value for history in histories[v]] for v in (first, variant)}
-    return Result(
-        variant=variant,
-        epochs=len(histories[variant][0].rows),
-        last=summarize(last[variant]),
-        best=summarize([history.best_value for history in histories[variant]]),
-        difference=paired(last[variant], last[first]) if variant != first else None,
-        training_parameters=sum(p.numel() for p in nets[variant].parameters()),
-        deployed_parameters=sum(p.numel() for p in deployed(nets[variant]).parameters()),
-        step_seconds=times[variant],
-        step_ratio=times[variant] / times[first],
-    )
-
-
-def _deploy(cell: Cell, folder: Path, dataset: Dataset) -> Deployed:
-    """Write the cell's deployed network as safetensors and ONNX, with how to feed it."""
-    net = deployed(load_run(folder / "runs" / cell.folder, dataset, model=cell.model))
+def _deploy(results: Results, folder: Path, dataset: Dataset) -> Deployed:
+    """Write the best variant's deployed network as safetensors and ONNX, with how to feed it."""
+    means = {x: found.value for x in results.outcomes if (found := results.estimate(x, _LAST.key))}
+    run = results.run_of(max(means, key=lambda label: means[label]))
+    assert isinstance(run, Training)
+    weights = folder / "runs" / run.folder / checkpoint.LAST_WEIGHTS
+    net = deployed(load_teacher(net_of(run, dataset), weights))
     target = folder / "deployed"
     target.mkdir(exist_ok=True)
     checkpoint.save_weights(net, target / "model.safetensors")
@@ -248,10 +298,10 @@ def _deploy(cell: Cell, folder: Path, dataset: Dataset) -> Deployed:
     write_json(
         target / "model.json",
         {
-            "model": cell.model,
-            "trained_as": cell.variant,
-            "data": cell.data,
-            "seed": cell.seed,
+            "model": str(run.model),
+            "trained_as": run.variant,
+            "data": str(run.data),
+            "seed": run.seed,
             "num_classes": dataset.num_classes,
             "class_names": dataset.class_names,
             "image_shape": dataset.image_shape,
@@ -262,9 +312,17 @@ def _deploy(cell: Cell, folder: Path, dataset: Dataset) -> Deployed:
     )
     test = as_task(dataset).batches("test")
     return Deployed(
-        variant=cell.variant,
-        seed=cell.seed,
+        variant=run.variant,
+        seed=run.seed,
         test_accuracy=evaluate(net, dataset)["accuracy"],
         onnx_accuracy=runner_accuracy(onnx_runner(target / "model.onnx"), test.epoch(0)),
         onnx_difference=report.max_relative_difference,
+    )
+
+
+def _deployed_section(shipped: Deployed) -> Section:
+    return Section(
+        "The deployed network",
+        f"{shipped}\n\ndeployed/ holds the plain network as model.safetensors and model.onnx; "
+        "model.json says how to feed it.",
     )

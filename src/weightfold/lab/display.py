@@ -5,8 +5,8 @@ from contextlib import contextmanager, suppress
 from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Self
 
-from weightfold.lab.cell import AnyCell
 from weightfold.lab.executors.board import Board
+from weightfold.lab.run import Run
 from weightfold.train.progress import Progress
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class Display:
         shown: False shows nothing.
     """
 
-    def __init__(self, cells: Sequence[AnyCell], done: int, *, shown: bool) -> None:
+    def __init__(self, cells: Sequence[Run], done: int, *, shown: bool) -> None:
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
@@ -88,7 +88,7 @@ class Display:
                 )
             self._count()
 
-    def stop(self, cell: AnyCell) -> None:
+    def stop(self, cell: Run) -> None:
         """It is not running at the moment."""
         with self._lock:
             if cell.folder in self._tasks:
@@ -98,7 +98,7 @@ class Display:
         waiting = len(self._unfinished) - len(self._tasks)
         self._bars.update(self._all, text=f"{len(self._tasks)} running, {waiting} waiting")
 
-    def end(self, cell: AnyCell, *, failed: bool) -> None:
+    def end(self, cell: Run, *, failed: bool) -> None:
         """It is finished or has failed."""
         self.stop(cell)
         with self._lock:

@@ -1,39 +1,37 @@
 """`wf.inspect`: the probes that fit a time budget, and one page of what they found."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from statistics import median
-from time import monotonic, perf_counter
+from tempfile import mkdtemp
+from time import monotonic
 from typing import Any, TypedDict
 
 import torch
-from torch import Tensor
 
 from weightfold.data import Dataset
 from weightfold.data.pairs import Data, as_dataset
 from weightfold.files import locked
-from weightfold.lab.inspect_page import TITLES, write_inspection
-from weightfold.lab.inspect_plan import DEMANDS, Demand, Pace, Sizes, fit
-from weightfold.lab.probe_cell import measure_in, read_finding
-from weightfold.methods.subspace.verb import subspace
+from weightfold.lab.answers import TITLES, answers
+from weightfold.lab.budget import DEMANDS, Demand, Pace, Sizes, fit
+from weightfold.lab.experiment import Experiment, Line, Preset
+from weightfold.lab.pace import pace_of
+from weightfold.lab.page import write_results
+from weightfold.lab.probing import Probing, as_options, measure_in, read_finding
+from weightfold.lab.results import Outcome, Results
+from weightfold.lab.run import plain
 from weightfold.probes.finding import Finding
-from weightfold.probes.layers.batch_norm import running_statistics
-from weightfold.probes.layers.units import layer_units
 from weightfold.probes.models import Model, net_of
 from weightfold.probes.registry import probes
 from weightfold.records import read_record, write_record
 from weightfold.report.page import Section
-from weightfold.tasks.registry import as_task
-from weightfold.tasks.task import evaluating
 from weightfold.train.checkpoint import RUN
 from weightfold.train.options import Options
 from weightfold.train.progress import Progress, Tell, telling
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import check_same, digest, structure
-from weightfold.train.strategies.single import Fabric, Single
-from weightfold.train.together import Run, device_of, fit_together
+from weightfold.train.together import Run, fit_together
 
 PLAN = "plan.json"
 LEARNING_RATES = (0.1, 0.03, 0.01, 0.003)
@@ -42,6 +40,7 @@ LEARNING_RATES = (0.1, 0.03, 0.01, 0.003)
 FEWEST_STEPS = 8
 """In which learning rates can be told apart."""
 
+PRESET = "inspection"
 GRACE = 1.25
 """A probe is stopped when the whole inspection has taken so many times its budget."""
 
@@ -62,11 +61,11 @@ class Inspection:
 
 
 def inspect(
-    model: Model,
+    net: Model,
     data: Data,
     *,
     minutes: float = 10.0,
-    folder: Path | str,
+    folder: Path | str | None = None,
     title: str = "",
     device: str = "auto",
     progress: bool = True,
@@ -80,12 +79,13 @@ def inspect(
     same folder goes on where it was stopped, and with what there was no time for.
 
     Args:
-        model: A module, whose present weights all networks start from, or a function that makes the
+        net: A module, whose present weights all networks start from, or a function that makes the
             network of a seed; left unchanged. It is trained anew for each probe.
         data: Dataset, a Dataset, or a pair (training set, held-out set).
         minutes: To be used by this call, above 0; a probe that takes longer than expected is
             stopped after `GRACE` times as much.
-        folder: Gets the page index.html, plan.json, and a folder for each probe.
+        folder: Gets the page index.html, plan.json, and a folder for each probe; None: a temporary
+            one.
         title: Of the page; "": the network's class and the data's name.
         device: To compute on; "auto": an accelerator if there is one.
         progress: Show a bar for the probe that is running.
@@ -93,33 +93,34 @@ def inspect(
     Raises:
         FileExistsError: The folder holds the inspection of another network or other data, or
             another process inspects in it.
-        TypeError: `model` or `data` is no such thing.
+        TypeError: `net` or `data` is no such thing.
         ValueError: `minutes` is not above 0, or the data has one class.
     """
     if not minutes > 0:
         raise ValueError(f"minutes={minutes}: give how long it may take, above 0")
     samples = as_dataset(data)
-    net = net_of(model, 0)
-    name = type(net).__name__
+    first = net_of(net, 0)
+    name = type(first).__name__
     about = {
         "network": name,
-        "structure": structure(net),
-        "weights": digest(net),
+        "structure": structure(first),
+        "weights": digest(first),
         "data": samples.digest,
     }
     if device == "auto":
         device = str(torch.accelerator.current_accelerator(check_available=True) or "cpu")
-    folder = Path(folder)
+    folder = Path(mkdtemp(prefix="weightfold-") if folder is None else folder)
     configuration = {"inspected": about}
     check_same(configuration, folder)
     end = monotonic() + 60 * minutes
-    run = _Run(
-        model=model,
+    run = _Inspecting(
+        model=net,
         samples=samples,
         folder=folder,
         title=title or f"{name} on {samples.name}",
         device=device,
         progress=progress,
+        minutes=minutes,
         end=end,
         deadline=end + 60 * minutes * (GRACE - 1),
     )
@@ -141,7 +142,7 @@ class PlanRecord(TypedDict):
 
 
 @dataclass
-class _Run:
+class _Inspecting:
     """An inspection under way."""
 
     model: Model
@@ -150,6 +151,7 @@ class _Run:
     title: str
     device: str
     progress: bool
+    minutes: float
     end: float
     deadline: float
     lr: float | None = None
@@ -167,7 +169,7 @@ class _Run:
             return
         with telling(self.progress, "timing the network") as tell:
             tell(Progress(0, 2))
-            self.pace = _pace(self.model, self.samples, self.device)
+            self.pace = pace_of(self.model, self.samples, self.device)
             tell(Progress(1, 2, "learning rate"))
             self.lr = plan["lr"] if plan else self._learning_rate(0.05 * seconds)
             tell(Progress(2, 2))
@@ -204,16 +206,31 @@ class _Run:
         write_record(self.folder / PLAN, {"pace": pace, "lr": self.lr, "sizes": sizes})
 
     def write_page(self) -> Path:
-        return write_inspection(
-            self.folder,
-            self.title,
-            findings=self.findings,
-            sections=self.sections,
-            left_out=self.left_out,
-            sizes=self.sizes,
-            pace=self.pace,
-            lr=self.lr,
+        """The page of an experiment whose lines are the probes."""
+        runs = {name: self.call(name, self.sizes[name]) for name in TITLES if name in self.sizes}
+        lines = tuple(
+            Line(heading, {PRESET: runs[name]})
+            if name in self.findings
+            else Line(heading, not_run=self.left_out[name])
+            for name, heading in TITLES.items()
         )
+        outcomes = {
+            heading: (Outcome(runs[name], self.findings[name], self.findings[name].sessions),)
+            for name, heading in TITLES.items()
+            if name in self.findings
+        }
+        experiment = Experiment(
+            name="",
+            paper="",
+            title=self.title,
+            measures=(),
+            lines=lines,
+            presets={PRESET: Preset(1)},
+            answer=lambda _: answers(self.findings, self.left_out, self.sizes, self.pace, self.lr),
+            sections=lambda *_: [self.sections[n] for n in TITLES if n in self.sections],
+        )
+        asked = {"title": self.title, "minutes": self.minutes}
+        return write_results(Results(experiment, PRESET, outcomes), self.folder, asked=asked)
 
     def found(self, name: str, finding: Finding) -> None:
         """Take a finding and draw its figure, once."""
@@ -246,7 +263,7 @@ class _Run:
         if monotonic() > self.deadline:
             return
         try:
-            self.found(name, self._measure(name, self.sizes[name]))
+            self.found(name, self.measure(name, self.sizes[name]))
         except _TimeUp:
             self.left_out[name] = "unfinished when the time was up; the same call goes on with it"
         except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
@@ -254,26 +271,35 @@ class _Run:
         else:
             del self.left_out[name]
 
-    def _measure(self, name: str, sizes: Sizes) -> Finding:
-        probe = probes()[name]
-        recipe = probe.recipe or Recipe()
+    def call(self, name: str, sizes: Sizes) -> Probing:
+        """The call of a probe with the sizes that its time allows."""
+        recipe = probes()[name].recipe or Recipe()
         lr = self.lr if self.lr and recipe.optimizer == "sgd" else recipe.lr
-        recipe = replace(recipe, epochs=sizes.epochs, batch_size=sizes.batch_size, lr=lr)
+        return Probing(
+            name,
+            type(net_of(self.model, 0)).__name__,
+            f"{self.samples.name}, {sizes.text}",
+            options=as_options(sizes.options),
+            recipe=replace(recipe, epochs=sizes.epochs, batch_size=sizes.batch_size, lr=lr),
+            seeds=sizes.seeds,
+        )
+
+    def measure(self, name: str, sizes: Sizes) -> Finding:
+        probe, call = probes()[name], self.call(name, sizes)
         arguments = {
             "model": self.model,
             "data": self.samples.limited(sizes.train, sizes.test),
-            "recipe": recipe,
+            "recipe": call.recipe,
             **probe.over(sizes.seeds),
             **sizes.options,
         }
-        title = f"{name}: {self.title}"
         with telling(self.progress, name) as tell:
             return measure_in(
                 self.folder / name,
                 probe,
                 arguments,
-                about={"sizes": asdict(sizes), "recipe": asdict(recipe)},
-                title=title,
+                about={"sizes": asdict(sizes), "recipe": plain(call.recipe)},
+                title=f"{name}: {self.title}",
                 device=self.device,
                 progress=partial(self._heard, tell),
             )
@@ -291,52 +317,3 @@ class _TimeUp(Exception):
 def _minutes(seconds: float) -> str:
     minutes = max(1, round(seconds / 60))
     return f"{minutes} minute{'' if minutes == 1 else 's'} by itself"
-
-
-def _pace(model: Model, samples: Dataset, device: str) -> Pace:
-    net = net_of(model, 0)
-    units = layer_units(net, samples.normalize(samples.train.inputs[:1]))
-    net.to(device)
-    count = sum(p.numel() for p in net.parameters() if p.requires_grad)
-    few, many = min(16, len(samples.train)), min(64, len(samples.train))
-    x = samples.normalize(samples.train.inputs[:many]).to(device)
-    y = samples.train.targets[:many].to(device)
-    recipe, task = Recipe(lr=1e-4, crop_padding=0, flip=False), as_task(samples)
-    fabric = Fabric(accelerator=device_of(device).type, devices=1)
-    plain, projected = (
-        Single(fabric, one, task, recipe, 0)
-        for one in (net, subspace(net, max(1, min(count, count // 100))))
-    )
-
-    def step(single: Single, batch: int) -> float:
-        single.begin_epoch(0)
-        return _seconds(lambda: single.step((x[:batch], y[:batch]), 1e-4).cpu())
-
-    @torch.no_grad()
-    def look(x: Tensor) -> Tensor:
-        with evaluating(net):
-            return net(x)
-
-    short, long = step(plain, few), step(plain, many)
-    example = max(0.0, (long - short) / (many - few)) if many > few else short / few
-    return Pace(
-        step=max(0.0, short - few * example),
-        example=example,
-        look=_seconds(lambda: look(x).cpu()) / many,
-        projection=max(0.0, step(projected, few) - short),
-        parameters=count,
-        layers=len(units),
-        statistics=bool(running_statistics(net)),
-        train=len(samples.train),
-        test=len(samples.test),
-    )
-
-
-def _seconds(call: Callable[[], object]) -> float:
-    """Median time of a call, over about half a second; the first is left out if it was short."""
-    times: list[float] = []
-    while sum(times) < 0.5 or (len(times) < 4 and sum(times) < 3):
-        begin = perf_counter()
-        call()
-        times.append(perf_counter() - begin)
-    return median(times[1:] or times)

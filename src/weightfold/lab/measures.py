@@ -3,53 +3,93 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from weightfold.lab.declare import Measure
+from weightfold.lab.experiment import Column, Estimate, Measure
 
 if TYPE_CHECKING:
-    from weightfold.lab.outcomes import Outcome
     from weightfold.train import History
 
 
-def _of(
-    figure: "Callable[[History], float | None]",
-) -> "Callable[[Outcome], float | None]":
-    """A figure of the history, once there is one."""
-    return lambda outcome: None if outcome.history is None else figure(outcome.history)
+def by_probe(
+    of: Mapping[str, Callable[[Sequence[Any]], Estimate | None]],
+) -> Callable[[Sequence[Any]], Estimate | None]:
+    """`Measure.over` by the probe that found the records; "" of networks trained plainly."""
+
+    def over(records: Sequence[Any]) -> Estimate | None:
+        found = of.get(getattr(records[0], "probe", ""))
+        return None if found is None else found(records)
+
+    return over
 
 
-def learning_panels(
-    histories: "Mapping[str, Sequence[History]]",
-) -> dict[str, dict[str, list[list[float]]]]:
-    """Label of an axis -> name -> values by epoch of each run, as `learning_curves` draws them."""
-    return {
-        "test accuracy (%)": {
-            name: [[100 * row["test_accuracy"] for row in run.rows] for run in runs]
-            for name, runs in histories.items()
-        },
-        "training error, augmented images (%)": {
-            name: [[100 * (1 - row["train_accuracy"]) for row in run.rows] for run in runs]
-            for name, runs in histories.items()
-        },
-    }
+def last_accuracy(history: "History") -> float:
+    """Test accuracy after the last epoch, in percent."""
+    return 100 * history.last_value
+
+
+def best_accuracy(history: "History") -> float:
+    """Test accuracy at the best epoch, in percent."""
+    return 100 * history.best_value
+
+
+def domains_of(history: "History") -> list[str]:
+    """The domains of a history; none of one of a single data set."""
+    return list(history.rows[0].domains) if history.rows else []
+
+
+def domain_accuracies(history: "History", epoch: int | None = None) -> dict[str, float]:
+    """Domain -> test accuracy in percent after an epoch, from 1; None: the last."""
+    row = history.rows[-1 if epoch is None else epoch - 1]
+    return {name: 100 * (of["test_accuracy"] or 0.0) for name, of in row.domains.items()}
+
+
+def column(history: "History", name: str) -> list[float]:
+    """A share by epoch, in percent."""
+    return [100 * row[name] for row in history.rows]
+
+
+def column_by_domain(history: "History", domain: str) -> list[float]:
+    """Test accuracy of a domain after each epoch, in percent."""
+    return [domain_accuracies(history, epoch + 1)[domain] for epoch in range(len(history.rows))]
 
 
 def _final_train_error(history: "History") -> float | None:
     return None if not history.finished else 100 * (1 - history.last(part="train_eval"))
 
 
-def _parameters(outcome: "Outcome") -> float:
-    return _counts_of(outcome)[0] / 1e3
+def domain_measures(domains: Sequence[str]) -> tuple[Measure, ...]:
+    """Test accuracy of the mean over domains and of each, after the last and the best epoch.
+
+    Keys are "accuracy" and "accuracy/DOMAIN", "best_accuracy" and "best/DOMAIN"; the best epoch is
+    that of the best mean.
+    """
+
+    def of(domain: str, best: bool) -> "Callable[[History], float | None]":
+        def value(history: "History") -> float | None:
+            found = domain_accuracies(history, history.best_epoch if best else None)
+            return found.get(domain) if domain else fmean(found.values())
+
+        return value
+
+    return (
+        Measure("accuracy", "mean over domains (%)", of=of("", False)),
+        *(Measure(f"accuracy/{name}", f"{name} (%)", of=of(name, False)) for name in domains),
+        Measure("best_accuracy", "mean, best epoch (%)", of=of("", True)),
+        *(
+            Measure(f"best/{name}", f"{name}, best epoch (%)", of=of(name, True), section=None)
+            for name in domains
+        ),
+    )
 
 
-def _multiply_adds(outcome: "Outcome") -> float:
-    return _counts_of(outcome)[1] / 1e6
+def _parameters(run: Any, column: Column) -> float:
+    return _counts(run.model, run.variant, column.classes, column.image_shape)[0] / 1e3
 
 
-def _counts_of(outcome: "Outcome") -> tuple[int, int]:
-    cell, column = outcome.cell, outcome.column
-    return _counts(cell.model, cell.variant, column.classes, column.image_shape)
+def _multiply_adds(run: Any, column: Column) -> float:
+    return _counts(run.model, run.variant, column.classes, column.image_shape)[1] / 1e6
 
 
 @cache
@@ -105,29 +145,27 @@ def multiply_adds(net: Any, image_shape: tuple[int, int, int]) -> int:
     return total(net.deploy() if isinstance(net, Charted) else net, (1, *image_shape), chains)
 
 
-BEST_ACCURACY = Measure(
-    "best_accuracy", "test accuracy, best epoch (%)", _of(lambda h: 100 * h.best_value)
-)
-LAST_ACCURACY = Measure(
-    "last_accuracy", "test accuracy, last epoch (%)", _of(lambda h: 100 * h.last_value)
-)
+BEST_ACCURACY = Measure("best_accuracy", "test accuracy, best epoch (%)", of=best_accuracy)
+LAST_ACCURACY = Measure("last_accuracy", "test accuracy, last epoch (%)", of=last_accuracy)
 BEST_ERROR = Measure(
-    "best_error", "test error, best epoch (%)", _of(lambda h: 100 * (1 - h.best_value))
+    "best_error", "test error, best epoch (%)", of=lambda h: 100 - best_accuracy(h)
 )
 LAST_ERROR = Measure(
-    "last_error", "test error, last epoch (%)", _of(lambda h: 100 * (1 - h.last_value))
+    "last_error", "test error, last epoch (%)", of=lambda h: 100 - last_accuracy(h)
 )
 TRAIN_ERROR = Measure(
     "train_error",
     "training error, last epoch, while training (%)",
-    _of(lambda h: 100 * (1 - h.last(part="train"))),
+    of=lambda h: 100 * (1 - h.last(part="train")),
 )
 FINAL_TRAIN_ERROR = Measure(
-    "final_train_error", "training error, last epoch, unaugmented (%)", _of(_final_train_error)
+    "final_train_error", "training error, last epoch, unaugmented (%)", of=_final_train_error
 )
-PARAMETERS = Measure("parameters", "parameters while training (K)", _parameters, counted=True)
+PARAMETERS = Measure(
+    "parameters", "parameters while training (K)", counted=_parameters, everywhere=True
+)
 MULTIPLY_ADDS = Measure(
-    "multiply_adds", "multiply-adds as a chain (M)", _multiply_adds, counted=True
+    "multiply_adds", "multiply-adds as a chain (M)", counted=_multiply_adds, everywhere=True
 )
 
 
@@ -136,6 +174,6 @@ def step_time(relative_to: str) -> Measure:
     return Measure(
         "step_time",
         f"training step / that of {relative_to}",
-        _of(lambda h: h.seconds_per_step),
+        of=lambda h: h.seconds_per_step,
         relative_to=relative_to,
     )

@@ -9,12 +9,12 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-from weightfold.lab.cell import AnyCell
 from weightfold.lab.display import Display
 from weightfold.lab.executors.base import RunExecutor, WorkerDied
 from weightfold.lab.executors.board import Board
 from weightfold.lab.executors.registry import opened
 from weightfold.lab.executors.work import Busy, bring_back, claimed, pack, work, work_away
+from weightfold.lab.run import Run
 
 POLL_SECONDS = 0.2
 BUSY_SECONDS = 3.0
@@ -23,7 +23,7 @@ BUSY_SECONDS = 3.0
 RETRIES = 2
 """A run whose worker dies starts again so many times without coming further."""
 
-Failures = dict[AnyCell, Exception]
+Failures = dict[Run, Exception]
 
 
 class CellsFailed(RuntimeError):
@@ -34,7 +34,7 @@ class CellsFailed(RuntimeError):
         finished: The records of the others.
     """
 
-    def __init__(self, failed: Failures, finished: Mapping[AnyCell, Any]) -> None:
+    def __init__(self, failed: Failures, finished: Mapping[Run, Any]) -> None:
         self.failed, self.finished = dict(failed), dict(finished)
         reasons: dict[str, list[str]] = {}
         for cell, error in failed.items():
@@ -46,14 +46,14 @@ class CellsFailed(RuntimeError):
 
 
 def run_cells(
-    cells: Sequence[AnyCell],
+    cells: Sequence[Run],
     root: Path,
     *,
     data_root: Path | None = None,
     on: str | RunExecutor = "local",
     jobs: int | None = None,
     progress: bool = True,
-) -> dict[AnyCell, Any]:
+) -> dict[Run, Any]:
     """Train cells, each in its folder below `root`; finished ones are read, not trained again.
 
     What a cell needs (its teacher) is trained before it, once. A cell that fails does not keep the
@@ -111,9 +111,9 @@ def _absolute(data_root: Path | None) -> Path | None:
     return Path(given).expanduser().absolute() if given else None
 
 
-def _in_order(cells: Sequence[AnyCell]) -> list[AnyCell]:
+def _in_order(cells: Sequence[Run]) -> list[Run]:
     """The cells and what they need, each once, after those it needs."""
-    stages: list[list[AnyCell]] = []
+    stages: list[list[Run]] = []
     rest = list(dict.fromkeys(cells))
     while rest:
         stages.insert(0, rest)
@@ -141,14 +141,14 @@ class _Sweep:
     data_root: Path | None
     board: Board
     display: Display
-    waiting: list[AnyCell]
-    done: dict[AnyCell, Any]
+    waiting: list[Run]
+    done: dict[Run, Any]
     failed: Failures
-    running: dict[Future[Any], AnyCell] = field(default_factory=dict)
-    claims: dict[AnyCell, ExitStack] = field(default_factory=dict)
-    asked: dict[AnyCell, float] = field(default_factory=dict)
-    deaths: dict[AnyCell, int] = field(default_factory=dict)
-    furthest: dict[AnyCell, float] = field(default_factory=dict)
+    running: dict[Future[Any], Run] = field(default_factory=dict)
+    claims: dict[Run, ExitStack] = field(default_factory=dict)
+    asked: dict[Run, float] = field(default_factory=dict)
+    deaths: dict[Run, int] = field(default_factory=dict)
+    furthest: dict[Run, float] = field(default_factory=dict)
 
     def run(self) -> None:
         """Until nothing is left."""
@@ -179,7 +179,7 @@ class _Sweep:
                 self.waiting.remove(cell)
                 self._submit(cell)
 
-    def _submit(self, cell: AnyCell) -> None:
+    def _submit(self, cell: Run) -> None:
         with ExitStack() as claim:
             try:
                 claim.enter_context(claimed(cell, self.root))
@@ -200,7 +200,7 @@ class _Sweep:
             future = self.executor.submit(work_away, cell, pack(self.root, needed), *more)
         self.running[future] = cell
 
-    def _take(self, cell: AnyCell, future: Future[Any]) -> None:
+    def _take(self, cell: Run, future: Future[Any]) -> None:
         """What a call came to."""
         error = future.exception()
         if isinstance(error, Busy):
@@ -216,7 +216,7 @@ class _Sweep:
         if cell in self.claims:
             self.claims.pop(cell).close()
 
-    def _record(self, cell: AnyCell, result: Any) -> Any:
+    def _record(self, cell: Run, result: Any) -> Any:
         """The record of a run, whose folder is now below `root`."""
         if self.executor.shared:
             return result
@@ -224,7 +224,7 @@ class _Sweep:
         bring_back(cell, archive, self.root)
         return record
 
-    def _may_retry(self, cell: AnyCell) -> bool:
+    def _may_retry(self, cell: Run) -> bool:
         """Whether a run whose worker died starts again."""
         now = self.board.read().get(cell.folder)
         if now is not None and now.completed > self.furthest.get(cell, 0):
@@ -232,19 +232,19 @@ class _Sweep:
         self.deaths[cell] = self.deaths.get(cell, 0) + 1
         return self.deaths[cell] <= RETRIES
 
-    def _put_off(self, cell: AnyCell) -> None:
+    def _put_off(self, cell: Run) -> None:
         """Another process makes the run."""
         self.asked[cell] = monotonic() + BUSY_SECONDS
         self.waiting.append(cell)
 
-    def _finish(self, cell: AnyCell, record: Any) -> None:
+    def _finish(self, cell: Run, record: Any) -> None:
         self.done[cell] = record
         self._end(cell, failed=False)
 
-    def _fail(self, cell: AnyCell, error: Exception) -> None:
+    def _fail(self, cell: Run, error: Exception) -> None:
         self.failed[cell] = error
         self._end(cell, failed=True)
 
-    def _end(self, cell: AnyCell, *, failed: bool) -> None:
+    def _end(self, cell: Run, *, failed: bool) -> None:
         self.display.end(cell, failed=failed)
         self.board.forget(cell.folder)

@@ -1,5 +1,6 @@
 """Variants: ways to train one compact network, written "cl", "ck+fc,rate=4,first=m", "acnet"."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -27,12 +28,17 @@ OPTIONS: dict[str, type] = {
 
 
 def make_net(
-    model: str, variant: str, *, seed: int, num_classes: int, image_shape: tuple[int, int, int]
+    model: str | Callable[[int], nn.Module],
+    variant: str,
+    *,
+    seed: int,
+    num_classes: int,
+    image_shape: tuple[int, int, int],
 ) -> nn.Module:
     """A network with seeded initial weights; compact and expanded share those of a seed.
 
     Args:
-        model: Network spec.
+        model: Network spec, or a function that makes the network of a seed.
         variant: "compact"; "acnet", with asymmetric branches; or one of `EXPANSIONS` with options
             rate, first, init and execution of `wf.expand`, and start=folded: the compact network
             with the folded weights of the untrained expansion (Table 8).
@@ -52,7 +58,10 @@ def make_net(
         raise ValueError(f"variant={variant!r}: start={start!r}; the only other start is 'folded'")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = build(model, num_classes=num_classes, in_channels=image_shape[0])
+        if callable(model):
+            net = model(seed)
+        else:
+            net = build(model, num_classes=num_classes, in_channels=image_shape[0])
     if name == "compact":
         return net
     example = torch.zeros(2, *image_shape)

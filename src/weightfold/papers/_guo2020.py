@@ -1,15 +1,21 @@
 """What the tables of the ExpandNets paper share."""
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
-from weightfold.lab.declare import Column, Number
+from weightfold.lab.experiment import Column, Line
+from weightfold.lab.printed import Printed, read_paper
+from weightfold.lab.training import Training
+from weightfold.tasks.distillation import Distillation
 from weightfold.train.recipe import RECIPES, Recipe
 
 PAPER = (
     "Guo, Alvarez and Salzmann, ExpandNets: Linear Over-parameterization to Train Compact "
     "Convolutional Networks, NeurIPS 2020"
 )
+
+NUMBERS = read_paper(Path(__file__).with_name("guo2020.toml"))
 
 CIFAR10 = Column("cifar10", "CIFAR-10", 10, (3, 32, 32))
 CIFAR100 = Column(
@@ -56,17 +62,94 @@ def quick(recipe: Recipe) -> Recipe:
     return replace(recipe, epochs=1, schedule="constant", milestones=(), crop_padding=0, flip=False)
 
 
-def printed(
-    cifar10: Number | float, cifar100: Number | float, measure: str = "best_accuracy"
-) -> dict[str, dict[str, Number]]:
-    """The paper's numbers of one measure, with spread if printed."""
-    numbers = {"cifar10": cifar10, "cifar100": cifar100}
-    return {
-        column: {measure: (number if isinstance(number, tuple) else (number, None))}
-        for column, number in numbers.items()
-    }
+def beside(
+    table: str, row: str, cells: Mapping[str, str]
+) -> tuple[dict[str, Printed], dict[str, dict[str, Printed]]]:
+    """A row's numbers for `Line.published` and, of CIFAR-100, for `Line.elsewhere`.
+
+    Args:
+        table: In guo2020.toml.
+        row: Of it.
+        cells: Measure -> its cell, with {} for the data set.
+    """
+    found = NUMBERS.row(table, row)
+    first, second = (
+        {measure: found[cell.format(title)] for measure, cell in cells.items()}
+        for title in ("CIFAR-10", "CIFAR-100")
+    )
+    return first, {"cifar100": second}
 
 
-def labels_of(labels: Iterable[str], *, but: str) -> tuple[str, ...]:
-    """The labels without those that contain `but`."""
-    return tuple(label for label in labels if but not in label)
+@dataclass(frozen=True)
+class Size:
+    """How a preset trains a table's networks.
+
+    Attributes:
+        recipes: Hyperparameters; "" are those of networks that name none.
+        data: Data spec.
+        options: More options of the data, "limit=5000".
+    """
+
+    recipes: Mapping[str, Recipe]
+    data: str = "cifar10"
+    options: str = ""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A line: one network trained in one way, in the presets that have its recipe.
+
+    Attributes:
+        label: Of the line.
+        model: Network spec.
+        variant: As `weightfold.lab.variants` takes it.
+        published: As in `Line`.
+        elsewhere: As in `Line`.
+        options: Of the data, "corrupt=0.8,seed=0".
+        recipe: Which of the preset's recipes.
+        teacher: Network spec of a teacher, trained compact with the preset's recipe "teacher".
+        at: As in `Line`.
+        series: As in `Line`.
+    """
+
+    label: str
+    model: str
+    variant: str
+    published: Mapping[str, Printed] = field(default_factory=dict)
+    elsewhere: Mapping[str, Mapping[str, Printed]] = field(default_factory=dict)
+    options: str = ""
+    recipe: str = ""
+    teacher: str = ""
+    at: float | None = None
+    series: tuple[str, ...] = ("",)
+
+    def over(self, sizes: Mapping[str, Size]) -> Line:
+        """The line, with its training of each preset."""
+        needed = {self.recipe, *(["teacher"] if self.teacher else [])}
+        runs = {
+            preset: self._training(size)
+            for preset, size in sizes.items()
+            if needed <= size.recipes.keys()
+        }
+        return Line(
+            self.label, runs, self.published, self.elsewhere, at=self.at, series=self.series
+        )
+
+    def _training(self, size: Size) -> Training:
+        clean = ",".join(filter(None, (size.data, size.options)))
+        taught = bool(self.teacher)
+        return Training(
+            self.model,
+            self.variant,
+            ",".join(filter(None, (clean, self.options))),
+            size.recipes[self.recipe],
+            distillation=Distillation() if taught else None,
+            teacher=Training(self.teacher, "compact", clean, size.recipes["teacher"])
+            if taught
+            else None,
+        )
+
+
+def lines_of(networks: Sequence[Network], sizes: Mapping[str, Size]) -> tuple[Line, ...]:
+    """The lines of networks, each with a training of each preset that has its recipe."""
+    return tuple(network.over(sizes) for network in networks)

@@ -1,21 +1,27 @@
 """What the experiments on intrinsic dimension share."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import exp, log
+from pathlib import Path
 from typing import Any
 
-from weightfold.lab.claims import Verdict
-from weightfold.lab.probe_cell import ProbeCell
-from weightfold.lab.probe_declare import Estimate, ProbeMeasure
-from weightfold.lab.probe_results import ProbeResults
-from weightfold.report.statistics import Paired, judge, paired
+from weightfold.lab.claims import Check
+from weightfold.lab.experiment import SHARE, Estimate, Measure
+from weightfold.lab.measures import by_probe
+from weightfold.lab.printed import read_paper
+from weightfold.lab.probing import Probing, calling
+from weightfold.lab.results import Results
+from weightfold.lab.verdicts import Verdict, judged_of, p_of, verdict
+from weightfold.report.numbers import interval, number
+from weightfold.report.statistics import Paired, paired
 from weightfold.train.recipe import Recipe
 
 PAPER = (
     "Li, Farkhoor, Liu and Yosinski, Measuring the Intrinsic Dimension of Objective Landscapes, "
     "ICLR 2018"
 )
+NUMBERS = read_paper(Path(__file__).with_name("li2018.toml"))
 
 SGD = Recipe(epochs=100, lr=0.1, schedule="constant", crop_padding=0, flip=False)
 """100 epochs, batch 128, learning rate 0.1 with momentum 0.9 as in one of the authors' scripts;
@@ -23,17 +29,18 @@ their penalty on the weights is left out."""
 
 SMOKE_DATA = "digits,size=28,limit=256"
 SMOKE = replace(SGD, epochs=5, batch_size=32)
-SMOKE_SEARCH = "start=128,resolution=1"
+SMOKE_SEARCH = {"start": 128, "resolution": 1.0}
 SMOKE_DIFFERS = (
     "Everything: one seed, five epochs on 256 of scikit-learn's digits. This preset only shows "
     "that the experiment runs."
 )
 
 
-def intrinsic(model: str, data: str, recipe: Recipe, options: str = "", **more: Any) -> ProbeCell:
+def intrinsic(
+    model: str, data: str, recipe: Recipe, search: Mapping[str, Any] | None = None, **more: Any
+) -> Probing:
     """The probe of a network and data; seeds are the preset's."""
-    probe = ",".join(filter(None, ("intrinsic-dimension", options)))
-    return ProbeCell(probe, 1, model, data, recipe=recipe, **more)
+    return calling("intrinsic-dimension", model, data, recipe=recipe, **(search or {}), **more)
 
 
 def _dimension(records: Sequence[Any]) -> Estimate:
@@ -42,7 +49,8 @@ def _dimension(records: Sequence[Any]) -> Estimate:
         return Estimate(found.tried, n=len(found.seeds), bound=">")
     low, high = found.interval or (None, None)
     known = [d for d in found.crossings.values() if d is not None]
-    return Estimate(found.dimension, low, high, len(known), "<" if found.bounded_above else "")
+    bound = "<" if found.bounded_above else ""
+    return Estimate(found.dimension, low=low, high=high, n=len(known), bound=bound)
 
 
 def _pendulum(records: Sequence[Any]) -> Estimate:
@@ -50,14 +58,15 @@ def _pendulum(records: Sequence[Any]) -> Estimate:
     if found.dimension is None:
         return Estimate(found.dims[-1], n=len(found.by_seed), bound=">")
     low, high = found.interval or (None, None)
-    return Estimate(found.dimension, low, high, len(found.by_seed))
+    return Estimate(found.dimension, low=low, high=high, n=len(found.by_seed))
 
 
-DIMENSION = ProbeMeasure(
+DIMENSION = Measure(
     "dimension",
     "intrinsic dimension",
-    {"intrinsic-dimension": _dimension, "pendulum": _pendulum},
-    relative=True,
+    over=by_probe({"intrinsic-dimension": _dimension, "pendulum": _pendulum}),
+    digits=0,
+    ratio=True,
 )
 
 
@@ -66,15 +75,18 @@ def _accuracy(records: Sequence[Any]) -> Estimate:
     interval = paired([r.accuracy for r in records[0].baselines if r.accuracy is not None],
                       [0.0] * found.n)  # fmt: skip
     low, high = (None if end is None else 100 * end for end in (interval.low, interval.high))
-    return Estimate(100 * found.mean, low, high, found.n)
+    return Estimate(100 * found.mean, low=low, high=high, n=found.n)
 
 
-ACCURACY = ProbeMeasure(
-    "accuracy", "accuracy of all weights (%)", {"intrinsic-dimension": _accuracy}, digits=2
+ACCURACY = Measure(
+    "accuracy",
+    "accuracy of all weights (%)",
+    over=by_probe({"intrinsic-dimension": _accuracy}),
+    within=SHARE,
 )
 
 
-def times(results: ProbeResults, a: str, b: str) -> Paired | None:
+def times(results: Results, a: str, b: str) -> Paired | None:
     """Log of a line's intrinsic dimension over another's, paired by seeds; None if not known.
 
     A dimension that was not reached counts as the largest that was tried, a bound from below.
@@ -93,46 +105,47 @@ def _logarithms(found: Any) -> dict[int, float]:
     return {s: log(d or found.tried) for s, d in found.crossings.items() if d or not reached}
 
 
-def more(a: str, b: str, factor: float = 1.0) -> Callable[[ProbeResults], Verdict]:
+def more(a: str, b: str, factor: float = 1.0) -> Check:
     """Line `a` has an intrinsic dimension more than `factor` times that of line `b`."""
 
-    def check(results: ProbeResults) -> Verdict:
+    def check(results: Results) -> Verdict:
         ratio = times(results, a, b)
         if ratio is None:
-            return Verdict("not run", f"({a}) / ({b}): not run")
+            return verdict(None, f"({a}) / ({b}): not run")
         (bounded,) = results.records(b)
         if bounded.dimension is None:
-            return Verdict("unclear", f"({b}): above {bounded.tried:,}, the largest that was tried")
+            text = f"({b}): above {bounded.tried:,}, the largest that was tried"
+            return verdict("undecided", text)
         shifted = replace(
             ratio,
             mean=ratio.mean - log(factor),
             low=None if ratio.low is None else ratio.low - log(factor),
         )
-        holds, text = judge(shifted), f"({a}) / ({b}): {describe_ratio(ratio)}"
+        holds, text = judged_of(shifted), f"({a}) / ({b}): {describe_ratio(ratio)}"
         (bounding,) = results.records(a)
         if bounding.dimension is None:
             text += f"; at least, for ({a}) is above {bounding.tried:,}"
-            holds = "unclear" if holds == "does not hold" else holds
-        return Verdict(holds, text)
+            holds = "undecided" if holds == "does not hold" else holds
+        return verdict(holds, text, p_of(ratio) if factor == 1 else None)
 
     return check
 
 
-def equal(a: str, b: str, within: float = 1.5) -> Callable[[ProbeResults], Verdict]:
+def equal(a: str, b: str, within: float = 1.5) -> Check:
     """Two lines' intrinsic dimensions differ by a factor of at most `within`, our tolerance."""
 
-    def check(results: ProbeResults) -> Verdict:
+    def check(results: Results) -> Verdict:
         ratio = times(results, a, b)
         if ratio is None:
-            return Verdict("not run", f"({a}) / ({b}): not run")
+            return verdict(None, f"({a}) / ({b}): not run")
         text = f"({a}) / ({b}): {describe_ratio(ratio)}; equal is up to a factor of {within:g}"
         if any(results.records(label)[0].dimension is None for label in (a, b)):
-            return Verdict("unclear", f"{text}; one of them was not reached")
+            return verdict("undecided", f"{text}; one of them was not reached")
         if abs(ratio.mean) > log(within):
-            return Verdict("does not hold", text)
+            return verdict("does not hold", text)
         ends = (ratio.low, ratio.high)
         sure = all(end is not None and abs(end) <= log(within) for end in ends)
-        return Verdict("holds" if sure else "unclear", text)
+        return verdict("holds" if sure else "undecided", text)
 
     return check
 
@@ -140,7 +153,6 @@ def equal(a: str, b: str, within: float = 1.5) -> Callable[[ProbeResults], Verdi
 def describe_ratio(ratio: Paired) -> str:
     """A ratio of dimensions with its interval, from its logarithm."""
     if ratio.low is None or ratio.high is None:
-        return f"{exp(ratio.mean):.2f} (one seed)"
-    return (
-        f"{exp(ratio.mean):.2f}, 95% [{exp(ratio.low):.2f}, {exp(ratio.high):.2f}], {ratio.n} seeds"
-    )
+        return f"{number(exp(ratio.mean))} (one seed)"
+    ends = interval(exp(ratio.low), exp(ratio.high))
+    return f"{number(exp(ratio.mean))}, 95% {ends}, {ratio.n} seeds"

@@ -1,28 +1,28 @@
 """The survey's figure of the lottery ticket paper: how fast tickets learn, and how well."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from weightfold.lab.claims import Claim, Holds, Verdict, describe, worst
-from weightfold.lab.probe_cell import ProbeCell
-from weightfold.lab.probe_declare import (
-    Estimate,
-    Printed,
-    ProbeExperiment,
-    ProbeLine,
-    ProbeMeasure,
-    ProbePreset,
-)
-from weightfold.lab.probe_results import ProbeResults
-from weightfold.report.statistics import judge, paired
+from weightfold.lab.claims import Check
+from weightfold.lab.experiment import Claim, Estimate, Experiment, Line, Measure, Preset
+from weightfold.lab.measures import by_probe
+from weightfold.lab.printed import read_paper
+from weightfold.lab.probing import Probing, calling
+from weightfold.lab.results import Results
+from weightfold.lab.run import Run
+from weightfold.lab.verdicts import Comparison, Verdict, compared, p_of, verdict
+from weightfold.report.numbers import difference
+from weightfold.report.statistics import paired
 from weightfold.train.recipe import Recipe
 
 PAPER = (
     "Frankle and Carbin, The Lottery Ticket Hypothesis: Finding Sparse, Trainable Neural Networks, "
     "ICLR 2019"
 )
+NUMBERS = read_paper(Path(__file__).with_name("frankle2019.toml"))
 
 # Sizes of the preset cpu.
 CPU_TRIALS, CPU_TRIALS_CONV = 5, 3
@@ -43,31 +43,27 @@ ADAM = Recipe(
 )
 """Adam without decay at a constant rate; runs end after a number of steps."""
 
-_LENET = "fraction=0.2,fractions=fc3.weight:0.1"
-_CONV = "fraction=0.2,fractions=conv*.weight:{conv}+fc3.weight:0.1"
-_TEN = ",random_trials=10"
+_LENET: dict[str, Any] = {"fraction": 0.2, "fractions": ("fc3.weight:0.1",)}
+_TEN = {"random_trials": 10}
 """The paper's ten random masks a level; smaller presets have one for each trial."""
 _LEVELS = (0.513, 0.211)
 """Shares of weights that the paper's text and the survey's figure speak of."""
 
 
 def _tickets(
-    model: str, data: str, recipe: Recipe, pruning: str, *, steps: int, rounds: int, every: int
-) -> ProbeCell:
-    probe = f"lottery-ticket,{pruning},steps={steps},rounds={rounds},every={every}"
-    return ProbeCell(probe, 1, model, data, recipe=recipe)
+    model: str, data: str, recipe: Recipe, pruning: Mapping[str, Any], **more: Any
+) -> Probing:
+    return calling("lottery-ticket", model, data, recipe=recipe, **pruning, **more)
 
 
-def _conv(name: str, lr: float, steps: int, conv: float) -> ProbeLine:
+def _conv(name: str, lr: float, steps: int, conv: float) -> Line:
     """A convolutional network; only Conv-2 has a size for two cores."""
-    pruning, recipe = _CONV.format(conv=conv), replace(ADAM, lr=lr)
-    cells = {
-        "paper": _tickets(
-            name, "cifar10", recipe, pruning + _TEN, steps=steps, rounds=15, every=100
-        )
-    }
+    pruning = {"fraction": 0.2, "fractions": (f"conv*.weight:{conv}", "fc3.weight:0.1")}
+    recipe, row = replace(ADAM, lr=lr), f"Conv-{name[-1]}"
+    paper = _tickets(name, "cifar10", recipe, pruning | _TEN, steps=steps, rounds=15, every=100)
+    runs: dict[str, Run] = {"paper": paper}
     if name == "conv2":
-        cpu = _tickets(
+        runs["cpu"] = _tickets(
             CPU_CONV_MODEL,
             CPU_CONV_DATA,
             recipe,
@@ -75,15 +71,14 @@ def _conv(name: str, lr: float, steps: int, conv: float) -> ProbeLine:
             steps=CPU_CONV_STEPS,
             rounds=CPU_CONV_ROUNDS,
             every=50,
+            test_limit=CPU_TEST,
         )
-        cells["cpu"] = replace(cpu, test_limit=CPU_TEST)
-    gains = {"conv2": 3.4, "conv4": 3.5, "conv6": 3.3}
-    return ProbeLine(
-        f"CIFAR-10: {name.capitalize()[:4]}-{name[-1]}",
-        cells,
-        {"gain": Printed(gains[name], "section 3")},
-        note="At cpu a quarter of the channels and units, and 10,000 images." * ("cpu" in cells),
-        seeds=CPU_TRIALS_CONV if "cpu" in cells else None,
+    return Line(
+        f"CIFAR-10: {row}",
+        runs,
+        NUMBERS.row("section 3", row),
+        note="At cpu a quarter of the channels and units, and 10,000 images." * ("cpu" in runs),
+        seeds=CPU_TRIALS_CONV if "cpu" in runs else None,
     )
 
 
@@ -134,116 +129,113 @@ def _smallest(records: Sequence[Any]) -> Estimate | None:
     return None if share is None else Estimate(100 * share, n=records[0].trials)
 
 
-def _of(of: Callable[[Sequence[Any]], Estimate | None]) -> dict[str, Any]:
-    return {"lottery-ticket": of}
+def _measure(
+    key: str, title: str, of: Callable[[Sequence[Any]], Estimate | None], digits: int = 2
+) -> Measure:
+    return Measure(key, title, over=by_probe({"lottery-ticket": of}), digits=digits)
 
 
 MEASURES = (
-    ProbeMeasure(
-        "speed21", "early stop at 21% / full network's", _of(_speed(_LEVELS[1])), digits=2
-    ),
-    ProbeMeasure(
-        "speed51", "early stop at 51% / full network's", _of(_speed(_LEVELS[0])), digits=2
-    ),
-    ProbeMeasure("gain", "best level: accuracy above full (points)", _of(_gain), digits=2),
-    ProbeMeasure("smallest", "least weights as accurate as full (%)", _of(_smallest), digits=1),
+    _measure("speed21", "early stop at 21% / full network's", _speed(_LEVELS[1])),
+    _measure("speed51", "early stop at 51% / full network's", _speed(_LEVELS[0])),
+    _measure("gain", "best level: accuracy above full (points)", _gain),
+    _measure("smallest", "least weights as accurate as full (%)", _smallest, 1),
 )
 
 
-def _faster(label: str, share: float) -> Callable[[ProbeResults], Verdict]:
+def _faster(label: str, share: float) -> Check:
     """The ticket at a share of weights stops earlier than the full network and both controls."""
 
-    def check(results: ProbeResults) -> Verdict:
+    def check(results: Results) -> Verdict:
         records = results.records(label)
         if not records or not records[0].results.levels:
-            return Verdict("not run", f"{label}: not run")
+            return verdict(None, f"{label}: not run")
         level = _nearest(records[0], share)
-        lines: list[str] = []
-        verdicts: list[Holds] = []
-        for comparison in records[0].results.comparisons(level):
-            verdicts.append(comparison.faster)
-            lines.append(f"ticket - {comparison.other}: {describe(comparison.iterations)}")
-        text = f"{label} at {records[0].results.remaining(level):.1%}, iterations: "
-        return Verdict(worst(verdicts), text + "; ".join(lines))
+        where = f"{label} at {records[0].results.remaining(level):.1%}"
+        return Verdict(
+            tuple(
+                Comparison(
+                    "undecided" if one.faster == "unclear" else one.faster,
+                    f"{where}, iterations: ticket - {one.other}: {difference(one.iterations)}",
+                    p_of(one.iterations, below=True),
+                )
+                for one in records[0].results.comparisons(level)
+            )
+        )
 
     return check
 
 
-def _better(label: str, share: float) -> Callable[[ProbeResults], Verdict]:
+def _better(label: str, share: float) -> Check:
     """The ticket is more accurate at early stopping than both controls."""
 
-    def check(results: ProbeResults) -> Verdict:
+    def check(results: Results) -> Verdict:
         records = results.records(label)
         if not records or not records[0].results.levels:
-            return Verdict("not run", f"{label}: not run")
+            return verdict(None, f"{label}: not run")
         level = _nearest(records[0], share)
+        where = f"{label} at {records[0].results.remaining(level):.1%}, points"
         found = {
             kind: records[0].results.difference(kind, level, "accuracy")
             for kind in ("fresh", "random")
         }
-        known = {kind: d for kind, d in found.items() if d is not None}
-        verdicts = [judge(d) for d in known.values()]
-        text = "; ".join(
-            f"ticket - {kind}: {describe(d.scaled(100))} points" for kind, d in known.items()
+        return Verdict(
+            tuple(
+                compared(d and d.scaled(100), f"{where}: ticket - {kind}")
+                for kind, d in found.items()
+            )
         )
-        share_there = records[0].results.remaining(level)
-        return Verdict(worst(verdicts), f"{label} at {share_there:.1%}, {text}")
 
     return check
 
 
-TICKETS = ProbeExperiment(
+TICKETS = Experiment(
     name="frankle2019-tickets",
     paper=f"{PAPER}, Figures 1, 3 to 5",
     title="tickets that learn faster than the full network and than both controls",
     measures=MEASURES,
     lines=(
-        ProbeLine(
+        Line(
             LENET,
             {
                 "smoke": _tickets(
                     "mlp,depth=1,width=30,size=8",
                     "digits,limit=500",
                     replace(ADAM, lr=1e-2),
-                    "fraction=0.4",
+                    {"fraction": 0.4},
                     steps=60,
                     rounds=2,
                     every=20,
                 ),
-                "cpu": replace(
-                    _tickets(
-                        "lenet_300_100",
-                        CPU_LENET_DATA,
-                        ADAM,
-                        f"{_LENET},validation={CPU_VALIDATION},together={CPU_TRIALS}",
-                        steps=CPU_LENET_STEPS,
-                        rounds=CPU_LENET_ROUNDS,
-                        every=50,
-                    ),
+                "cpu": _tickets(
+                    "lenet_300_100",
+                    CPU_LENET_DATA,
+                    ADAM,
+                    _LENET | {"validation": CPU_VALIDATION, "together": CPU_TRIALS},
+                    steps=CPU_LENET_STEPS,
+                    rounds=CPU_LENET_ROUNDS,
+                    every=50,
                     test_limit=CPU_TEST,
                 ),
                 "paper": _tickets(
                     "lenet_300_100",
                     "mnist",
                     ADAM,
-                    _LENET + _TEN,
+                    _LENET | _TEN,
                     steps=50_000,
                     rounds=18,
                     every=100,
                 ),
             },
-            {
-                "gain": Printed(0.3, "section 2"),
-                "smallest": Printed(3.6, "section 2", "<"),
-            },
+            NUMBERS.row("section 2", "LeNet-300-100"),
         ),
         _conv("conv2", 2e-4, 20_000, 0.1),
         _conv("conv4", 3e-4, 25_000, 0.1),
         _conv("conv6", 3e-4, 30_000, 0.15),
     ),
     presets={
-        "smoke": ProbePreset(2, "Everything: a small network on 500 of scikit-learn's digits."),
-        "cpu": ProbePreset(
+        "smoke": Preset(2, "Everything: a small network on 500 of scikit-learn's digits."),
+        "cpu": Preset(
             CPU_TRIALS,
             f"LeNet-300-100 on {CPU_LENET_DATA} ({CPU_VALIDATION:,} of them for early "
             f"stopping) for {CPU_LENET_STEPS:,} steps, not 50,000 on all; "
@@ -251,7 +243,7 @@ TICKETS = ProbeExperiment(
             f"20,000, with three trials; {CPU_TEST:,} test images. One "
             "random mask a trial, where the paper has two.",
         ),
-        "paper": ProbePreset(5, "The number of levels is ours."),
+        "paper": Preset(5, "The number of levels is ours."),
     },
     claims=(
         Claim(

@@ -1,12 +1,22 @@
 """ExpandNets' tables of larger networks: 2 (CIFAR) and 3 (ImageNet)."""
 
 from dataclasses import replace
+from itertools import product
 
-from weightfold.lab.claims import Claim, above, all_of
-from weightfold.lab.declare import Column, Experiment, Line, Preset
+from weightfold.lab.claims import above, all_of
+from weightfold.lab.experiment import Claim, Column, Experiment, Preset
 from weightfold.lab.measures import BEST_ACCURACY, LAST_ACCURACY, PARAMETERS
-from weightfold.papers._guo2020 import CIFAR10, CIFAR100, PAPER, printed, quick
-from weightfold.tasks.distillation import Distillation
+from weightfold.papers._guo2020 import (
+    CIFAR10,
+    CIFAR100,
+    NUMBERS,
+    PAPER,
+    Network,
+    Size,
+    beside,
+    lines_of,
+    quick,
+)
 from weightfold.train.recipe import RECIPES, Recipe
 
 MEASURES = (BEST_ACCURACY, LAST_ACCURACY, PARAMETERS)
@@ -22,44 +32,55 @@ def _longer(recipe: Recipe, factor: float) -> Recipe:
     return replace(recipe, epochs=round(factor * recipe.epochs), milestones=milestones)
 
 
+def _network(label: str, model: str, variant: str, recipe: str = "") -> Network:
+    published = beside("Table 2", label, {"best_accuracy": "{}"})
+    return Network(label, model, variant, *published, recipe=recipe)
+
+
+_FULL = {"": _CIFAR, "longer V1": _longer(_CIFAR, 1.74), "longer V2": _longer(_CIFAR, 1.98)}
+_TINY = "digits,rgb=true,size=16,limit=64"
+
 TABLE2 = Experiment(
     name="guo2020-table2",
     paper=f"{PAPER}, Table 2",
     title="MobileNet V1 and V2 against their expansions (CL, r = 4)",
     columns=(CIFAR10, CIFAR100),
     measures=MEASURES,
-    lines=(
-        Line("MobileNet", _V1, "compact", printed(89.61, 67.93)),
-        Line("MobileNet, same time", _V1, "compact", printed(88.87, 68.18), recipe="longer V1"),
-        Line("MobileNet, CL", _V1, "cl,rate=4", printed(91.79, 69.75)),
-        Line("MobileNetV2", _V2, "compact", printed(91.64, 71.66)),
-        Line("MobileNetV2, same time", _V2, "compact", printed(90.85, 71.41), recipe="longer V2"),
-        Line("MobileNetV2, CL", _V2, "cl,rate=4", printed(92.58, 72.33)),
+    lines=lines_of(
+        (
+            _network("MobileNet", _V1, "compact"),
+            _network("MobileNet, same time", _V1, "compact", "longer V1"),
+            _network("MobileNet, CL", _V1, "cl,rate=4"),
+            _network("MobileNetV2", _V2, "compact"),
+            _network("MobileNetV2, same time", _V2, "compact", "longer V2"),
+            _network("MobileNetV2, CL", _V2, "cl,rate=4"),
+        ),
+        {
+            "smoke": Size({"": replace(quick(_CIFAR), batch_size=64)}, _TINY),
+            "cpu": Size({"": _SHORT}, options="limit=5000"),
+            "paper": Size(_FULL),
+        },
     ),
     presets={
         "smoke": Preset(
-            {"": replace(quick(_CIFAR), batch_size=64)},
             1,
             "Everything: one epoch on 64 of scikit-learn's digits, scaled to 16 x 16. This preset "
             "only shows that the experiment runs.",
-            data="digits,rgb=true,size=16,limit=64",
-            lines=("MobileNet", "MobileNet, CL", "MobileNetV2", "MobileNetV2, CL"),
+            data=_TINY,
         ),
         "cpu": Preset(
-            {"": _SHORT},
             2,
             "6 epochs on 5,000 training images, with learning rate steps after 3 and 5; the paper "
             "takes 350 on all 50,000, with steps after 150 and 250. 2 seeds. Without the lines "
             "trained for the same time.",
-            options="limit=5000",
-            lines=("MobileNet", "MobileNet, CL", "MobileNetV2", "MobileNetV2, CL"),
+            data="cifar10",
         ),
         "paper": Preset(
-            {"": _CIFAR, "longer V1": _longer(_CIFAR, 1.74), "longer V2": _longer(_CIFAR, 1.98)},
             3,
             "3 seeds, where the paper seems to print one run. The lines trained for the same time "
             "get 1.74 and 1.98 times the epochs, the ratio of the paper's epoch times, and a "
             "schedule stretched by it; the paper does not say how it scaled the schedule.",
+            data="cifar10",
         ),
     },
     claims=(
@@ -92,21 +113,24 @@ _IMAGENET = Column(
     "train/CLASS/*.JPEG and val/CLASS/*.JPEG.",
 )
 _NETS = {
-    "MobileNet": ("mobilenet_v1", "", (66.48, 67.61, 69.01, 69.40, 70.47)),
-    "MobileNetV2": ("mobilenet_v2", "", (63.75, 64.29, 65.40, 65.62, 67.19)),
-    "ShuffleNetV2 0.5x": (
-        "shufflenet_v2_x0_5",
-        "shufflenet",
-        (56.89, 52.43, 57.59, 57.38, 57.68),
-    ),
+    "MobileNet": ("mobilenet_v1", ""),
+    "MobileNetV2": ("mobilenet_v2", ""),
+    "ShuffleNetV2 0.5x": ("shufflenet_v2_x0_5", "shufflenet"),
 }
 _WAYS = {
-    "": ("compact", False),
-    ", ACNet": ("acnet", False),
-    ", KD": ("compact", True),
-    ", CL": ("cl,rate=4", False),
-    ", CL, KD": ("cl,rate=4", True),
+    "": ("original", "compact", ""),
+    ", ACNet": ("ACNet", "acnet", ""),
+    ", KD": ("KD", "compact", "resnet152"),
+    ", CL": ("CL", "cl,rate=4", ""),
+    ", CL, KD": ("CL, KD", "cl,rate=4", "resnet152"),
 }
+
+
+def _on_imagenet(net: str, way: str) -> Network:
+    model, recipe = _NETS[net]
+    cell, variant, teacher = _WAYS[way]
+    published = {"best_accuracy": NUMBERS.cell("Table 3", net, cell)}
+    return Network(f"{net}{way}", model, variant, published, recipe=recipe, teacher=teacher)
 
 
 def _pairs(a: str, b: str, nets: tuple[str, ...] = tuple(_NETS)) -> Claim:
@@ -119,9 +143,7 @@ def _pairs(a: str, b: str, nets: tuple[str, ...] = tuple(_NETS)) -> Claim:
 
 _TRIAL = {"": replace(quick(RECIPES["mobilenet-imagenet"]), batch_size=32, lr=0.01)}
 _TRIAL["shufflenet"] = _TRIAL[""]
-_TRIAL_LINES = tuple(
-    f"{net}{way}" for net in _NETS for way, (_, teacher) in _WAYS.items() if not teacher
-)
+_DIGITS = "digits,rgb=true,size=64"
 _TRIAL_DIFFERS = (
     "Everything: one epoch on {} of scikit-learn's digits, scaled to 64 x 64, without "
     "distillation. There is no ImageNet here and it would not fit this preset; it only shows that "
@@ -134,40 +156,30 @@ TABLE3 = Experiment(
     title="MobileNets and ShuffleNet V2 0.5x on ImageNet against their expansions (CL, r = 4)",
     columns=(_IMAGENET,),
     measures=MEASURES,
-    lines=tuple(
-        Line(
-            f"{net}{way}",
-            model,
-            variant,
-            {"imagenet": {"best_accuracy": (number, None)}},
-            recipe=recipe,
-            teacher="resnet152" if teacher else "",
-            distillation=Distillation() if teacher else None,
-        )
-        for net, (model, recipe, numbers) in _NETS.items()
-        for (way, (variant, teacher)), number in zip(_WAYS.items(), numbers, strict=True)
+    lines=lines_of(
+        [_on_imagenet(net, way) for net, way in product(_NETS, _WAYS)],
+        {
+            "smoke": Size(_TRIAL, f"{_DIGITS},limit=64"),
+            "cpu": Size(_TRIAL, f"{_DIGITS},limit=960"),
+            "paper": Size(
+                {
+                    "": RECIPES["mobilenet-imagenet"],
+                    "shufflenet": RECIPES["shufflenet-imagenet"],
+                    "teacher": RECIPES["mobilenet-imagenet"],
+                },
+                "imagenet",
+            ),
+        },
     ),
     presets={
         "smoke": Preset(
-            _TRIAL,
             1,
             _TRIAL_DIFFERS.format(64),
-            data="digits,rgb=true,size=64,limit=64",
+            data=f"{_DIGITS},limit=64",
             lines=("MobileNet", "MobileNet, CL"),
         ),
-        "cpu": Preset(
-            _TRIAL,
-            1,
-            _TRIAL_DIFFERS.format(960),
-            data="digits,rgb=true,size=64,limit=960",
-            lines=_TRIAL_LINES,
-        ),
+        "cpu": Preset(1, _TRIAL_DIFFERS.format(960), data=f"{_DIGITS},limit=960"),
         "paper": Preset(
-            {
-                "": RECIPES["mobilenet-imagenet"],
-                "shufflenet": RECIPES["shufflenet-imagenet"],
-                "teacher": RECIPES["mobilenet-imagenet"],
-            },
             1,
             "Images are scaled and cropped to their middle square when read and mirrored at "
             "random, where the authors crop at random sizes; expect lower accuracies. All 3 x 3 "
@@ -175,6 +187,7 @@ TABLE3 = Experiment(
             "paper leaves. The ResNet-152 teacher is trained by the MobileNets' recipe, the "
             "paper's has 78.32%; distillation is at temperature 4 and weight 0.9, the paper tuned "
             "both.",
+            data="imagenet",
         ),
     },
     claims=(

@@ -1,7 +1,7 @@
 """ExpandNets' tables of SmallNet with 7 x 7 kernels: 1 (ways), 8 (initial weights), 9 (rates)."""
 
-from weightfold.lab.claims import Claim, above, all_of, below
-from weightfold.lab.declare import Experiment, Line, Number, Preset
+from weightfold.lab.claims import above, all_of, below
+from weightfold.lab.experiment import Axis, Claim, Experiment, Preset
 from weightfold.lab.measures import BEST_ACCURACY, LAST_ACCURACY, PARAMETERS
 from weightfold.papers._guo2020 import (
     CIFAR10,
@@ -15,10 +15,11 @@ from weightfold.papers._guo2020 import (
     SMOKE,
     SMOKE_DATA,
     SMOKE_DIFFERS,
-    labels_of,
-    printed,
+    Network,
+    Size,
+    beside,
+    lines_of,
 )
-from weightfold.tasks.distillation import Distillation
 from weightfold.train.recipe import RECIPES
 
 SMALLNET = "smallnet_a,kernel_size=7"
@@ -26,36 +27,24 @@ TEACHER = "resnet18,small_image=true"
 MEASURES = (BEST_ACCURACY, LAST_ACCURACY, PARAMETERS)
 
 
-def _line(
-    label: str, variant: str, cifar10: Number, cifar100: Number, *, teacher: str = ""
-) -> Line:
-    return Line(
-        label,
-        SMALLNET,
-        variant,
-        printed(cifar10, cifar100),
-        teacher=teacher,
-        distillation=Distillation() if teacher else None,
-    )
+SIZES = {"smoke": Size({"": SMOKE}, SMOKE_DATA), "cpu": Size(CPU), "paper": Size(FULL)}
 
 
-_TABLE1 = (
-    _line("SmallNet", "compact", (78.63, 0.41), (46.63, 0.27)),
-    _line("FC", "fc,rate=4", (78.64, 0.39), (46.59, 0.45)),
-    _line("ACNet", "acnet", (79.37, 0.52), (47.18, 0.57)),
-    _line("ExpandNet-CL", "cl,rate=4,first=m", (78.47, 0.20), (46.90, 0.66)),
-    _line("ExpandNet-CL+FC", "cl+fc,rate=4,first=m", (79.11, 0.23), (46.66, 0.43)),
-    _line("ExpandNet-CK", "ck,rate=4,first=m", (80.27, 0.24), (48.55, 0.51)),
-    _line("ExpandNet-CK+FC", "ck+fc,rate=4,first=m", (80.31, 0.27), (48.62, 0.47)),
-    _line("SmallNet, KD", "compact", (78.97, 0.37), (47.04, 0.35), teacher=TEACHER),
-    _line(
-        "ExpandNet-CL+FC, KD", "cl+fc,rate=4,first=m", (79.60, 0.25), (47.41, 0.51), teacher=TEACHER
-    ),
-    _line(
-        "ExpandNet-CK+FC, KD", "ck+fc,rate=4,first=m", (80.63, 0.31), (49.13, 0.45), teacher=TEACHER
-    ),
-)
-_WITHOUT_KD = labels_of((line.label for line in _TABLE1), but="KD")
+def _network(table: str, label: str, variant: str, teacher: str = "") -> Network:
+    published = beside(table, label, {"best_accuracy": "{}"})
+    return Network(label, SMALLNET, variant, *published, teacher=teacher)
+
+
+_WAYS = {
+    "SmallNet": "compact",
+    "FC": "fc,rate=4",
+    "ACNet": "acnet",
+    "ExpandNet-CL": "cl,rate=4,first=m",
+    "ExpandNet-CL+FC": "cl+fc,rate=4,first=m",
+    "ExpandNet-CK": "ck,rate=4,first=m",
+    "ExpandNet-CK+FC": "ck+fc,rate=4,first=m",
+}
+_TAUGHT = ("SmallNet", "ExpandNet-CL+FC", "ExpandNet-CK+FC")
 
 TABLE1 = Experiment(
     name="guo2020-table1",
@@ -63,17 +52,22 @@ TABLE1 = Experiment(
     title="SmallNet with 7 x 7 kernels against its expansions, r = 4",
     columns=(CIFAR10, CIFAR100),
     measures=MEASURES,
-    lines=_TABLE1,
+    lines=lines_of(
+        (
+            *(_network("Table 1", label, variant) for label, variant in _WAYS.items()),
+            *(_network("Table 1", f"{x}, KD", _WAYS[x], TEACHER) for x in _TAUGHT),
+        ),
+        SIZES | {"paper": Size(FULL | {"teacher": RECIPES["teacher-cifar-resnet18"]})},
+    ),
     presets={
-        "smoke": Preset({"": SMOKE}, 1, SMOKE_DIFFERS, data=SMOKE_DATA, lines=_WITHOUT_KD),
+        "smoke": Preset(1, SMOKE_DIFFERS, data=SMOKE_DATA),
         "cpu": Preset(
-            CPU,
             2,
             f"{CPU_DIFFERS} 2 seeds, not 5. Without the lines with distillation: their teacher "
             "takes days on a CPU.",
-            lines=_WITHOUT_KD,
+            data="cifar10",
         ),
-        "paper": Preset(FULL | {"teacher": RECIPES["teacher-cifar-resnet18"]}, 5, KD_NOTE),
+        "paper": Preset(5, KD_NOTE, data="cifar10"),
     },
     claims=(
         Claim(
@@ -113,13 +107,13 @@ TABLE1 = Experiment(
     "does not say which form it took.",
 )
 
-_STARTS = (
-    ("FC", "fc,rate=4", (79.09, 0.56), (46.52, 0.36)),
-    ("CL", "cl,rate=4,first=m", (78.65, 0.36), (46.65, 0.47)),
-    ("CL+FC", "cl+fc,rate=4,first=m", (78.81, 0.52), (46.43, 0.72)),
-    ("CK", "ck,rate=4,first=m", (78.84, 0.30), (46.56, 0.23)),
-    ("CK+FC", "ck+fc,rate=4,first=m", (79.27, 0.29), (46.62, 0.29)),
-)
+_STARTS = {
+    "FC": "fc,rate=4",
+    "CL": "cl,rate=4,first=m",
+    "CL+FC": "cl+fc,rate=4,first=m",
+    "CK": "ck,rate=4,first=m",
+    "CK+FC": "ck+fc,rate=4,first=m",
+}
 
 TABLE8 = Experiment(
     name="guo2020-table8",
@@ -127,15 +121,23 @@ TABLE8 = Experiment(
     title="the compact SmallNet, started from the folded weights of untrained expansions",
     columns=(CIFAR10, CIFAR100),
     measures=MEASURES,
-    lines=(
-        _line("SmallNet", "compact", (78.63, 0.41), (46.63, 0.27)),
-        *(_line(f"SmallNet, {n} start", f"{v},start=folded", a, b) for n, v, a, b in _STARTS),
-        _line("ExpandNet-CK+FC", "ck+fc,rate=4,first=m", (80.31, 0.27), (48.62, 0.47)),
+    lines=lines_of(
+        (
+            _network("Table 8", "SmallNet", "compact"),
+            *(
+                _network("Table 8", f"SmallNet, {name} start", f"{variant},start=folded")
+                for name, variant in _STARTS.items()
+            ),
+            _network("Table 8", "ExpandNet-CK+FC", "ck+fc,rate=4,first=m"),
+        ),
+        SIZES,
     ),
     presets={
-        "smoke": Preset({"": SMOKE}, 1, SMOKE_DIFFERS, data=SMOKE_DATA),
-        "cpu": Preset(CPU, 2, f"{CPU_DIFFERS} 2 seeds, not 5."),
-        "paper": Preset(FULL, 5, "Nothing that is known, but for the ImageNet lines, left out."),
+        "smoke": Preset(1, SMOKE_DIFFERS, data=SMOKE_DATA),
+        "cpu": Preset(2, f"{CPU_DIFFERS} 2 seeds, not 5.", data="cifar10"),
+        "paper": Preset(
+            5, "Nothing that is known, but for the ImageNet lines, left out.", data="cifar10"
+        ),
     },
     claims=(
         Claim(
@@ -144,7 +146,7 @@ TABLE8 = Experiment(
             all_of(
                 *(
                     above("ExpandNet-CK+FC", f"SmallNet, {name} start", "best_accuracy")
-                    for name, *_ in _STARTS
+                    for name in _STARTS
                 )
             ),
         ),
@@ -152,22 +154,12 @@ TABLE8 = Experiment(
     notes=SAME,
 )
 
-_RATES = (
-    ("0.25", (72.32, 0.62), (39.23, 0.84), (37.91, 43.76)),
-    ("0.5", (76.77, 0.36), (43.68, 0.51), (42.81, 48.66)),
-    ("0.75", (78.70, 0.42), (46.41, 0.52), (48.43, 54.28)),
-    ("1", (79.22, 0.52), (47.25, 0.40), (54.77, 60.62)),
-    ("2", (79.97, 0.18), (48.13, 0.42), (87.32, 93.17)),
-    ("4", (80.27, 0.24), (48.55, 0.51), (187.0, 192.8)),
-)
 
-
-def _rate_line(
-    label: str, variant: str, cifar10: Number, cifar100: Number, counts: tuple[float, float]
-) -> Line:
-    accuracies, parameters = printed(cifar10, cifar100), printed(*counts, measure="parameters")
-    published = {column: accuracies[column] | parameters[column] for column in accuracies}
-    return Line(label, SMALLNET, variant, published)
+def _rate(label: str, rate: str = "") -> Network:
+    """The expansion at a rate, or the compact network."""
+    published = beside("Table 9", label, {"best_accuracy": "{}", "parameters": "parameters, {}"})
+    variant = f"ck,rate={rate},first=m" if rate else "compact"
+    return Network(label, SMALLNET, variant, *published, at=float(rate) if rate else None)
 
 
 _TABLE9_FEW = ("SmallNet", "CK r=0.25", "CK r=1", "CK r=4")
@@ -178,20 +170,24 @@ TABLE9 = Experiment(
     title="SmallNet with 7 x 7 kernels, its kernels expanded (CK) at rates from 0.25 to 4",
     columns=(CIFAR10, CIFAR100),
     measures=MEASURES,
-    lines=(
-        *(_rate_line(f"CK r={r}", f"ck,rate={r},first=m", a, b, p) for r, a, b, p in _RATES[:4]),
-        _rate_line("SmallNet", "compact", (78.63, 0.41), (46.63, 0.27), (66.19, 72.04)),
-        *(_rate_line(f"CK r={r}", f"ck,rate={r},first=m", a, b, p) for r, a, b, p in _RATES[4:]),
+    lines=lines_of(
+        (
+            *(_rate(f"CK r={rate}", rate) for rate in ("0.25", "0.5", "0.75", "1")),
+            _rate("SmallNet"),
+            *(_rate(f"CK r={rate}", rate) for rate in ("2", "4")),
+        ),
+        SIZES,
     ),
+    axis=Axis("expansion rate", log=True),
     presets={
-        "smoke": Preset({"": SMOKE}, 2, SMOKE_DIFFERS, data=SMOKE_DATA, lines=_TABLE9_FEW),
+        "smoke": Preset(2, SMOKE_DIFFERS, data=SMOKE_DATA, lines=_TABLE9_FEW),
         "cpu": Preset(
-            CPU,
             3,
             f"{CPU_DIFFERS} 3 seeds, not 5; rates 0.25, 1 and 4 only.",
+            data="cifar10",
             lines=_TABLE9_FEW,
         ),
-        "paper": Preset(FULL, 5, "Nothing that is known."),
+        "paper": Preset(5, "Nothing that is known.", data="cifar10"),
     },
     claims=(
         Claim(

@@ -1,25 +1,23 @@
 """Figures 3 and 4 of the paper on intrinsic dimension, and what it does not ask of ExpandNets."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from math import exp, log
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from weightfold.lab.cell import Cell
-from weightfold.lab.claims import Claim, Verdict, describe
-from weightfold.lab.probe_declare import (
-    Estimate,
-    ProbeExperiment,
-    ProbeLine,
-    ProbeMeasure,
-    ProbePreset,
-)
-from weightfold.lab.probe_results import ProbeResults
+from weightfold.lab.claims import Check
+from weightfold.lab.experiment import Axis, Claim, Estimate, Experiment, Line, Measure, Preset
+from weightfold.lab.measures import by_probe, last_accuracy
+from weightfold.lab.results import Results
+from weightfold.lab.run import Run
+from weightfold.lab.training import Training
+from weightfold.lab.verdicts import Verdict, judged_of, p_of, verdict
 from weightfold.papers._li2018 import (
     ACCURACY,
     DIMENSION,
+    NUMBERS,
     PAPER,
     SGD,
     SMOKE,
@@ -30,7 +28,9 @@ from weightfold.papers._li2018 import (
     times,
 )
 from weightfold.report.figures import COLOURS, drawing
-from weightfold.report.statistics import judge, paired, summarize
+from weightfold.report.numbers import difference
+from weightfold.report.statistics import paired, summarize
+from weightfold.train.recipe import Recipe
 
 if TYPE_CHECKING:
     from weightfold.probes.intrinsic.finding import IntrinsicDimension
@@ -38,134 +38,114 @@ if TYPE_CHECKING:
 # Sizes of the preset cpu.
 CPU_DATA, CPU_SEEDS = "mnist,limit=10000", 1
 CPU = replace(SGD, epochs=10)
-CPU_SEARCH = "start=128,resolution=0.3"
+CPU_SEARCH = {"start": 128, "resolution": 0.3}
+SMOKE_SEARCH = {"resolution": 0.5}
 CPU_EXPANDED_SEEDS, CPU_LENET_SEEDS = 5, 2
 
 DEPTHS, WIDTHS = (1, 2, 3, 4, 5), (50, 100, 200, 400)
 _DIRECT = ((1, 1), (1, 2), (1, 3), (1, 5), (1, 10), (2, 2), (2, 5), (3, 5))
 """Depth and width of the small networks that are trained directly."""
 _BESIDE = "FC 2 x 200"
-_SIZE = ProbeMeasure(
+_SIZE = Measure(
     "parameters",
     "parameters",
-    {"intrinsic-dimension": lambda records: Estimate(records[0].parameters)},
+    over=by_probe({"intrinsic-dimension": lambda records: Estimate(records[0].parameters)}),
+    digits=0,
 )
+_VARIATION = NUMBERS.row("Figure 3", "FC")
 
 
 def _label(depth: int, width: int) -> str:
     return f"FC {depth} x {width}"
 
 
-def _grid_line(depth: int, width: int) -> ProbeLine:
+def _parameters(depth: int, width: int) -> int:
+    """Of a network from 784 pixels to 10 classes with biases."""
+    return 785 * width + (depth - 1) * (width + 1) * width + 10 * (width + 1)
+
+
+def _grid_line(depth: int, width: int) -> Line:
     model = f"mlp,depth={depth},width={width}"
-    cells = {
+    runs = {
         "cpu": intrinsic(model, CPU_DATA, CPU, CPU_SEARCH),
         "paper": intrinsic(model, "mnist", SGD),
     }
     if (depth, width) in ((1, 50), (2, 100)):
-        cells["smoke"] = intrinsic(model, SMOKE_DATA, SMOKE, "resolution=0.5")
-    return ProbeLine(_label(depth, width), cells)
+        runs["smoke"] = intrinsic(model, SMOKE_DATA, SMOKE, SMOKE_SEARCH)
+    at = _parameters(depth, width)
+    return Line(_label(depth, width), runs, at=at, series=(f"{depth} hidden",))
 
 
-def _ends(results: ProbeResults) -> list[Any]:
+def _ends(results: Results) -> list[Any]:
     """What was found of each network of the grid."""
     labels = [_label(depth, width) for depth in DEPTHS for width in WIDTHS]
     return [record for label in labels for record in results.records(label)]
 
 
-def _varies_little(results: ProbeResults) -> Verdict:
+def _varies_little(results: Results) -> Verdict:
     """The dimension varies far less than the number of parameters."""
     found = _ends(results)
     if len(found) < 2:
-        return Verdict("not run", "fewer than two networks were run")
+        return verdict(None, "fewer than two networks were run")
     above = [f for f in found if f.dimension is None]
     sizes, dims = [f.parameters for f in found], [f.dimension or f.tried for f in found]
     d, size = max(dims) / min(dims), max(sizes) / min(sizes)
     text = (
         f"{len(found)} networks: parameters vary by a factor of {size:.1f}, dimensions by "
-        f"{d:.2f}, from {min(dims):.0f} to {max(dims):.0f} (paper: 24.1 and 1.33)"
+        f"{d:.2f}, from {min(dims):.0f} to {max(dims):.0f} (paper: "
+        f"{_VARIATION['parameters'].value} and {_VARIATION['dimension'].value})"
     )
     if above:
         text += (
             f"; of {len(above)} it is above the largest that was tried, which counts in its place"
         )
-        return Verdict("unclear", text)
+        return verdict("undecided", text)
     # Half of the paper's distance in the logarithm, our bar for "far less".
-    return Verdict("holds" if log(d) < log(size) / 2 else "does not hold", text)
+    return verdict("holds" if log(d) < log(size) / 2 else "does not hold", text)
 
 
-def _draw_grid(results: ProbeResults, path: Path) -> None:
-    """Intrinsic dimension against parameters, both axes logarithmic, with intervals."""
-    with drawing(path, figsize=(7, 4.6)) as (figure, axis):
-        for index, depth in enumerate(DEPTHS):
-            found = [r for w in WIDTHS for r in results.records(_label(depth, w))]
-            found = [record for record in found if record.dimension is not None]
-            if not found:
-                continue
-            ends = [f.interval or (f.dimension, f.dimension) for f in found]
-            low = [f.dimension - end[0] for f, end in zip(found, ends, strict=True)]
-            high = [end[1] - f.dimension for f, end in zip(found, ends, strict=True)]
-            axis.errorbar(
-                [f.parameters for f in found],
-                [f.dimension for f in found],
-                yerr=(low, high),
-                fmt="o",
-                capsize=3,
-                color=COLOURS[index],
-                label=f"{depth} hidden",
-            )
-        axis.set(xscale="log", yscale="log", xlabel="parameters", ylabel="intrinsic dimension")
-        axis.grid(alpha=0.3, which="both")
-        axis.legend(fontsize="small")
-        figure.suptitle(f"{results.experiment.name}, preset {results.preset}")
-
-
-GRID = ProbeExperiment(
+GRID = Experiment(
     name="li2018-grid",
     paper=f"{PAPER}, Figure 3",
     title="20 fully-connected networks of 24 times differing size need about one dimension",
     measures=(DIMENSION, _SIZE, ACCURACY),
+    axis=Axis("parameters", log=True),
     lines=tuple(_grid_line(depth, width) for depth in DEPTHS for width in WIDTHS),
     presets={
-        "smoke": ProbePreset(1, SMOKE_DIFFERS),
-        "cpu": ProbePreset(
+        "smoke": Preset(1, SMOKE_DIFFERS),
+        "cpu": Preset(
             CPU_SEEDS,
             f"{CPU.epochs} epochs on {CPU_DATA}, not 100 on all; one seed, as in the paper; the "
             "search ends at dimensions 30% apart.",
         ),
-        "paper": ProbePreset(3, "The paper's figure is from one run each."),
+        "paper": Preset(3, "The paper's figure is from one run each."),
     },
     claims=(
         Claim(
             "Parameters vary 24 times, the dimension 1.33 times (here: by less than the square "
             "root of the former).",
             _varies_little,
+            (_VARIATION["parameters"], _VARIATION["dimension"]),
         ),
     ),
     notes="The factor between the largest and the smallest of 20 estimates has their noise in it.",
-    draw=_draw_grid,
 )
 
 
-def _direct_line(depth: int, width: int) -> ProbeLine:
+def _direct_line(depth: int, width: int) -> Line:
     model = f"mlp,depth={depth},width={width}"
-    cells: dict[str, Any] = {
-        "cpu": Cell(model, "compact", CPU_DATA, CPU, 0),
-        "paper": Cell(model, "compact", "mnist", SGD, 0),
+    runs: dict[str, Run] = {
+        "cpu": Training(model, "compact", CPU_DATA, CPU),
+        "paper": Training(model, "compact", "mnist", SGD),
     }
     if (depth, width) == _DIRECT[0]:
-        cells["smoke"] = Cell(model, "compact", SMOKE_DATA, SMOKE, 0)
-    return ProbeLine(f"direct {depth} x {width}", cells)
+        runs["smoke"] = Training(model, "compact", SMOKE_DATA, SMOKE)
+    return Line(f"direct {depth} x {width}", runs)
 
 
 def _direct_accuracy(records: Sequence[Any]) -> Estimate:
-    found = summarize([100 * history.last_value for history in records])
-    return Estimate(found.mean, n=found.n)
-
-
-def _parameters(depth: int, width: int) -> int:
-    """Of a network from 784 pixels to 10 classes with biases."""
-    return 785 * width + (depth - 1) * (width + 1) * width + 10 * (width + 1)
+    found = summarize(list(map(last_accuracy, records)))
+    return Estimate(found.mean, found.std, n=found.n)
 
 
 def _subspace_accuracies(found: "IntrinsicDimension", dim: int) -> dict[int, float]:
@@ -182,16 +162,16 @@ def _subspace_accuracies(found: "IntrinsicDimension", dim: int) -> dict[int, flo
     return found_there
 
 
-def _pairs(results: ProbeResults) -> list[tuple[int, dict[int, float], dict[int, float]]]:
+def _pairs(results: Results) -> list[tuple[int, dict[int, float], dict[int, float]]]:
     """(trained numbers, direct accuracies, subspace accuracies at as many), percent by seed."""
     beside = results.records(_BESIDE)
     found = []
     for depth, width in _DIRECT:
         size = _parameters(depth, width)
         direct = {
-            outcome.cell.seed: 100 * outcome.record.last_value
+            outcome.seed: last_accuracy(outcome.record)
             for outcome in results.outcomes.get(f"direct {depth} x {width}", ())
-            if isinstance(outcome.cell, Cell) and outcome.record is not None
+            if outcome.record is not None
         }
         subspace = _subspace_accuracies(beside[0], size) if beside else {}
         if direct.keys() & subspace.keys():
@@ -199,11 +179,11 @@ def _pairs(results: ProbeResults) -> list[tuple[int, dict[int, float], dict[int,
     return found
 
 
-def _direct_is_worse(results: ProbeResults) -> Verdict:
+def _direct_is_worse(results: Results) -> Verdict:
     """At as many trained numbers every small network is less accurate than the subspace."""
     pairs = _pairs(results)
     if not pairs:
-        return Verdict("not run", "no direct network has a subspace of its size beside it")
+        return verdict(None, "no direct network has a subspace of its size beside it")
     means = [(size, fmean(direct.values()), fmean(sub.values())) for size, direct, sub in pairs]
     worse = sum(direct < subspace for _, direct, subspace in means)
     text = "; ".join(
@@ -213,14 +193,15 @@ def _direct_is_worse(results: ProbeResults) -> Verdict:
     text = f"{worse} of {len(pairs)} below the subspace of {_BESIDE}: {text}"
     seeds = [s for s in pairs[0][1] if all(s in one for pair in pairs for one in pair[1:])]
     if worse < len(pairs) or not seeds:
-        return Verdict("does not hold" if seeds else "unclear", text)
+        return verdict("does not hold" if seeds else "undecided", text)
     # Over sizes the mean, over seeds the interval.
     above = [fmean(sub[s] - direct[s] for _, direct, sub in pairs) for s in seeds]
     gain = paired(above, [0.0] * len(above))
-    return Verdict(judge(gain), f"{text}; subspace - direct {describe(gain)}, points")
+    text = f"{text}; subspace - direct {difference(gain)}, points"
+    return verdict(judged_of(gain), text, p_of(gain))
 
 
-def _draw_direct(results: ProbeResults, path: Path) -> None:
+def _draw_direct(results: Results, path: Path) -> None:
     """Accuracy against trained numbers: small networks, and the subspaces of the large one."""
     with drawing(path, figsize=(7, 4.6)) as (figure, axis):
         for index, found in enumerate(results.records(_BESIDE)):
@@ -236,7 +217,9 @@ def _draw_direct(results: ProbeResults, path: Path) -> None:
                 )
         sizes = [(_parameters(*shape), f"direct {shape[0]} x {shape[1]}") for shape in _DIRECT]
         known = [
-            (size, _direct_accuracy(r).value) for size, n in sizes if (r := results.records(n))
+            (size, found.value)
+            for size, label in sizes
+            if (found := results.estimate(label, "last_accuracy"))
         ]
         if known:
             axis.plot(
@@ -248,12 +231,12 @@ def _draw_direct(results: ProbeResults, path: Path) -> None:
         figure.suptitle(f"{results.experiment.name}, preset {results.preset}")
 
 
-DIRECT = ProbeExperiment(
+DIRECT = Experiment(
     name="li2018-direct",
     paper=f"{PAPER}, Figure 4 (left)",
     title="small networks do worse than a subspace of a large one with as many trained numbers",
     measures=(
-        ProbeMeasure("last_accuracy", "accuracy (%)", {"": _direct_accuracy}, digits=2),
+        Measure("last_accuracy", "accuracy (%)", over=by_probe({"": _direct_accuracy})),
         DIMENSION,
     ),
     lines=(
@@ -261,11 +244,11 @@ DIRECT = ProbeExperiment(
         *(_direct_line(depth, width) for depth, width in _DIRECT),
     ),
     presets={
-        "smoke": ProbePreset(1, SMOKE_DIFFERS),
-        "cpu": ProbePreset(
+        "smoke": Preset(1, SMOKE_DIFFERS),
+        "cpu": Preset(
             CPU_SEEDS, f"{CPU.epochs} epochs on {CPU_DATA}, not 100 on all; eight small networks."
         ),
-        "paper": ProbePreset(3, "Eight small networks, where the paper draws many at random."),
+        "paper": Preset(3, "Eight small networks, where the paper draws many at random."),
     },
     claims=(
         Claim(
@@ -280,64 +263,66 @@ DIRECT = ProbeExperiment(
 )
 
 
-def _expanded(model: str, variant: str, data: str, recipe: Any, search: str) -> dict[str, Any]:
-    """The cells of a network in a variant."""
-    small = intrinsic("digitnet", "digits,limit=256", SMOKE, "resolution=0.5", variant=variant)
-    cells = {"cpu": intrinsic(model, data, recipe, search, variant=variant)}
-    cells["paper"] = intrinsic(model, data.partition(",")[0], recipe, variant=variant)
-    return cells | ({"smoke": small} if model == "digitnet" else {})
+def _expanded(
+    model: str, variant: str, data: str, recipe: Recipe, search: dict[str, Any]
+) -> dict[str, Run]:
+    """The runs of a network in a variant."""
+    small = intrinsic("digitnet", "digits,limit=256", SMOKE, SMOKE_SEARCH, variant=variant)
+    runs: dict[str, Run] = {"cpu": intrinsic(model, data, recipe, search, variant=variant)}
+    runs["paper"] = intrinsic(model, data.partition(",")[0], recipe, variant=variant)
+    return runs | ({"smoke": small} if model == "digitnet" else {})
 
 
 _DIGITS = replace(SGD, epochs=30, batch_size=64, lr=0.05)
 _VARIANTS = {"compact": "compact", "CK, rate 4": "ck,rate=4", "CL, rate 4": "cl,rate=4"}
 
 
-def _ratio(a: str, b: str) -> Callable[[ProbeResults], Verdict]:
+def _ratio(a: str, b: str) -> Check:
     """What the ratio is; there is no claim to judge."""
 
-    def check(results: ProbeResults) -> Verdict:
+    def check(results: Results) -> Verdict:
         ratio = times(results, a, b)
         if ratio is None:
-            return Verdict("not run", f"({a}) / ({b}): not run")
+            return verdict(None, f"({a}) / ({b}): not run")
         apart = ratio.low is not None and ratio.high is not None and ratio.low * ratio.high > 0
         text = f"({a}) / ({b}): {describe_ratio(ratio)}"
         if exp(abs(ratio.mean)) < 1.05 or not apart:
-            return Verdict("unclear", f"{text}; not told apart")
-        return Verdict("holds", f"{text}; {'more' if ratio.mean > 0 else 'fewer'} dimensions")
+            return verdict("undecided", f"{text}; not told apart")
+        return verdict("holds", f"{text}; {'more' if ratio.mean > 0 else 'fewer'} dimensions")
 
     return check
 
 
-EXPANDED = ProbeExperiment(
+EXPANDED = Experiment(
     name="expanded-intrinsic",
     paper="Nobody's; after Li et al. 2018 and Guo, Alvarez and Salzmann 2020",
     title="the intrinsic dimension of an ExpandNet beside its compact network's",
     measures=(DIMENSION, _SIZE, ACCURACY),
     lines=(
         *(
-            ProbeLine(
+            Line(
                 f"digits: DigitNet, {name}",
-                _expanded("digitnet", variant, "digits", _DIGITS, "start=16,resolution=0.2"),
+                _expanded("digitnet", variant, "digits", _DIGITS, {"start": 16, "resolution": 0.2}),
             )
             for name, variant in _VARIANTS.items()
         ),
         *(
-            ProbeLine(
+            Line(
                 f"MNIST: LeNet, {name}",
-                _expanded("lenet", variant, CPU_DATA, CPU, "start=64,resolution=0.3"),
+                _expanded("lenet", variant, CPU_DATA, CPU, {"start": 64, "resolution": 0.3}),
                 seeds=CPU_LENET_SEEDS,
             )
             for name, variant in list(_VARIANTS.items())[:2]
         ),
     ),
     presets={
-        "smoke": ProbePreset(2, SMOKE_DIFFERS),
-        "cpu": ProbePreset(
+        "smoke": Preset(2, SMOKE_DIFFERS),
+        "cpu": Preset(
             CPU_EXPANDED_SEEDS,
             f"Small networks: DigitNet on 8 x 8 digits, {_DIGITS.epochs} epochs at learning rate "
             f"{_DIGITS.lr:g}; LeNet on {CPU_DATA}, {CPU.epochs} epochs, two seeds.",
         ),
-        "paper": ProbePreset(5, "Nothing was published; the whole of each training set."),
+        "paper": Preset(5, "Nothing was published; the whole of each training set."),
     },
     claims=tuple(
         Claim(

@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 
-from weightfold.lab.claims import Claim
-from weightfold.lab.probe_cell import ProbeCell
-from weightfold.lab.probe_declare import Printed, ProbeExperiment, ProbeLine, ProbePreset
+from weightfold.lab.experiment import Claim, Experiment, Line, Preset
+from weightfold.lab.printed import Printed
+from weightfold.lab.probing import calling
 from weightfold.papers._li2018 import (
     ACCURACY,
     DIMENSION,
+    NUMBERS,
     PAPER,
     SGD,
     SMOKE,
@@ -25,7 +26,8 @@ CPU_SEEDS = 3
 CPU_MNIST, CPU_CIFAR, CPU_RANDOM_LABELS = "mnist", "cifar10,limit=20000", 1000
 CPU_MNIST_PART = "mnist,limit=20000"
 CPU_EPOCHS, CPU_EPOCHS_CIFAR, CPU_EPOCHS_RANDOM_LABELS = 10, 12, 100
-CPU_SEARCH, CPU_SEARCH_LARGE = "start=64,resolution=0.3", "start=512,resolution=0.3"
+CPU_SEARCH = {"start": 64, "resolution": 0.3}
+CPU_SEARCH_LARGE = {"start": 512, "resolution": 0.3}
 CPU_SEEDS_LARGE, CPU_TEST_CIFAR = 2, 5000
 """Seeds of the lines that take longest: CIFAR-10, random labels, LeNet on shuffled pixels; and test
 images of CIFAR-10."""
@@ -41,30 +43,28 @@ GENTLE = replace(SGD, lr=0.02)
 one of two seeds. Chosen for the plain networks, before any dimension was searched with it."""
 CPU_RANDOM = replace(RANDOM_LABELS, epochs=CPU_EPOCHS_RANDOM_LABELS, lr=1e-3)
 
-_SOURCE = "Table 1"
 _GENTLE_LENET = "MNIST: LeNet, lower rate"
 _GENTLE_SHUFFLED = "MNIST, shuffled pixels: LeNet, lower rate"
 
 
-def _printed(value: float, bound: str = "") -> dict[str, Printed]:
-    return {"dimension": Printed(value, _SOURCE, ">" if bound else "")}
+def _dimension(row: str) -> Printed:
+    return NUMBERS.cell("Table 1", row, "dimension")
 
 
 def _line(
     label: str,
     model: str,
     data: str,
-    published: float,
     *,
     disturb: str = "",
     note: str = "",
     seeds: int | None = None,
-) -> ProbeLine:
+) -> Line:
     """A line with one recipe for every preset's size."""
     color = data == "cifar10"
     recipe = GENTLE if color else SGD
     small = f"{SMOKE_DATA},rgb=true".replace("size=28", "size=32") if color else SMOKE_DATA
-    cells = {
+    runs = {
         "smoke": intrinsic(model, small, SMOKE, SMOKE_SEARCH, disturb=disturb),
         "cpu": intrinsic(
             model,
@@ -76,38 +76,41 @@ def _line(
         ),
         "paper": intrinsic(model, data, recipe, disturb=disturb),
     }
-    return ProbeLine(label, cells, _printed(published), note=note, seeds=seeds)
+    return Line(label, runs, {"dimension": _dimension(label)}, note=note, seeds=seeds)
 
 
-def _gentle(label: str, disturb: str, published: float, search: str) -> ProbeLine:
+def _gentle(label: str, disturb: str, row: str, start: int) -> Line:
     """LeNet on MNIST again, at a rate that trains it reliably on shuffled pixels too."""
     recipe = replace(GENTLE, epochs=CPU_EPOCHS)
-    cells = {
-        "cpu": intrinsic("lenet", CPU_MNIST_PART, recipe, search, disturb=disturb),
+    runs = {
+        "cpu": intrinsic(
+            "lenet", CPU_MNIST_PART, recipe, CPU_SEARCH | {"start": start}, disturb=disturb
+        ),
         "paper": intrinsic("lenet", "mnist", GENTLE, disturb=disturb),
     }
     note = f"Learning rate {GENTLE.lr:g}; at cpu on {CPU_MNIST_PART}."
-    return ProbeLine(label, cells, _printed(published), note=note, seeds=CPU_SEEDS_LARGE)
+    published = {"dimension": _dimension(row)}
+    return Line(label, runs, published, note=note, seeds=CPU_SEEDS_LARGE)
 
 
 _RANDOM_LABELS = "MNIST, random labels: FC 5 x 400"
 
 
-def _random_labels() -> ProbeLine:
-    model, options, disturb = "mlp,depth=5,width=400", "metric=train", "random-labels"
-    return ProbeLine(
+def _random_labels() -> Line:
+    model, options, disturb = "mlp,depth=5,width=400", {"metric": "train"}, "random-labels"
+    return Line(
         _RANDOM_LABELS,
         {
             "cpu": intrinsic(
                 model,
                 f"mnist,limit={CPU_RANDOM_LABELS}",
                 CPU_RANDOM,
-                f"{options},{CPU_SEARCH_LARGE}",
+                options | CPU_SEARCH_LARGE,
                 disturb=disturb,
             ),
             "paper": intrinsic(model, "mnist", RANDOM_LABELS, options, disturb=disturb),
         },
-        _printed(190_000),
+        {"dimension": _dimension(_RANDOM_LABELS)},
         note="Accuracy on the training set. The dimension grows with the number of labels to be "
         f"learnt by heart: preset cpu has {CPU_RANDOM_LABELS:,}, the paper 60,000.",
         seeds=CPU_SEEDS_LARGE,
@@ -118,71 +121,72 @@ _ADAM = replace(SGD, optimizer="adamw", lr=1e-3, momentum=0.0)
 """Adam at the rate of the authors' README; its beta2 of 0.99 is not offered."""
 
 
-def _other_recipe() -> ProbeLine:
+def _other_recipe() -> Line:
     """The first line by another of the authors' recipes: how much the answer depends on it."""
     cpu = replace(_ADAM, epochs=CPU_EPOCHS)
-    return ProbeLine(
+    return Line(
         "MNIST: FC, trained by Adam",
         {
-            "cpu": intrinsic("mlp", CPU_MNIST, cpu, "start=256,resolution=0.3"),
+            "cpu": intrinsic("mlp", CPU_MNIST, cpu, CPU_SEARCH | {"start": 256}),
             "paper": intrinsic("mlp", "mnist", _ADAM),
         },
-        _printed(750),
+        {"dimension": _dimension("MNIST: FC")},
         note="Not part of the paper's table: the same question by the optimizer of the authors' "
         "README, for the part of a gap that the recipe explains.",
         seeds=CPU_SEEDS_LARGE,
     )
 
 
-_PENDULUM = ProbeLine(
-    "Inverted pendulum: FC 562",
+_POLE = "Inverted pendulum: FC 562"
+_PENDULUM = Line(
+    _POLE,
     {
-        "smoke": ProbeCell("pendulum,dims=2+8,generations=4,test_episodes=10", 1),
-        "cpu": ProbeCell("pendulum", 1),
-        "paper": ProbeCell("pendulum", 1),
+        "smoke": calling("pendulum", dims=(2, 8), generations=4, test_episodes=10),
+        "cpu": calling("pendulum"),
+        "paper": calling("pendulum"),
     },
-    _printed(4),
+    {"dimension": _dimension(_POLE)},
     note="Our policy search is another one than the paper's.",
 )
 
 
-def _not_run(label: str, value: float, why: str, bound: str = "") -> ProbeLine:
-    return ProbeLine(label, published=_printed(value, bound), not_run=why)
+def _not_run(row: str, parameters: str, why: str) -> Line:
+    label = f"{row}, D = {parameters}"
+    return Line(label, published={"dimension": _dimension(row)}, not_run=why)
 
 
-TABLE1 = ProbeExperiment(
+TABLE1 = Experiment(
     name="li2018-intrinsic",
     paper=f"{PAPER}, Table 1",
     title="how many of a network's parameters a task needs",
     measures=(DIMENSION, ACCURACY),
     lines=(
-        _line("MNIST: FC", "mlp", "mnist", 750),
+        _line("MNIST: FC", "mlp", "mnist"),
         _other_recipe(),
-        _line("MNIST: LeNet", "lenet", "mnist", 290),
-        _line("MNIST, shuffled pixels: FC", "mlp", "mnist", 750, disturb="shuffled-pixels"),
+        _line("MNIST: LeNet", "lenet", "mnist"),
+        _line("MNIST, shuffled pixels: FC", "mlp", "mnist", disturb="shuffled-pixels"),
         _line(
             "MNIST, shuffled pixels: LeNet",
             "lenet",
             "mnist",
-            1_400,
             disturb="shuffled-pixels",
             seeds=CPU_SEEDS_LARGE,
             note="The plain network collapses at this learning rate in one of two seeds, so that "
             "the bar, and with it this number, means nothing; see the lines at a lower rate.",
         ),
-        _gentle(_GENTLE_LENET, "", 290, "start=128,resolution=0.3"),
-        _gentle(_GENTLE_SHUFFLED, "shuffled-pixels", 1_400, "start=256,resolution=0.3"),
+        _gentle(_GENTLE_LENET, "", "MNIST: LeNet", 128),
+        _gentle(_GENTLE_SHUFFLED, "shuffled-pixels", "MNIST, shuffled pixels: LeNet", 256),
         _random_labels(),
-        _line("CIFAR-10: FC", "mlp,size=32", "cifar10", 9_000, seeds=CPU_SEEDS_LARGE),
-        _line("CIFAR-10: LeNet", "lenet,size=32", "cifar10", 2_900, seeds=CPU_SEEDS_LARGE),
+        _line("CIFAR-10: FC", "mlp,size=32", "cifar10", seeds=CPU_SEEDS_LARGE),
+        _line("CIFAR-10: LeNet", "lenet,size=32", "cifar10", seeds=CPU_SEEDS_LARGE),
         _PENDULUM,
-        _not_run("ImageNet: SqueezeNet, D = 1,248,424", 500_000, "ImageNet is not at hand", ">"),
-        _not_run("Humanoid: FC, D = 166,673", 700, "needs MuJoCo and evolution on many machines"),
-        _not_run("Atari Pong: ConvNet, D = 1,005,974", 6_000, "needs days of Q-learning"),
+        _not_run("ImageNet: SqueezeNet", "1,248,424", "ImageNet is not at hand"),
+        _not_run("Humanoid: FC", "166,673", "needs MuJoCo and evolution on many machines"),
+        _not_run("Atari Pong: ConvNet", "1,005,974", "needs days of Q-learning"),
     ),
     presets={
-        "smoke": ProbePreset(1, SMOKE_DIFFERS),
-        "cpu": ProbePreset(
+        "smoke": Preset(1, SMOKE_DIFFERS),
+        "cpu": Preset(
             CPU_SEEDS,
             f"{CPU_EPOCHS} epochs on {CPU_MNIST} and {CPU_EPOCHS_CIFAR} on {CPU_CIFAR} (tested "
             f"on {CPU_TEST_CIFAR:,}), not 100 on all; the search ends at dimensions 30% apart; "
@@ -190,7 +194,7 @@ TABLE1 = ProbeExperiment(
             "epochs at learning rate 1e-3. The paper's table is from one run each; its penalty on "
             "the weights is left out.",
         ),
-        "paper": ProbePreset(
+        "paper": Preset(
             3, "The paper's table is from one run each; its penalty on the weights is left out."
         ),
     },

@@ -2,19 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from weightfold.lab.claims import Claim, Verdict
-from weightfold.lab.probe_cell import ProbeCell
-from weightfold.lab.probe_declare import (
-    Estimate,
-    Printed,
-    ProbeExperiment,
-    ProbeLine,
-    ProbeMeasure,
-    ProbePreset,
-)
-from weightfold.lab.probe_results import ProbeResults
+from weightfold.lab.claims import Check
+from weightfold.lab.experiment import SHARE, Claim, Estimate, Experiment, Line, Measure, Preset
+from weightfold.lab.measures import by_probe
+from weightfold.lab.printed import Printed, read_paper
+from weightfold.lab.probing import Probing, calling
+from weightfold.lab.results import Results
+from weightfold.lab.verdicts import Comparison, Verdict, verdict
 from weightfold.report.statistics import paired
 from weightfold.train.recipe import Recipe
 
@@ -22,6 +19,7 @@ ZHANG = (
     "Zhang, Bengio, Hardt, Recht and Vinyals, Understanding deep learning requires rethinking "
     "generalization, ICLR 2017"
 )
+NUMBERS = read_paper(Path(__file__).with_name("zhang2017.toml"))
 ARPIT = "Arpit et al., A closer look at memorization in deep networks, ICML 2017"
 
 # Sizes of the preset cpu.
@@ -33,41 +31,53 @@ SGD = Recipe(epochs=300, lr=0.01, schedule="constant", crop_padding=0, flip=Fals
 """Momentum 0.9 and learning rate 0.01 as for the paper's MLPs; that it stays is ours."""
 
 _CPU = replace(SGD, epochs=CPU_EPOCHS)
-_ALL = "conditions=true+random-labels+shuffled-pixels+random-pixels+gaussian"
-_TWO = "conditions=true+random-labels"
-_NOISE = "fractions=0.2+0.4+0.6+0.8"
+_ALL = ("true", "random-labels", "shuffled-pixels", "random-pixels", "gaussian")
+_TWO: dict[str, Any] = {"conditions": ("true", "random-labels")}
+_EVERYTHING: dict[str, Any] = {"conditions": _ALL, "fractions": (0.2, 0.4, 0.6, 0.8)}
 
 SMALL, DEEP = "MLP 1 x 512", "MLP 3 x 512"
 
 
-def _fit(model: str, data: str, recipe: Recipe, options: str, test: int | None = None) -> ProbeCell:
-    return ProbeCell(f"memorization,{options}", 1, model, data, recipe=recipe, test_limit=test)
+def _fit(
+    model: str, data: str, recipe: Recipe, options: dict[str, Any], test: int | None = None
+) -> Probing:
+    return calling("memorization", model, data, recipe=recipe, test_limit=test, **options)
+
+
+_CELLS = {
+    "true_test": "true labels, test",
+    "random_train": "random labels, training",
+    "random_test": "random labels, test",
+}
 
 
 def _line(
     label: str,
     model: str,
-    options: str,
-    published: dict[str, Printed],
+    options: dict[str, Any],
     *,
     recipe: Callable[[Recipe], Recipe] = lambda recipe: recipe,
-    note: str = "",
+    smoke: Probing | None = None,
     cpu: bool = True,
-) -> ProbeLine:
-    cells = {"paper": _fit(model, "cifar10", recipe(SGD), options)}
+) -> Line:
+    runs = {"paper": _fit(model, "cifar10", recipe(SGD), options)}
     if cpu:
-        cells["cpu"] = _fit(model, CPU_DATA, recipe(_CPU), options, CPU_TEST)
-    return ProbeLine(label, cells, published, note=note, seeds=None if label == SMALL else 2)
+        runs["cpu"] = _fit(model, CPU_DATA, recipe(_CPU), options, CPU_TEST)
+    if smoke:
+        runs["smoke"] = smoke
+    found = NUMBERS.rows("Table 1").get(label, {})
+    published: dict[str, Printed] = {
+        key: found[cell] for key, cell in _CELLS.items() if cell in found
+    }
+    return Line(label, runs, published, seeds=None if label == SMALL else 2)
 
 
-def _table(true: float, train: float, test: float) -> dict[str, Printed]:
-    printed = {"true_test": true, "random_train": train, "random_test": test}
-    return {key: Printed(value, "Table 1") for key, value in printed.items()}
-
-
-def _smoke(options: str) -> ProbeCell:
-    recipe = replace(SGD, epochs=40, batch_size=32, lr=0.05)
-    return _fit("mlp,depth=1,width=128,size=8", "digits,limit=200", recipe, options)
+_SMOKE = _fit(
+    "mlp,depth=1,width=128,size=8",
+    "digits,limit=200",
+    replace(SGD, epochs=40, batch_size=32, lr=0.05),
+    _TWO | {"fractions": (0.5,)},
+)
 
 
 def _value(condition: str, part: str) -> Callable[[Sequence[Any]], Estimate | None]:
@@ -88,47 +98,50 @@ def _value(condition: str, part: str) -> Callable[[Sequence[Any]], Estimate | No
         found = paired(values, [0.0] * len(values))
         if part == "epochs" and any(fit.zero_epoch is None for fit in fits):
             return Estimate(found.mean, n=found.n, bound=">")
-        return Estimate(found.mean, found.low, found.high, found.n)
+        return Estimate.of(found)
 
     return of
 
 
-def _measure(key: str, title: str, condition: str, part: str) -> ProbeMeasure:
-    return ProbeMeasure(key, title, {"memorization": _value(condition, part)}, digits=2)
+def _measure(key: str, title: str, condition: str, part: str) -> Measure:
+    within = None if part == "epochs" else SHARE
+    return Measure(
+        key, title, over=by_probe({"memorization": _value(condition, part)}), within=within
+    )
 
 
-def _verdict(label: str, claim: str) -> Callable[[ProbeResults], Verdict]:
+def _verdict(label: str, claim: str) -> Check:
     """What a finding itself says of a claim that begins so."""
 
-    def check(results: ProbeResults) -> Verdict:
+    def check(results: Results) -> Verdict:
         for record in results.records(label):
-            for verdict in record.verdicts:
-                if verdict.claim.startswith(claim):
-                    return Verdict(verdict.holds, f"{label}: {verdict.numbers}")
-        return Verdict("not run", f"{label}: not run")
+            for found in record.verdicts:
+                if found.claim.startswith(claim):
+                    holds = "undecided" if found.holds == "unclear" else found.holds
+                    return verdict(holds, f"{label}: {found.numbers}")
+        return verdict(None, f"{label}: not run")
 
     return check
 
 
-def _fits_all_the_same(label: str, regularised: Sequence[str]) -> Callable[[ProbeResults], Verdict]:
+def _fits_all_the_same(label: str, regularised: Sequence[str]) -> Check:
     """Random labels are fitted under every regulariser."""
 
-    def check(results: ProbeResults) -> Verdict:
-        texts, missed = [], 0
+    def check(results: Results) -> Verdict:
+        found = []
         for name in (label, *regularised):
-            for record in results.records(name):
-                train = _value("random-labels", "train")([record])
-                epochs = _value("random-labels", "epochs")([record])
-                if train is None or epochs is None:
-                    continue
-                missed += epochs.bound == ">"
-                texts.append(
-                    f"{name}: training accuracy {train.value:.2f}% after "
-                    f"{epochs.bound}{epochs.value:.0f} epochs"
-                )
-        if not texts:
-            return Verdict("not run", "not run")
-        return Verdict("unclear" if missed else "holds", "; ".join(texts))
+            records = results.records(name)
+            train = _value("random-labels", "train")(records) if records else None
+            epochs = _value("random-labels", "epochs")(records) if records else None
+            if train is None or epochs is None:
+                found.append(Comparison(None, f"{name}: not run"))
+                continue
+            text = (
+                f"{name}: training accuracy {train.value:.2f}% after "
+                f"{epochs.bound}{epochs.value:.0f} epochs"
+            )
+            found.append(Comparison("undecided" if epochs.bound == ">" else "holds", text))
+        return Verdict(tuple(found))
 
     return check
 
@@ -138,7 +151,7 @@ _REGULARISED = {
     f"{SMALL}, crop and flip": lambda recipe: replace(recipe, crop_padding=4, flip=True),
 }
 
-MEMORIZATION = ProbeExperiment(
+MEMORIZATION = Experiment(
     name="zhang2017-memorization",
     paper=f"{ZHANG}, Table 1 and Figure 1; {ARPIT}, Figure 8",
     title="noise is fitted to the last label, later than true data",
@@ -150,44 +163,25 @@ MEMORIZATION = ProbeExperiment(
         _measure("epochs_random", "random labels: epochs to zero error", "random-labels", "epochs"),
     ),
     lines=(
-        replace(
-            _line(
-                SMALL,
-                "mlp,depth=1,width=512,size=32",
-                f"{_ALL},{_NOISE}",
-                _table(50.51, 99.34, 10.61),
-            ),
-            cells={
-                **_line(SMALL, "mlp,depth=1,width=512,size=32", f"{_ALL},{_NOISE}", {}).cells,
-                "smoke": _smoke(f"{_TWO},fractions=0.5"),
-            },
-        ),
-        _line(DEEP, "mlp,depth=3,width=512,size=32", _TWO, _table(52.39, 100.0, 10.48)),
+        _line(SMALL, "mlp,depth=1,width=512,size=32", _EVERYTHING, smoke=_SMOKE),
+        _line(DEEP, "mlp,depth=3,width=512,size=32", _TWO),
         *(
-            _line(label, "mlp,depth=1,width=512,size=32", _TWO, {}, recipe=change)
+            _line(label, "mlp,depth=1,width=512,size=32", _TWO, recipe=change)
             for label, change in _REGULARISED.items()
         ),
-        _line(f"{SMALL}, dropout 0.5", "mlp,depth=1,width=512,size=32,dropout=0.5", _TWO, {}),
-        _line(
-            "small AlexNet", "small_alexnet,size=32", _TWO, _table(76.07, 99.82, 9.86), cpu=False
-        ),
-        _line(
-            "small Inception",
-            "small_inception",
-            _TWO,
-            _table(85.75, 100.0, 9.78),
-            cpu=False,
-        ),
+        _line(f"{SMALL}, dropout 0.5", "mlp,depth=1,width=512,size=32,dropout=0.5", _TWO),
+        _line("small AlexNet", "small_alexnet,size=32", _TWO, cpu=False),
+        _line("small Inception", "small_inception", _TWO, cpu=False),
     ),
     presets={
-        "smoke": ProbePreset(2, "Everything: a small MLP on 200 of scikit-learn's digits."),
-        "cpu": ProbePreset(
+        "smoke": Preset(2, "Everything: a small MLP on 200 of scikit-learn's digits."),
+        "cpu": Preset(
             CPU_SEEDS,
             f"{CPU_DATA}, images of 32 pixels where the paper crops to 28, at most {CPU_EPOCHS} "
             f"epochs, {CPU_TEST:,} test images; the MLPs only. Fewer examples are learnt by heart "
             "sooner and teach less.",
         ),
-        "paper": ProbePreset(
+        "paper": Preset(
             3,
             "Images of 32 pixels where the paper crops to 28; the learning rate stays where the "
             "paper's falls by 5% an epoch.",
@@ -216,8 +210,8 @@ MEMORIZATION = ProbeExperiment(
 )
 
 
-def _ledger(data: str, recipe: Recipe, model: str = "mlp,depth=1,width=512") -> ProbeCell:
-    return ProbeCell("example-ledger", 1, model, data, recipe=recipe)
+def _ledger(data: str, recipe: Recipe, model: str = "mlp,depth=1,width=512") -> Probing:
+    return calling("example-ledger", model, data, recipe=recipe)
 
 
 def _always(condition: str) -> Callable[[Sequence[Any]], Estimate | None]:
@@ -229,53 +223,55 @@ def _always(condition: str) -> Callable[[Sequence[Any]], Estimate | None]:
             return None
         values = [100 * row[-1] for row in totals.kept]
         found = paired(values, [0.0] * len(values))
-        return Estimate(found.mean, found.low, found.high, found.n)
+        return Estimate.of(found)
 
     return of
 
 
-def _easy_examples(label: str) -> Callable[[ProbeResults], Verdict]:
+def _easy_examples(label: str) -> Check:
     """More true than noisy examples are right from epoch one on; of noise, none."""
 
-    def check(results: ProbeResults) -> Verdict:
+    def check(results: Results) -> Verdict:
         records = results.records(label)
         true, noise = (
             _always(condition)(records) if records else None
             for condition in ("true", "random-labels")
         )
         if true is None or noise is None:
-            return Verdict("not run", f"{label}: not run")
+            return verdict(None, f"{label}: not run")
         text = f"true {true.value:.1f}%, random labels {noise.value:.1f}%, {true.n} runs"
         if true.value <= noise.value:
-            return Verdict("does not hold", text)
+            return verdict("does not hold", text)
         sure = true.low is not None and noise.high is not None and noise.high < true.low
-        return Verdict("holds" if sure else "unclear", text)
+        return verdict("holds" if sure else "undecided", text)
 
     return check
 
 
 _RUNS = "MNIST: MLP 1 x 512"
 
-LEDGER = ProbeExperiment(
+LEDGER = Experiment(
     name="arpit2017-ledger",
     paper=f"{ARPIT}, Figure 1",
     title="real data has easy examples, noise has none",
     measures=(
-        ProbeMeasure(
+        Measure(
             "always_true",
             "true labels: right from epoch 1 on (%)",
-            {"example-ledger": _always("true")},
+            over=by_probe({"example-ledger": _always("true")}),
+            within=SHARE,
             digits=1,
         ),
-        ProbeMeasure(
+        Measure(
             "always_random",
             "random labels: right from epoch 1 on (%)",
-            {"example-ledger": _always("random-labels")},
+            over=by_probe({"example-ledger": _always("random-labels")}),
+            within=SHARE,
             digits=1,
         ),
     ),
     lines=(
-        ProbeLine(
+        Line(
             _RUNS,
             {
                 "smoke": _ledger(
@@ -289,13 +285,13 @@ LEDGER = ProbeExperiment(
         ),
     ),
     presets={
-        "smoke": ProbePreset(3, "Everything: a small MLP on 200 of scikit-learn's digits."),
-        "cpu": ProbePreset(
+        "smoke": Preset(3, "Everything: a small MLP on 200 of scikit-learn's digits."),
+        "cpu": Preset(
             CPU_LEDGER_RUNS,
             f"MLP 1 x 512 on {CPU_LEDGER} for {CPU_LEDGER_EPOCHS} epochs and {CPU_LEDGER_RUNS} "
             "runs, not 2 x 4096 on all of MNIST and 100 runs.",
         ),
-        "paper": ProbePreset(100, "The number of epochs is ours."),
+        "paper": Preset(100, "The number of epochs is ours."),
     },
     claims=(
         Claim(

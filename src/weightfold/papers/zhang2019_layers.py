@@ -6,17 +6,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from weightfold.lab.claims import Claim, Verdict, describe
-from weightfold.lab.probe_cell import ProbeCell
-from weightfold.lab.probe_declare import (
-    Estimate,
-    ProbeExperiment,
-    ProbeLine,
-    ProbeMeasure,
-    ProbePreset,
-)
-from weightfold.lab.probe_figures import draw_first_measure
-from weightfold.lab.probe_results import ProbeResults
+from weightfold.lab.claims import Check
+from weightfold.lab.experiment import Claim, Estimate, Experiment, Line, Measure, Preset
+from weightfold.lab.figures import dots
+from weightfold.lab.measures import by_probe
+from weightfold.lab.probing import Probing, calling
+from weightfold.lab.results import Results
+from weightfold.lab.verdicts import Comparison, Verdict, verdict
+from weightfold.report.numbers import difference
 from weightfold.report.statistics import Paired
 from weightfold.train.recipe import Recipe
 
@@ -34,17 +31,26 @@ SGD = Recipe(epochs=100, lr=0.05, schedule="cosine", crop_padding=0, flip=False)
 MLP = "MNIST: MLP 3 x 256"
 
 
-def _cell(model: str, data: str, recipe: Recipe, bn: str, test: int | None = None) -> ProbeCell:
-    return ProbeCell(f"layer-reset,bn={bn}", 1, model, data, recipe=recipe, test_limit=test)
+def _call(model: str, data: str, recipe: Recipe, bn: str, test: int | None = None) -> Probing:
+    return calling("layer-reset", model, data, recipe=recipe, bn=bn, test_limit=test)
 
 
-def _on_cifar(label: str, cpu: str, paper: str, bn: str, note: str = "") -> ProbeLine:
+def _on_mnist(depth: int, smoke: Probing | None = None) -> Line:
+    model, recipe = f"mlp,depth={depth},width=256", replace(SGD, epochs=CPU_EPOCHS_MNIST)
+    runs = {
+        "cpu": _call(model, CPU_MNIST, recipe, "keep"),
+        "paper": _call(model, "mnist", SGD, "keep"),
+    }
+    return Line(f"MNIST: MLP {depth} x 256", runs | ({"smoke": smoke} if smoke else {}))
+
+
+def _on_cifar(label: str, cpu: str, paper: str, bn: str, note: str = "") -> Line:
     recipe = replace(SGD, epochs=CPU_EPOCHS_CIFAR)
-    return ProbeLine(
+    return Line(
         f"{label}, batch norm {bn}",
         {
-            "cpu": _cell(cpu, CPU_CIFAR, recipe, bn, CPU_TEST_CIFAR),
-            "paper": _cell(paper, "cifar10", SGD, bn),
+            "cpu": _call(cpu, CPU_CIFAR, recipe, bn, CPU_TEST_CIFAR),
+            "paper": _call(paper, "cifar10", SGD, bn),
         },
         note=note,
         seeds=CPU_SEEDS_CIFAR,
@@ -57,42 +63,17 @@ _RESNET = ("resnet_narrow,depth=14,width=8", "resnet_narrow,depth=20,width=16")
 _POLICIES = ("keep", "source", "recalibrate")
 
 LINES = (
-    ProbeLine(
-        MLP,
-        {
-            "smoke": _cell(
-                "mlp,depth=2,width=32,size=8",
-                "digits,limit=500",
-                replace(SGD, epochs=4, batch_size=32),
-                "keep",
-            ),
-            "cpu": _cell(
-                "mlp,depth=3,width=256",
-                CPU_MNIST,
-                replace(SGD, epochs=CPU_EPOCHS_MNIST),
-                "keep",
-            ),
-            "paper": _cell("mlp,depth=3,width=256", "mnist", SGD, "keep"),
-        },
+    _on_mnist(
+        3,
+        _call(
+            "mlp,depth=2,width=32,size=8",
+            "digits,limit=500",
+            replace(SGD, epochs=4, batch_size=32),
+            "keep",
+        ),
     ),
-    ProbeLine(
-        "MNIST: MLP 1 x 256",
-        {
-            "cpu": _cell(
-                "mlp,depth=1,width=256", CPU_MNIST, replace(SGD, epochs=CPU_EPOCHS_MNIST), "keep"
-            ),
-            "paper": _cell("mlp,depth=1,width=256", "mnist", SGD, "keep"),
-        },
-    ),
-    ProbeLine(
-        "MNIST: MLP 6 x 256",
-        {
-            "cpu": _cell(
-                "mlp,depth=6,width=256", CPU_MNIST, replace(SGD, epochs=CPU_EPOCHS_MNIST), "keep"
-            ),
-            "paper": _cell("mlp,depth=6,width=256", "mnist", SGD, "keep"),
-        },
-    ),
+    _on_mnist(1),
+    _on_mnist(6),
     *(_on_cifar("CIFAR-10: VGG-11", *_VGG, bn) for bn in _POLICIES),
     _on_cifar("CIFAR-10: VGG-16", *_VGG16, "recalibrate"),
     *(_on_cifar("CIFAR-10: ResNet", *_RESNET, bn) for bn in _POLICIES),
@@ -124,65 +105,73 @@ def _critical(records: Sequence[Any]) -> Estimate:
     return Estimate(100 * len(found.critical) / len(found.units), n=len(found.seeds))
 
 
-def _measure(key: str, title: str, of: Callable[[Sequence[Any]], Estimate | None]) -> ProbeMeasure:
-    return ProbeMeasure(key, title, {"layer-reset": of}, digits=1)
+def _measure(key: str, title: str, of: Callable[[Sequence[Any]], Estimate | None]) -> Measure:
+    return Measure(key, title, over=by_probe({"layer-reset": of}), digits=1)
 
 
-def _only_the_first(label: str) -> Callable[[ProbeResults], Verdict]:
+def _only_the_first(label: str) -> Check:
     """The first layer is critical and no other is."""
 
-    def check(results: ProbeResults) -> Verdict:
+    def check(results: Results) -> Verdict:
         records = results.records(label)
         if not records:
-            return Verdict("not run", f"{label}: not run")
+            return verdict(None, f"{label}: not run")
         found = records[0]
         first, *others = [unit.name for unit in found.units]
         verdicts = {name: found.verdict(name) for name in (first, *others)}
         rises = "; ".join(
-            f"{name}: {describe(found.increase(name).scaled(100))} points, {verdicts[name]}"
+            f"{name}: {difference(found.increase(name), factor=100)} points, {verdicts[name]}"
             for name in verdicts
         )
         if verdicts[first] == "robust" or any(verdicts[n] == "critical" for n in others):
-            return Verdict("does not hold", rises)
+            return verdict("does not hold", rises)
         undecided = "undecided" in verdicts.values()
-        return Verdict("unclear" if undecided or len(found.seeds) == 1 else "holds", rises)
+        return verdict("undecided" if undecided or len(found.seeds) == 1 else "holds", rises)
 
     return check
 
 
-def _drawn_anew(labels: Sequence[str]) -> Callable[[ProbeResults], Verdict]:
+def _drawn_anew(labels: Sequence[str]) -> Check:
     """Drawing any layer anew costs more than 5 points."""
 
-    def check(results: ProbeResults) -> Verdict:
+    def check(results: Results) -> Verdict:
         from weightfold.probes.layers.finding import CRITICAL
 
-        texts: list[str] = []
-        rises: list[Paired] = []
-        for found in (record for label in labels for record in results.records(label)):
-            names = [u.name for u in found.units if found.errors(u.name, "drawn anew") is not None]
-            here = [found.increase(name, "drawn anew") for name in names]
-            rises += here
-            means = [100 * rise.mean for rise in here]
-            texts.append(f"{found.network}: from {min(means):+.1f} to {max(means):+.1f} points")
-        if not rises:
-            return Verdict("not run", "not run")
-        costly = sum(rise.mean > CRITICAL for rise in rises)
-        text = f"{costly} of {len(rises)} layers cost more than 5 points; " + "; ".join(texts)
-        if costly < len(rises):
-            return Verdict("does not hold", text)
-        sure = all(rise.low is not None and rise.low > CRITICAL for rise in rises)
-        return Verdict("holds" if sure else "unclear", text)
+        return Verdict(
+            tuple(
+                _costs(records[0], CRITICAL)
+                if (records := results.records(label))
+                else Comparison(None, f"{label}: not run")
+                for label in labels
+            )
+        )
 
     return check
 
 
-def _policy_decides(labels: Sequence[str]) -> Callable[[ProbeResults], Verdict]:
+def _costs(found: Any, bar: float) -> Comparison:
+    """Whether every layer of a network, drawn anew, costs more than `bar`."""
+    names = [u.name for u in found.units if found.errors(u.name, "drawn anew") is not None]
+    rises: list[Paired] = [found.increase(name, "drawn anew") for name in names]
+    means = [100 * rise.mean for rise in rises]
+    costly = sum(rise.mean > bar for rise in rises)
+    text = (
+        f"{found.network}: {costly} of {len(rises)} layers cost more than {100 * bar:g} points, "
+        f"from {min(means):+.1f} to {max(means):+.1f}"
+    )
+    if costly < len(rises):
+        return Comparison("does not hold", text)
+    sure = all(rise.low is not None and rise.low > bar for rise in rises)
+    return Comparison("holds" if sure else "undecided", text)
+
+
+def _policy_decides(labels: Sequence[str]) -> Check:
     """A layer is critical under one policy for batch norm and robust under another."""
 
-    def check(results: ProbeResults) -> Verdict:
+    def check(results: Results) -> Verdict:
         found = {label: results.records(label) for label in labels}
         if not all(found.values()):
-            return Verdict("not run", "not run")
+            return verdict(None, "not run")
         reset = {label: records[0] for label, records in found.items()}
         text = "; ".join(
             f"{label}: {len(one.critical)} critical ({', '.join(one.critical) or 'none'}), "
@@ -195,52 +184,52 @@ def _policy_decides(labels: Sequence[str]) -> Callable[[ProbeResults], Verdict]:
         )
         if critical & robust:
             single = any(len(one.seeds) == 1 for one in reset.values())
-            return Verdict("unclear" if single else "holds", text)
+            return verdict("undecided" if single else "holds", text)
         undecided = any(one.of_verdict("undecided") for one in reset.values())
-        return Verdict("unclear" if undecided else "does not hold", text)
+        return verdict("undecided" if undecided else "does not hold", text)
 
     return check
 
 
-def _deeper_is_more_robust(labels: Sequence[str]) -> Callable[[ProbeResults], Verdict]:
+def _deeper_is_more_robust(labels: Sequence[str]) -> Check:
     """The mean rise over layers falls from each network to the next deeper one."""
 
-    def check(results: ProbeResults) -> Verdict:
+    def check(results: Results) -> Verdict:
         records = [results.records(label) for label in labels]
         if not all(records):
-            return Verdict("not run", "not run")
+            return verdict(None, "not run")
         scores = [record[0].robustness for record in records]
         text = "; ".join(
-            f"{label}: {describe(score.scaled(100))} points"
+            f"{label}: {difference(score, factor=100)} points"
             for label, score in zip(labels, scores, strict=True)
         )
         means = [score.mean for score in scores]
         if any(b >= a for a, b in pairwise(means)):
-            return Verdict("does not hold", text)
+            return verdict("does not hold", text)
         apart = all(
             a.low is not None and b.high is not None and b.high < a.low for a, b in pairwise(scores)
         )
-        return Verdict("holds" if apart else "unclear", text)
+        return verdict("holds" if apart else "undecided", text)
 
     return check
 
 
-def _no_prediction(label: str) -> Callable[[ProbeResults], Verdict]:
+def _no_prediction(label: str) -> Check:
     """The distance from the start does not rank the layers by their rise."""
 
-    def check(results: ProbeResults) -> Verdict:
+    def check(results: Results) -> Verdict:
         records = results.records(label)
         if not records:
-            return Verdict("not run", f"{label}: not run")
+            return verdict(None, f"{label}: not run")
         found = {norm: records[0].correlation(norm) for norm in ("l2", "linf")}
         known = {norm: c for norm, c in found.items() if c is not None}
         if not known:
-            return Verdict("unclear", f"{label}: too few layers")
+            return verdict("undecided", f"{label}: too few layers")
         text = "; ".join(
             f"{norm}: rho {c.rho:+.2f}, p {c.p:.2f}, {c.n} layers" for norm, c in known.items()
         )
         predicts = any(c.p < 0.05 and c.rho > 0 for c in known.values())
-        return Verdict("does not hold" if predicts else "unclear", f"{label}: {text}")
+        return verdict("does not hold" if predicts else "undecided", f"{label}: {text}")
 
     return check
 
@@ -257,7 +246,7 @@ _FAMILIES = {
 """Networks of rising depth, under one policy for batch norm."""
 
 
-def _draw(results: ProbeResults, path: Path) -> None:
+def _draw(results: Results, path: Path) -> None:
     """The robustness score against depth, of what is finished."""
     from weightfold.probes.layers.figures import robustness_by_depth
 
@@ -269,10 +258,10 @@ def _draw(results: ProbeResults, path: Path) -> None:
     if finished:
         robustness_by_depth(finished, path)
     else:
-        draw_first_measure(results, path)
+        dots(results, path)
 
 
-LAYERS = ProbeExperiment(
+LAYERS = Experiment(
     name="zhang2019-layers",
     paper=f"{PAPER}; the survey's Figures 2 to 5",
     title="which layers may go back to their initial weights",
@@ -285,14 +274,14 @@ LAYERS = ProbeExperiment(
     ),
     lines=LINES,
     presets={
-        "smoke": ProbePreset(2, "Everything: a small MLP on 500 of scikit-learn's digits."),
-        "cpu": ProbePreset(
+        "smoke": Preset(2, "Everything: a small MLP on 500 of scikit-learn's digits."),
+        "cpu": Preset(
             CPU_SEEDS,
             f"{CPU_EPOCHS_MNIST} epochs on {CPU_MNIST}; on CIFAR-10 narrow networks (8 channels at "
             f"first), {CPU_EPOCHS_CIFAR} epochs on {CPU_CIFAR}, {CPU_TEST_CIFAR:,} test images and "
             f"{CPU_SEEDS_CIFAR} seeds.",
         ),
-        "paper": ProbePreset(
+        "paper": Preset(
             3, "The learning rate is ours; ResNet-20 of width 16 stands for the paper's ResNets."
         ),
     },
@@ -305,7 +294,7 @@ LAYERS = ProbeExperiment(
         Claim("Deeper networks are more robust.", _deeper_is_more_robust(_DEPTHS)),
         Claim(
             "Distance from the start does not predict which layers matter (VGG-16). A small "
-            "sample cannot prove this: it is refuted or unclear.",
+            "sample cannot prove this: it is refuted or undecided.",
             _no_prediction("CIFAR-10: VGG-16, batch norm recalibrate"),
         ),
         Claim("Ours: batch norm's policy decides what is critical (VGG).", _policy_decides(_VGGS)),

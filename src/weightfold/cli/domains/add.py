@@ -65,6 +65,26 @@ class Add:
 
     def run(self) -> None:
         """Train, add, and say what changed on disk."""
-        from weightfold.cli.domains.adding import add_domain
+        from weightfold.train.domains.add import Adding, add_domain, check_new
+        from weightfold.train.domains.bundles import find_bundle
+        from weightfold.train.domains.inputs import read_domains
 
-        add_domain(self)
+        options = Adding(
+            from_domain=self.from_domain,
+            weights=self.weights,
+            seed=self.seed,
+            head_epochs=self.head_epochs,
+            validation=self.validation,
+            device=self.device,
+            precision=self.precision,
+            model=self.model,
+        )
+        check_new(find_bundle(self.source), self.domain.partition("=")[0].strip(), options)
+        ((name, dataset),) = read_domains([self.domain], self.data_root).items()
+        found = add_domain(
+            self.source, name, dataset, self.recipe, options=options, folder=self.folder
+        )
+        print(f"{name}: test accuracy {found.accuracy:.2%} after the last epoch")
+        print(f"{found.unchanged} files of {found.bundle.folder} are unchanged, byte for byte")
+        for file, size in found.new.items():
+            print(f"new: {file}, {size:,} bytes; domains: {', '.join(found.bundle.domains)}")

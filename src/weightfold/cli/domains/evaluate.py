@@ -35,22 +35,22 @@ class Eval:
         from rich.console import Console
         from rich.table import Table
 
-        from weightfold.cli.domains.inputs import as_trained, open_bundle, read_domains
         from weightfold.files import write_json
         from weightfold.train import session
-        from weightfold.train.domains import evaluate_domains
+        from weightfold.train.domains.bundles import evaluate_bundle, find_bundle
+        from weightfold.train.domains.inputs import read_domains
 
-        bundle, model, spec = open_bundle(self.source, self.model)
-        datasets = as_trained(bundle, read_domains(self.domains, self.data_root))
-        accuracies = evaluate_domains(bundle.load(model, list(datasets)), datasets)
+        bundle = find_bundle(self.source)
+        datasets = read_domains(self.domains, self.data_root)
+        accuracies = evaluate_bundle(self.source, datasets, model=self.model)
         mean = sum(accuracies.values()) / len(accuracies)
         table = Table("domain", "classes", "test images", "accuracy")
         for name, accuracy in accuracies.items():
             images = len(datasets[name].test)
-            table.add_row(name, str(bundle.classes[name]), f"{images:,}", f"{accuracy:.2%}")
+            table.add_row(name, str(datasets[name].num_classes), f"{images:,}", f"{accuracy:.2%}")
         table.add_row("mean", "", "", f"{mean:.2%}")
         Console().print(table)
         if self.out is not None:
-            result = {"bundle": str(bundle.folder), "model": spec, "domains": list(self.domains)}
+            result = {"bundle": str(bundle.folder), "domains": list(self.domains)}
             measured = {"accuracy": accuracies, "mean": mean, "session": session()}
             write_json(self.out, result | measured)

@@ -42,6 +42,22 @@ class Export:
 
     def run(self) -> None:
         """Write the files, and print how far they are from torch."""
-        from weightfold.cli.domains.exporting import export
+        from rich.console import Console
+        from rich.table import Table
 
-        export(self)
+        from weightfold.export.domains.bundle_files import export_bundle
+
+        rows = export_bundle(
+            self.source,
+            self.folder,
+            format=self.format,
+            domains=self.domains,
+            fold_bn=self.fold_bn,
+            tolerance=self.tolerance,
+            model=self.model,
+        )
+        table = Table("file", "domains", "bytes", "from torch")
+        for row in rows:
+            apart = "" if row["from_torch"] is None else f"{row['from_torch']:.1e}"
+            table.add_row(row["file"], ", ".join(row["domains"]), f"{row['bytes']:,}", apart)
+        Console().print(table)

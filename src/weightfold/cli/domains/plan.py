@@ -6,7 +6,7 @@ from typing import Literal
 
 import tyro
 
-from weightfold.cli.domains.options import Sharing, Strategy
+from weightfold.train.domains.sharing import Sharing, Strategy
 
 
 @dataclass(frozen=True)
@@ -58,14 +58,14 @@ class Plan:
         import torch
         from rich.console import Console
 
-        from weightfold.cli.domains.inputs import (
+        from weightfold.files import write_json
+        from weightfold.train.domains.inputs import (
             check_shape,
             check_sizes,
             heads_of,
             read_domains,
             seeded_model,
         )
-        from weightfold.files import write_json
 
         if bool(self.heads) == bool(self.domains):
             raise ValueError("give the domains either with --heads or with --domains")

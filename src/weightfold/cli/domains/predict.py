@@ -31,26 +31,9 @@ class Predict:
 
     def run(self) -> None:
         """Classify."""
-        from weightfold.cli.domains.inputs import open_bundle
-        from weightfold.serve.engine import Engine
-        from weightfold.serve.images import UndecodableImage, check_servable, prepare
+        from weightfold.serve.files import predict_files
 
-        if self.top < 1 or not self.images:
-            raise ValueError(f"top={self.top} and {len(self.images)} images; give at least 1 each")
-        if missing := [str(path) for path in self.images if not path.is_file()]:
-            raise FileNotFoundError(f"images: {missing[0]!r} is no file")
-        bundle, model, _ = open_bundle(self.source, self.model)
-        engine = Engine(bundle, model)
-        names, wanted = engine.classes(self.domain), engine.preprocessing(self.domain)
-        check_servable(self.domain, wanted.image_shape)
-        prepared = []
-        for path in self.images:
-            try:
-                prepared.append(prepare(path, wanted))
-            except UndecodableImage as error:
-                raise ValueError(f"{path}: {error}") from error
-        for path, image in zip(self.images, prepared, strict=True):
-            (answer,) = engine.predict([image], [self.domain])
-            values, indices = answer.topk(min(self.top, len(names)))
-            found = zip(indices.tolist(), values.tolist(), strict=True)
-            print(f"{path}: " + ", ".join(f"{names[i]} {value:.2%}" for i, value in found))
+        found = predict_files(self.source, self.images, self.domain, top=self.top, model=self.model)
+        for path, classes in found.items():
+            shown = ", ".join(f"{name} {share:.2%}" for name, share in classes)
+            print(f"{path}: {shown}")

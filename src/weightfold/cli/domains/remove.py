@@ -18,7 +18,7 @@ class Remove:
 
     def run(self) -> None:
         """Remove it."""
-        from weightfold.cli.domains.inputs import find_bundle
+        from weightfold.train.domains.bundles import find_bundle
 
         bundle = find_bundle(self.source)
         size = bundle.sizes().domains.get(self.domain, 0)

@@ -14,7 +14,6 @@ from weightfold.serve.starting import starting
 if TYPE_CHECKING:
     from weightfold.serve.engine import Engine
 
-TUNED_DOMAINS = 4
 TUNED_IMAGES = 16
 
 
@@ -70,8 +69,9 @@ class Serve:
 
     def _ready(self) -> "tuple[Engine, Limits, Callable[..., None]]":
         """The engine, what is taken on, and what serves."""
-        from weightfold.cli.domains.inputs import open_bundle
         from weightfold.serve.engine import Engine
+        from weightfold.serve.files import tune_kernels
+        from weightfold.train.domains.bundles import open_bundle
 
         limits = Limits(
             max_batch=self.max_batch,
@@ -88,25 +88,10 @@ class Serve:
             ) from error
         bundle, model, _ = open_bundle(self.source, self.model)
         engine = Engine(bundle, model, max_bytes=self.memory)
-        if self.tune:
-            _tune(engine, min(self.max_batch, TUNED_IMAGES))
+        choices = tune_kernels(engine, min(self.max_batch, TUNED_IMAGES)) if self.tune else {}
+        if choices:
+            kernels = Counter(choice.kernel for choice in choices.values())
+            shown = ", ".join(f"{count} {kernel}" for kernel, count in kernels.items())
+            print(f"kernels of {len(choices)} layers, several domains at once: {shown}")
         print(f"{len(engine.domains)} domains: {', '.join(engine.domains)}", flush=True)
         return engine, limits, serve
-
-
-def _tune(engine: "Engine", images: int) -> None:
-    """Choose kernels on noise of the size that most domains take, if several take one."""
-    import torch
-
-    sizes: dict[tuple[int, int, int], list[str]] = {}
-    for name in engine.domains:
-        sizes.setdefault(engine.preprocessing(name).image_shape, []).append(name)
-    shape, names = max(sizes.items(), key=lambda item: len(item[1]))
-    names = names[:TUNED_DOMAINS]
-    if len(names) < 2 or images < len(names):
-        return
-    noise = torch.randn(images, *shape, generator=torch.Generator().manual_seed(0))
-    choices = engine.tune(noise, [names[i % len(names)] for i in range(images)])
-    kernels = Counter(choice.kernel for choice in choices.values())
-    shown = ", ".join(f"{count} {kernel}" for kernel, count in kernels.items())
-    print(f"kernels of {len(choices)} layers, {len(names)} domains at once: {shown}")

@@ -1,14 +1,15 @@
 """`weightfold domains train`."""
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from weightfold.cli.domains.options import Sharing
 from weightfold.cli.presets import Preset
 from weightfold.train.domains.joint import Joint
+from weightfold.train.domains.sharing import Sharing
 from weightfold.train.recipe import RECIPES, Recipe
 
 
@@ -86,17 +87,32 @@ class Train:
 
     def run(self) -> None:
         """Train, print the table, write the page."""
-        from rich.console import Console
+        from weightfold.lab.strategies import study_domains
+        from weightfold.lab.study import Study
+        from weightfold.train.domains.inputs import read_domains, read_plan
 
-        from weightfold.cli.domains.study import Study
-        from weightfold.files import locked
-        from weightfold.lab.domains_study_page import results_table, write_study
-
-        study = Study.of(self)
-        with locked(self.folder):
-            outcomes = study.train()
-            page = write_study(outcomes, self.folder, title=study.title, asked=study.asked)
-        Console().print(results_table(outcomes))
-        for bundle in study.bundles:
+        study = Study(
+            model=self.model,
+            recipe=self.recipe,
+            strategies=self.strategies,
+            sharing=self.sharing,
+            plan=None if self.plan is None else read_plan(self.plan),
+            weights=self.weights,
+            seeds=range(self.seed, self.seed + self.seeds),
+            validation=self.validation,
+            unflipped=self.unflipped,
+            joint=self.joint,
+            device=self.device,
+            devices=self.devices,
+            precision=self.precision,
+            tensorboard=self.tensorboard,
+        )
+        study.check()
+        datasets = read_domains(self.domains, self.data_root)
+        told = self if self.plan else replace(self, sharing=self.sharing.settled)
+        asked = json.loads(json.dumps(asdict(told), default=str))
+        found = study_domains(study, datasets, self.folder, asked=asked)
+        print(found)
+        for bundle in found.bundles:
             print(f"bundle: {bundle}")
-        print(f"everything is in {page}")
+        print(f"everything is in {found.page}")

@@ -9,9 +9,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from weightfold.files import locked
-from weightfold.lab.cell import AnyCell, run
 from weightfold.lab.executors.base import RUNNING
 from weightfold.lab.executors.board import Board, telling_of
+from weightfold.lab.run import Run, run
 from weightfold.train.progress import Progress
 
 
@@ -20,7 +20,7 @@ class Busy(RuntimeError):
 
 
 @contextmanager
-def claimed(cell: AnyCell, root: Path) -> Iterator[None]:
+def claimed(cell: Run, root: Path) -> Iterator[None]:
     """Inside, no other process that sees `root` is inside for the same cell.
 
     Raises:
@@ -36,7 +36,7 @@ def claimed(cell: AnyCell, root: Path) -> Iterator[None]:
         yield
 
 
-def work(cell: AnyCell, root: Path, data_root: Path | None, board: Board) -> Any:
+def work(cell: Run, root: Path, data_root: Path | None, board: Board) -> Any:
     """Make a run in its folder below `root`, or go on with it; a finished one is read.
 
     Args:
@@ -56,9 +56,7 @@ def work(cell: AnyCell, root: Path, data_root: Path | None, board: Board) -> Any
         return run(cell, root, data_root=data_root, progress=telling_of(cell.folder, board))
 
 
-def work_away(
-    cell: AnyCell, given: bytes, data_root: Path | None, board: Board
-) -> tuple[Any, bytes]:
+def work_away(cell: Run, given: bytes, data_root: Path | None, board: Board) -> tuple[Any, bytes]:
     """Make a run where the folder of the runs is not seen.
 
     Args:
@@ -97,7 +95,7 @@ def unpack(archive: bytes, root: Path) -> None:
         tar.extractall(root, filter="data")
 
 
-def bring_back(cell: AnyCell, archive: bytes, root: Path) -> None:
+def bring_back(cell: Run, archive: bytes, root: Path) -> None:
     """Put a run's folder from `work_away` below `root`, whole, in place of what there was.
 
     Raises:

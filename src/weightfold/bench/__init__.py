@@ -1,0 +1,1 @@
+"""What `weightfold bench` measures: ratios of things timed in turn on this machine."""

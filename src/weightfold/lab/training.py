@@ -1,0 +1,162 @@
+"""A training as a run: one network, one data set, one seed. Imports no torch."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from weightfold.lab.run import Run, by_epoch
+from weightfold.tasks.distillation import Distillation
+from weightfold.train.progress import Tell
+from weightfold.train.recipe import Recipe
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from weightfold.data import Dataset
+    from weightfold.train import History
+
+
+@dataclass(frozen=True)
+class Given:
+    """A network or a data set that no spec names, known by its contents.
+
+    Attributes:
+        name: For people.
+        digest: Of its contents; two of one digest are one.
+        value: A function that makes the network of a seed, or the data set.
+    """
+
+    name: str
+    digest: str
+    value: Any = field(compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def given_net(make: "Callable[[int], nn.Module]") -> Given:
+    """A network by the function that makes it of a seed."""
+    from weightfold.probes.models import net_of
+    from weightfold.train.record import digest, structure
+
+    net = net_of(make, 0)
+    return Given(type(net).__name__, f"{structure(net)}-{digest(net)[:16]}", make)
+
+
+def given_data(dataset: "Dataset") -> Given:
+    """A data set by its contents."""
+    from weightfold.data.pairs import as_dataset
+
+    return Given(dataset.name, as_dataset(dataset).digest, dataset)
+
+
+@dataclass(frozen=True)
+class Training(Run):
+    """What is trained, on what, how, and from which seed.
+
+    Attributes:
+        model: Network spec, as `weightfold.nets.build` takes it; or one given.
+        variant: How it is trained: "compact", "acnet", or an expansion, see
+            `weightfold.lab.variants`.
+        data: Data spec, as `weightfold.data.load` takes it; or one given.
+        recipe: Hyperparameters.
+        seed: Of initial weights, data order, augmentation and dropout.
+        distillation: Temperature and weight, with `teacher`.
+        teacher: Training whose last weights teach.
+    """
+
+    model: str | Given
+    variant: str
+    data: str | Given
+    recipe: Recipe
+    seed: int = 0
+    distillation: Distillation | None = None
+    teacher: "Training | None" = None
+
+    @property
+    def title(self) -> str:
+        """What is being trained, in a few words."""
+        return f"{self.model} {self.variant} seed {self.seed}"
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Network, variant, data and seed."""
+        return (str(self.model), self.variant, str(self.data), f"seed{self.seed}")
+
+    @property
+    def before(self) -> "Training | None":
+        """The training that must be finished first."""
+        return self.teacher
+
+    def on(self, there: str, here: str) -> "Training":
+        """The same on other data, its teacher's too."""
+        if not isinstance(self.data, str) or not self.data.startswith(there):
+            raise ValueError(f"data={here!r}: {self.title} is on {self.data}; leave data out")
+        return replace(
+            self,
+            data=here + self.data[len(there) :],
+            teacher=self.teacher and self.teacher.on(there, here),
+        )
+
+    def finished(self, root: Path) -> "History | None":
+        """The record of its run below `root`; None if it has not come to its end."""
+        from weightfold.train import checkpoint
+
+        return checkpoint.finished(root / self.folder)
+
+    def train(
+        self, root: Path, *, data_root: Path | None = None, progress: bool | Tell = True
+    ) -> "History":
+        """Train it in its folder below `root`, or go on where it stopped; a no-op once finished."""
+        from weightfold.tasks.registry import build as build_task
+        from weightfold.train import Options, fit, load_teacher
+        from weightfold.train.checkpoint import LAST_WEIGHTS
+
+        dataset = data_of(self, data_root)
+        teacher = None
+        if self.teacher is not None:
+            weights = root / self.teacher.folder / LAST_WEIGHTS
+            teacher = load_teacher(net_of(self.teacher, dataset), weights)
+        about = {"model": str(self.model), "variant": self.variant, "data": str(self.data)}
+        return fit(
+            net_of(self, dataset),
+            build_task("classify", dataset, teacher=teacher, distillation=self.distillation),
+            self.recipe,
+            folder=root / self.folder,
+            seed=self.seed,
+            progress=by_epoch(progress, self.recipe.epochs),
+            options=Options(about=about),
+        )
+
+    def to_json(self, record: "History") -> Any:
+        """The history as `History.as_json` gives it."""
+        return record.as_json()
+
+    def from_json(self, written: Any) -> "History":
+        """The history again."""
+        from weightfold.train import History
+
+        return History.from_json(written)
+
+
+def data_of(training: Training, root: Path | None = None) -> "Dataset":
+    """The data of a training."""
+    from weightfold.data import load
+
+    data = training.data
+    return data.value if isinstance(data, Given) else load(data, root)
+
+
+def net_of(training: Training, dataset: "Dataset") -> "nn.Module":
+    """The network of a training with its seeded initial weights."""
+    from weightfold.lab.variants import make_net
+
+    model = training.model
+    return make_net(
+        model.value if isinstance(model, Given) else model,
+        training.variant,
+        seed=training.seed,
+        num_classes=dataset.num_classes,
+        image_shape=dataset.image_shape,
+    )

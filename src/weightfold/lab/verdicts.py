@@ -1,0 +1,118 @@
+"""What claims come to: comparisons that hold, do not hold, are undecided, or were not run."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from weightfold.report.numbers import difference
+from weightfold.report.statistics import Paired, judge
+
+Judged = Literal["holds", "undecided", "does not hold"]
+
+WORST_FIRST: tuple[Judged, ...] = ("does not hold", "undecided", "holds")
+
+MEANING = (
+    "Differences are paired by seed. A comparison holds if the whole 95% Student-t interval of the "
+    "mean difference lies on the claim's side; it is undecided if only the mean does, or if there "
+    "is but one seed; else it does not hold. A claim of several comparisons is as good as the "
+    "worst of those that were run, and says how many were not."
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One comparison of a claim.
+
+    Attributes:
+        judged: What it came to; None if it was not run.
+        text: The difference with its interval.
+        p: Of the paired t test that there is no difference, 1 if it is on the other side; None
+            without one.
+        counts: Further figures for claims.csv.
+    """
+
+    judged: Judged | None
+    text: str
+    p: float | None = None
+    counts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a check found.
+
+    Attributes:
+        comparisons: Those the claim is about, run or not.
+    """
+
+    comparisons: tuple[Comparison, ...]
+
+    @property
+    def ran(self) -> list[Comparison]:
+        """The comparisons that were run."""
+        return [one for one in self.comparisons if one.judged is not None]
+
+    @property
+    def judged(self) -> Judged | None:
+        """The worst of those run; None if none was."""
+        return min((one.judged for one in self.ran if one.judged), key=WORST_FIRST.index,
+                   default=None)  # fmt: skip
+
+    @property
+    def p(self) -> float | None:
+        """The largest of those run, as the claim is that all hold; None if one has none."""
+        found = [one.p for one in self.ran]
+        known = [p for p in found if p is not None]
+        return max(known) if known and len(known) == len(found) else None
+
+    @property
+    def text(self) -> str:
+        """In words: "holds in 2 of 2 run, 3 not run"; "holds" only if all is one comparison."""
+        run, of = len(self.ran), len(self.comparisons)
+        if self.judged is None:
+            return "not run"
+        if of == 1:
+            return self.judged
+        counts = Counter(one.judged for one in self.ran)
+        told = f"{self.judged} in {counts[self.judged]} of {run} run"
+        rest = [f"{counts[other]} {_SHORT[other]}" for other in _SHORT
+                if other != self.judged and counts[other]]  # fmt: skip
+        rest += [f"{of - run} not run"] if run < of else []
+        return ", ".join([told, *rest])
+
+    @property
+    def numbers(self) -> str:
+        """A line for each comparison that was run."""
+        return "\n".join(one.text for one in (self.ran or self.comparisons[:1]))
+
+
+_SHORT: Mapping[Judged, str] = {
+    "holds": "hold",
+    "undecided": "undecided",
+    "does not hold": "do not",
+}
+
+
+def verdict(judged: Judged | None, text: str, p: float | None = None) -> Verdict:
+    """Of a single comparison."""
+    return Verdict((Comparison(judged, text, p),))
+
+
+def judged_of(found: Paired) -> Judged:
+    """Whether a difference is above 0: with its whole interval, only in its mean, or not."""
+    judged = judge(found)
+    return "undecided" if judged == "unclear" else judged
+
+
+def p_of(found: Paired, *, below: bool = False) -> float | None:
+    """The p of a claim that a difference is above 0, or below: two-sided, 1 on the other side."""
+    claimed = found.mean < 0 if below else found.mean > 0
+    return found.p if claimed or found.p is None else 1.0
+
+
+def compared(found: Paired | None, before: str, after: str = "") -> Comparison:
+    """A comparison by a difference, written between two texts; not run without one."""
+    if found is None:
+        return Comparison(None, f"{before}: not run")
+    return Comparison(judged_of(found), f"{before} {difference(found)}{after}", p_of(found))

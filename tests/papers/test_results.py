@@ -1,0 +1,102 @@
+"""The pages in results/ can be written again from their results.json, with the same numbers."""
+
+import html
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from weightfold.lab.kept import read_kept
+from weightfold.lab.results import read_results
+from weightfold.lab.running import report
+from weightfold.papers import experiment, experiments
+
+RESULTS = Path(__file__).parents[2] / "results"
+FILES = sorted(path.relative_to(RESULTS) for path in RESULTS.glob("*/*/results.json"))
+
+
+def rows(written: dict):
+    """(line, measure, value, std, low, published) of a results.json of the version before."""
+    for row in written.get("results", ()):
+        if "domain" not in row:
+            value = row.get("value", row.get("mean"))
+            published = row.get("published_value", row.get("published_mean"))
+            yield row["line"], row["measure"], value, row.get("std"), row.get("low"), published
+            continue
+        mean = row["domain"] == "mean"
+        last = "accuracy" if mean else f"accuracy/{row['domain']}"
+        best = "best_accuracy" if mean else f"best/{row['domain']}"
+        yield row["line"], last, row["last_mean"], row["last_std"], None, row["published"]
+        yield row["line"], best, row["best_mean"], row["best_std"], None, None
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_numbers_are_those_that_were_written(file):
+    written = json.loads((RESULTS / file).read_text(encoding="utf-8"))
+    kept = read_kept(RESULTS / file)
+    name, preset = kept.asked["name"], kept.asked["preset"]
+    results = read_results(experiment(name), preset, Path("nowhere"), kept=kept)
+    finished = sum(run.finished for run in (*kept.runs.values(), *kept.pruned.values()))
+    missing = sum(map(len, results.outcomes.values())) - len(results.missing)
+    assert finished == missing > 0
+    compared = 0
+    for line, measure, value, std, low, published in rows(written):
+        found, printed = results.estimate(line, measure), results.published(line, measure)
+        assert (found is None) == (value is None), (line, measure)
+        if found is not None:
+            assert found.value == pytest.approx(value, rel=1e-9)
+            assert found.std == pytest.approx(std) and found.low == pytest.approx(low)
+            compared += 1
+        if published is not None:
+            assert printed.value == pytest.approx(published, abs=5e-4)  # rounded then
+    assert compared or name == "zhang2021-pruning"
+
+
+def test_drops_of_pruning_are_those_that_were_written():
+    file = RESULTS / "zhang2021-pruning" / "cpu" / "results.json"
+    weights, filters = json.loads(file.read_text(encoding="utf-8"))["claims"]
+    found = experiment("zhang2021-pruning")
+    results = read_results(found, "cpu", Path("nowhere"), kept=read_kept(file))
+    for claim, unit in ((weights, "weights"), (filters, "filters")):
+        for key, name in (("bottom", "bottom_half_drop"), ("top", "top_half_drop"),
+                          ("rank", "rank_correlation_with_depth")):  # fmt: skip
+            ours = results.estimate("MobileNetV2", f"{key}/{unit}").value
+            assert ours == pytest.approx(claim[name])
+        assert results.estimate("MobileNetV2", f"redundant/{unit}").value == 100
+        difference = results.difference("MobileNetV2", "MobileNetV2", f"bottom/{unit}")
+        assert difference.n == 3
+
+
+@pytest.mark.parametrize("name", ["guo2020-table9", "li2018-intrinsic", "zhang2021-pruning"])
+def test_pages_are_written_again(name, tmp_path):
+    shutil.copytree(RESULTS / name, tmp_path / name)
+    (page,) = report(tmp_path, experiments())
+    text = html.unescape(page.read_text(encoding="utf-8"))
+    before = json.loads((RESULTS / name / "cpu" / "results.json").read_text(encoding="utf-8"))
+    for claim in before["claims"]:
+        assert claim.get("text", "MobileNetV2") in text
+    twice = page.read_text(encoding="utf-8").splitlines()
+    report(tmp_path, experiments())
+    again = page.read_text(encoding="utf-8").splitlines()
+    assert [x for x in again if "Page written" not in x] == [
+        x for x in twice if "Page written" not in x
+    ]
+
+
+def test_other_settings_are_not_taken_for_these(tmp_path):
+    file = tmp_path / "results.json"
+    shutil.copy(RESULTS / "guo2020-table9" / "cpu" / "results.json", file)
+    changed = json.loads(file.read_text(encoding="utf-8"))
+    changed["cells"][0]["recipe"]["lr"] = 0.5
+    file.write_text(json.dumps(changed), encoding="utf-8")
+    results = read_results(experiment("guo2020-table9"), "cpu", tmp_path, kept=read_kept(file))
+    assert [run.seed for run in results.missing] == [0]
+
+
+@pytest.mark.parametrize(("content", "message"), [("{", "damaged"), ("[]", "list where an object"),
+                                                  ('{"a": 1}', "'asked'")])  # fmt: skip
+def test_other_files_are_refused(content, message, tmp_path):
+    (tmp_path / "results.json").write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        read_kept(tmp_path / "results.json")

@@ -9,7 +9,8 @@ from weightfold.lab.results import Results
 from weightfold.papers import experiment
 from weightfold.papers._li2018 import equal, more
 from weightfold.probes.intrinsic.finding import IntrinsicDimension, Trained
-from weightfold.probes.layers.finding import Cell, LayerReset
+from weightfold.probes.layers.finding import LayerReset
+from weightfold.probes.layers.measurements import Cell
 from weightfold.probes.layers.units import Unit
 from weightfold.probes.tickets import LotteryTicket
 from weightfold.probes.tickets.outcomes import Outcome

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from weightfold.export.domains.routed import subject_of
 from weightfold.export.extras import need
 from weightfold.export.files import checked, staged
 from weightfold.export.report import ExportReport
+from weightfold.export.routed import subject_of
 from weightfold.export.runners import onnx_runner
 from weightfold.export.subject import Subject, attempting
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from weightfold.export.domains.routed import subject_of
 from weightfold.export.files import checked, staged
 from weightfold.export.report import ExportReport
+from weightfold.export.routed import subject_of
 from weightfold.export.runners import program_runner
 
 

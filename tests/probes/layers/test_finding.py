@@ -5,7 +5,8 @@ import pytest
 
 from weightfold.probes.finding import read_record, write_finding
 from weightfold.probes.layers.figures import robustness_by_depth
-from weightfold.probes.layers.finding import DRAWN, Cell, Correlation, Distance, LayerReset
+from weightfold.probes.layers.finding import LayerReset
+from weightfold.probes.layers.measurements import DRAWN, Cell, Correlation, Distance
 from weightfold.probes.layers.units import Unit
 
 TRAINED = (0.02, 0.04, 0.03)

@@ -6,7 +6,7 @@ from torch import nn
 from weightfold.data import Dataset, Examples
 from weightfold.methods.subspace.verb import subspace
 from weightfold.probes.layers.cells import evaluate
-from weightfold.probes.layers.finding import DRAWN, Cell
+from weightfold.probes.layers.measurements import DRAWN, Cell
 from weightfold.probes.layers.reset import layer_reset
 from weightfold.probes.layers.splice import splice
 from weightfold.probes.models import fresh

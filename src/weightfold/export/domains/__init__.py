@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from weightfold.export.domains.executorch_file import to_executorch as to_executorch
     from weightfold.export.domains.per_domain import PerDomainReport as PerDomainReport
     from weightfold.export.domains.per_domain import to_onnx_per_domain as to_onnx_per_domain
-    from weightfold.export.domains.routed import RoutedNet as RoutedNet
+    from weightfold.export.routed import RoutedNet as RoutedNet
 
 _HOMES = {
     "PerDomainReport": "per_domain",

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from weightfold.export.domains.routed import lowered
 from weightfold.export.extras import need, quiet
 from weightfold.export.files import checked
 from weightfold.export.report import ExportReport
+from weightfold.export.routed import lowered
 from weightfold.export.runners import Runner
 from weightfold.export.subject import attempting, plain_subject
 from weightfold.files import replacing

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from weightfold.core.slots import Slots, replace_module
 from weightfold.core.store import file_stem
-from weightfold.export.domains.layers import Joined, layer_of
-from weightfold.export.domains.routed import lowered
 from weightfold.export.extras import need
+from weightfold.export.layers import Joined, layer_of
 from weightfold.export.onnx_file import traced_onnx
+from weightfold.export.routed import lowered
 from weightfold.export.runners import onnx_runner
 from weightfold.export.subject import Subject, frozen, plain_subject
 from weightfold.files import BRIEFLY, locked, temporary_folder

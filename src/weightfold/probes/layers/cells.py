@@ -16,7 +16,8 @@ from weightfold.core.slots import split_name
 from weightfold.data import Dataset
 from weightfold.files import locked
 from weightfold.probes.layers.batch_norm import BATCH, Policy, recalibrate, running_statistics
-from weightfold.probes.layers.finding import DRAWN, Cell, finite
+from weightfold.probes.layers.finding import finite
+from weightfold.probes.layers.measurements import DRAWN, Cell
 from weightfold.probes.layers.networks import Network
 from weightfold.probes.layers.splice import take
 from weightfold.probes.layers.units import Unit, kept_tensors

@@ -2,17 +2,93 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
-from weightfold.probes.layers.finding import DRAWN, LayerReset
+from weightfold.probes.layers.measurements import DRAWN, Correlation
+from weightfold.probes.layers.units import Unit
 from weightfold.report.figures import COLOURS, drawing
-from weightfold.report.statistics import Summary, summarize
+from weightfold.report.statistics import Paired, Summary, summarize
 
 _SPREAD_UP_TO = 12
 """Units up to which cells show the spread over seeds beside the mean."""
 
 
-def draw_reset(finding: LayerReset, path: Path) -> None:
+class Resets(Protocol):
+    """What the figures show of a `LayerReset`, which see."""
+
+    @property
+    def network(self) -> str:
+        """Its class and size."""
+        ...
+
+    @property
+    def data(self) -> str:
+        """Name of the data."""
+        ...
+
+    @property
+    def bn(self) -> str:
+        """What became of batch norm's statistics."""
+        ...
+
+    @property
+    def batch_norms(self) -> int:
+        """How many there are."""
+        ...
+
+    @property
+    def epochs(self) -> tuple[int, ...]:
+        """Epochs that units were set back to."""
+        ...
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Of the networks."""
+        ...
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        """What was set back together."""
+        ...
+
+    @property
+    def chance(self) -> float:
+        """Test error of always naming one class."""
+        ...
+
+    @property
+    def trained(self) -> list[float]:
+        """Test error of each trained network."""
+        ...
+
+    @property
+    def robustness(self) -> Paired:
+        """The mean rise."""
+        ...
+
+    @property
+    def policy(self) -> str:
+        """What became of batch norm's statistics."""
+        ...
+
+    def errors(self, unit: str, source: int | str) -> list[float] | None:
+        """Test errors with a unit set back."""
+        ...
+
+    def increase(self, unit: str, source: int | str = 0) -> Paired:
+        """Their rise."""
+        ...
+
+    def distance(self, unit: str, norm: Literal["l2", "linf"]) -> Summary:
+        """How far training took a unit."""
+        ...
+
+    def correlation(self, norm: Literal["l2", "linf"]) -> Correlation | None:
+        """Of distance and rise."""
+        ...
+
+
+def draw_reset(finding: Resets, path: Path) -> None:
     """Test error by unit and epoch, darker is higher; beside it distance against its rise.
 
     Args:
@@ -38,11 +114,11 @@ def draw_reset(finding: LayerReset, path: Path) -> None:
         )
 
 
-def _spread(finding: LayerReset) -> bool:
+def _spread(finding: Resets) -> bool:
     return len(finding.seeds) > 1 and len(finding.units) <= _SPREAD_UP_TO
 
 
-def _heatmap(figure: Any, axis: Any, finding: LayerReset, columns: list[int | str]) -> None:
+def _heatmap(figure: Any, axis: Any, finding: Resets, columns: list[int | str]) -> None:
     summaries = [[_summary(finding, unit.name, c) for c in columns] for unit in finding.units]
     means = [[float("nan") if s is None else 100 * s.mean for s in row] for row in summaries]
     lightest = 100 * summarize(finding.trained).mean
@@ -67,12 +143,12 @@ def _heatmap(figure: Any, axis: Any, finding: LayerReset, columns: list[int | st
     bar.set_label(f"test error (%), from trained to chance ({100 * finding.chance:.0f}%)")
 
 
-def _summary(finding: LayerReset, unit: str, source: int | str) -> Summary | None:
+def _summary(finding: Resets, unit: str, source: int | str) -> Summary | None:
     errors = finding.errors(unit, source)
     return None if errors is None else summarize(errors)
 
 
-def _scatter(axis: Any, finding: LayerReset, norm: Literal["l2", "linf"]) -> None:
+def _scatter(axis: Any, finding: Resets, norm: Literal["l2", "linf"]) -> None:
     label = {
         "l2": r"$\|\theta_T-\theta_0\|_2\,/\sqrt{p}$",
         "linf": r"$\|\theta_T-\theta_0\|_\infty$",
@@ -97,7 +173,7 @@ def _scatter(axis: Any, finding: LayerReset, norm: Literal["l2", "linf"]) -> Non
     axis.grid(alpha=0.3)
 
 
-def robustness_by_depth(findings: Mapping[str, Sequence[LayerReset]], path: Path) -> None:
+def robustness_by_depth(findings: Mapping[str, Sequence[Resets]], path: Path) -> None:
     """The robustness score against the number of layers; lower is more robust.
 
     Args:

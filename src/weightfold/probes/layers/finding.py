@@ -8,68 +8,16 @@ from typing import Any, ClassVar, Literal
 
 from weightfold.probes.finding import Finding
 from weightfold.probes.layers.batch_norm import EXPLAINED
+from weightfold.probes.layers.figures import draw_reset
+from weightfold.probes.layers.measurements import DRAWN, Cell, Correlation, Distance
 from weightfold.probes.layers.units import Unit
 from weightfold.report.page import Table
 from weightfold.report.statistics import Paired, Summary, paired, summarize
 
-DRAWN = "drawn anew"
 CRITICAL = 0.05
 """A layer is critical if its initial weights raise the test error by more than this; ours."""
 
 Verdict = Literal["critical", "robust", "undecided"]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """The test error of a network with one unit set back.
-
-    Attributes:
-        unit: The unit; "" for the trained network as it is.
-        source: The epoch the unit is set back to, or "drawn anew".
-        seed: Of the network.
-        draw: Which of the draws, from 0; None for an epoch.
-        error: Share of test examples that are wrong, in [0, 1].
-        loss: Mean cross-entropy on them; None if it is not finite.
-    """
-
-    unit: str
-    source: int | str
-    seed: int
-    draw: int | None
-    error: float
-    loss: float | None
-
-
-@dataclass(frozen=True)
-class Distance:
-    """How far training took a unit, over its p parameters.
-
-    Attributes:
-        unit: The unit.
-        seed: Of the network.
-        l2: |theta_T - theta_0|_2 / sqrt(p).
-        linf: max |theta_T - theta_0|.
-    """
-
-    unit: str
-    seed: int
-    l2: float
-    linf: float
-
-
-@dataclass(frozen=True)
-class Correlation:
-    """Spearman's rank correlation over units.
-
-    Attributes:
-        rho: In [-1, 1].
-        p: Two-sided p-value of no correlation.
-        n: Number of units.
-    """
-
-    rho: float
-    p: float
-    n: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,8 +227,6 @@ class LayerReset(Finding):
 
     def draw(self, path: Any) -> None:
         """Heatmap of units by epochs, and distance against rise."""
-        from weightfold.probes.layers.figures import draw_reset
-
         draw_reset(self, path)
 
 

@@ -10,7 +10,8 @@ from torch import nn
 from weightfold.data.pairs import Data, as_dataset
 from weightfold.probes.layers.batch_norm import Policy, check_policy, running_statistics
 from weightfold.probes.layers.cells import CALIBRATION, Bench, measure_cells, redrawable
-from weightfold.probes.layers.finding import Cell, Distance, LayerReset
+from weightfold.probes.layers.finding import LayerReset
+from weightfold.probes.layers.measurements import Cell, Distance
 from weightfold.probes.layers.networks import (
     Checkpoints,
     Network,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from weightfold.core.charted import Charted
 from weightfold.core.slots import replace_module
-from weightfold.export.domains.layers import (
+from weightfold.export.layers import (
     PaddedHead,
     Route,
     RoutedNorm,

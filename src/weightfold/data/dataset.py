@@ -73,7 +73,9 @@ class Examples:
     def targets_at(self, index: Tensor) -> Targets:
         """The targets at `index`, int64 (M,) or bool (N,), in order."""
         if isinstance(self.targets, Tensor):
-            return self.targets[index]
+            if index.dtype == torch.bool:
+                return self.targets[index]
+            return self.targets.index_select(0, index)
         places = index.nonzero()[:, 0] if index.dtype == torch.bool else index
         return [self.targets[place] for place in places.tolist()]
 

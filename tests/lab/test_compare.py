@@ -30,9 +30,9 @@ SECONDS = {"compact": 0.010, "cl,rate=2": 0.020, "acnet": 0.013}
 SEEDS = (3, 4)
 RECIPE = Recipe(epochs=2, batch_size=32, lr=0.05, schedule="constant", crop_padding=0, flip=False)
 REST = {
-    "best_accuracy": 0.5,
+    "best_value": 0.5,
     "rows": (),
-    "final_train_error": None,
+    "finished": False,
     "best_epoch": 1,
     "seconds": 1.0,
 }
@@ -206,7 +206,7 @@ def test_verdict_follows_the_interval(done, ours, said):
 
     def made(label, values):
         return tuple(
-            Outcome(one.run, SimpleNamespace(last_accuracy=value, **REST))
+            Outcome(one.run, SimpleNamespace(last_value=value, **REST))
             for one, value in zip(results.outcomes[label], values, strict=True)
         )
 

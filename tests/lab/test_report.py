@@ -70,7 +70,7 @@ def test_run_and_report(made_up, tmp_path):
     assert {path.name for path in page.parent.iterdir()} == FILES | FIGURES
     text, records, data = read(page)
     folders = [run.folder for run in made_up.runs("smoke")["plain"]]
-    accuracies = [100 * finished(tmp_path / "runs" / f).best_accuracy for f in folders]
+    accuracies = [100 * finished(tmp_path / "runs" / f).best_value for f in folders]
     row = records["plain", "best_accuracy"]
     assert float(row["value"]) == pytest.approx(sum(accuracies) / 2)
     assert float(row["difference"]) == pytest.approx(sum(accuracies) / 2 - 50)

@@ -5,7 +5,6 @@ import json
 from contextlib import contextmanager
 
 import pytest
-from weightfold.train.domains.history import DomainsHistory, DomainsRow
 
 from weightfold.lab.page import write_results
 from weightfold.lab.results import Outcome
@@ -13,31 +12,31 @@ from weightfold.lab.strategies import compared
 from weightfold.lab.study import StudyRecord, StudyRun
 from weightfold.lab.tables import results_table
 from weightfold.report import figures
+from weightfold.train import History, Row
 
 ASKED = {"recipe": {"lr": 0.1}, "joint": {"sampler": "all"}, "model": "digitnet", "folder": "out"}
 
 
-def history(accuracies: dict[str, list[float]]) -> DomainsHistory:
+def history(accuracies: dict[str, list[float]]) -> History:
     """A run whose domains reached these test accuracies, epoch by epoch."""
     epochs = len(next(iter(accuracies.values())))
     rows = [
-        DomainsRow(
+        Row(
             epoch=epoch + 1,
             lr=0.1,
-            train_loss=1.0,
-            train_error=0.5,
-            test_accuracy=sum(values[epoch] for values in accuracies.values()) / len(accuracies),
-            validation_accuracy=None,
             seconds=2.0,
             seconds_per_step=0.1,
-            domains={
-                name: {"test_accuracy": values[epoch], "train_loss": 1.0}
-                for name, values in accuracies.items()
+            values={
+                "train_loss": 1.0,
+                "train_accuracy": 0.5,
+                "test_accuracy": sum(v[epoch] for v in accuracies.values()) / len(accuracies),
+                **{f"test_accuracy/{name}": v[epoch] for name, v in accuracies.items()},
+                **{f"train_loss/{name}": 1.0 for name in accuracies},
             },
         )
         for epoch in range(epochs)
     ]
-    return DomainsHistory(tuple(rows), "test")
+    return History(tuple(rows), "test", finished=True)
 
 
 def outcome(strategy: str, seed: int, birds: float, cars: float) -> Outcome:

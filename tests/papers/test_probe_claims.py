@@ -105,7 +105,7 @@ def test_an_unreached_dimension_is_not_dropped_from_the_grid():
     ],
 )
 def test_small_networks_are_judged_over_seeds(direct, judged):
-    histories = [SimpleNamespace(last_accuracy=a) for a in direct]
+    histories = [SimpleNamespace(last_value=a) for a in direct]
     beside = dimension({500: 0.7, 1000: 0.7, 2000: 0.95})
     records = {"FC 2 x 200": beside, "direct 1 x 1": histories}
     assert verdict("li2018-direct", "With as many", records).judged == judged

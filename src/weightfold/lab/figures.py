@@ -5,20 +5,20 @@ from pathlib import Path
 from typing import Any
 
 from weightfold.lab.experiment import Estimate, Measure
-from weightfold.lab.measures import column, column_by_domain, domains_of
+from weightfold.lab.measures import column_by_domain, domains_of
 from weightfold.lab.printed import Printed
 from weightfold.lab.results import Results
 from weightfold.report.figures import COLOURS, drawing, learning_curves
 from weightfold.report.statistics import summarize
-from weightfold.train.history import History
+from weightfold.train.history import History, Row
 
 _PUBLISHED = "#767676"
 
-CURVES = {
-    "test accuracy (%)": "test_accuracy",
-    "training error, augmented images (%)": "train_error",
+CURVES: Mapping[str, Callable[[Row], float]] = {
+    "test accuracy (%)": lambda row: 100 * row["test_accuracy"],
+    "training error, augmented images (%)": lambda row: 100 * (1 - row["train_accuracy"]),
 }
-"""Label of a panel of learning curves -> column of the history."""
+"""Label of a panel of learning curves -> its value of a row."""
 
 
 def colour(index: int) -> str:
@@ -156,8 +156,10 @@ def curves(results: Results, path: Path) -> bool:
     if max((len(h.rows) for line in histories.values() for h in line), default=0) < 2:
         return False
     panels = {
-        title: {label: [column(h, name) for h in line] for label, line in histories.items()}
-        for title, name in CURVES.items()
+        title: {
+            label: [[of(row) for row in h.rows] for h in line] for label, line in histories.items()
+        }
+        for title, of in CURVES.items()
     }
     learning_curves(panels, path, title=_title(results))
     return True

@@ -45,11 +45,6 @@ def domain_accuracies(history: "History", epoch: int | None = None) -> dict[str,
     return {name: 100 * (of["test_accuracy"] or 0.0) for name, of in row.domains.items()}
 
 
-def column(history: "History", name: str) -> list[float]:
-    """A share by epoch, in percent."""
-    return [100 * row[name] for row in history.rows]
-
-
 def column_by_domain(history: "History", domain: str) -> list[float]:
     """Test accuracy of a domain after each epoch, in percent."""
     return [domain_accuracies(history, epoch + 1)[domain] for epoch in range(len(history.rows))]

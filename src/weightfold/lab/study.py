@@ -21,8 +21,8 @@ from weightfold.methods.share.net import SharedNet
 from weightfold.methods.share.plan import Plan, plan_sharing
 from weightfold.methods.share.verb import share
 from weightfold.tasks.registry import as_task
-from weightfold.train import checkpoint
-from weightfold.train.domains import DomainOptions, History, fit_domains
+from weightfold.train import History, checkpoint
+from weightfold.train.domains import DomainOptions, fit_domains
 from weightfold.train.domains.batches import DomainBatches
 from weightfold.train.domains.bundles import BUNDLE, about
 from weightfold.train.domains.check import check_all

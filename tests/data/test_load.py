@@ -13,7 +13,7 @@ from weightfold.data import available, corrupt_labels, load, reader
 def test_every_reader_has_a_line():
     lines = available()
     wanted = {"cifar10", "cifar100", "digits", "emnist", "fashion_mnist", "folder", "kmnist"}
-    assert wanted | {"mnist", "npz", "svhn"} == set(lines)
+    assert wanted | {"mnist", "npz", "svhn"} <= set(lines)
     assert all(line.endswith(".") for line in lines.values())
 
 

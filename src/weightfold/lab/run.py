@@ -4,7 +4,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import Field, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -115,15 +115,26 @@ HERE = Execution()
 """In this process, one run after another."""
 
 
+UNHASHED_DEFAULT = {"unhashed_default": True}
+"""Metadata of a field that was added later: with its default, runs keep the hash they had."""
+
+
 def plain(value: Any) -> Any:
     """A value as JSON values; of dataclasses the fields that are compared."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in fields(value) if f.compare}
+        return {f.name: plain(getattr(value, f.name)) for f in fields(value) if _hashed(value, f)}
     if isinstance(value, Mapping):
         return {str(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple, range)):
         return [plain(inner) for inner in value]
     return value
+
+
+def _hashed(value: Any, of: Field) -> bool:
+    """Whether a field of a run is a part of its hash."""
+    return of.compare and not (
+        of.metadata.get("unhashed_default") and getattr(value, of.name) == of.default
+    )
 
 
 def slug(text: str, more: str = "") -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from weightfold.lab.run import Run, by_epoch
+from weightfold.lab.run import UNHASHED_DEFAULT, Run, by_epoch
 from weightfold.tasks.distillation import Distillation
 from weightfold.train.progress import Tell
 from weightfold.train.recipe import Recipe
@@ -64,6 +64,7 @@ class Training(Run):
         seed: Of initial weights, data order, augmentation and dropout.
         distillation: Temperature and weight, with `teacher`.
         teacher: Training whose last weights teach.
+        task: What is learnt, as `weightfold.tasks.build` takes it.
     """
 
     model: str | Given
@@ -73,6 +74,7 @@ class Training(Run):
     seed: int = 0
     distillation: Distillation | None = None
     teacher: "Training | None" = None
+    task: str = field(default="classify", metadata=UNHASHED_DEFAULT)
 
     @property
     def title(self) -> str:
@@ -118,10 +120,13 @@ class Training(Run):
         if self.teacher is not None:
             weights = root / self.teacher.folder / LAST_WEIGHTS
             teacher = load_teacher(net_of(self.teacher, dataset), weights)
+        taught: dict[str, Any] = {}
+        if teacher is not None:
+            taught = {"teacher": teacher, "distillation": self.distillation}
         about = {"model": str(self.model), "variant": self.variant, "data": str(self.data)}
         return fit(
             net_of(self, dataset),
-            build_task("classify", dataset, teacher=teacher, distillation=self.distillation),
+            build_task(self.task, dataset, **taught),
             self.recipe,
             folder=root / self.folder,
             seed=self.seed,

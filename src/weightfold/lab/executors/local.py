@@ -122,3 +122,6 @@ def _exit_with(alive: Connection) -> None:
     with suppress(EOFError, OSError):
         alive.recv()
     os._exit(1)
+
+
+EXECUTOR = local

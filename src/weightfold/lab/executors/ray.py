@@ -200,3 +200,6 @@ def _outcome(inner: Future[Any]) -> Outcome:
         return Outcome(error=WorkerDied(f"its worker died ({type(error).__name__}: {reason})"))
     except Exception as error:
         return Outcome(error=RuntimeError(f"{type(error).__name__}: {error}"))
+
+
+EXECUTOR = RayExecutor

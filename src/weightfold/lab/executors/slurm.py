@@ -202,3 +202,6 @@ def _ask(*command: str) -> str:
     except subprocess.CalledProcessError as error:
         reason = f"{command[0]} says: {error.stderr.strip() or error.returncode}"
     raise ConnectionError(f"on='slurm' cannot be reached: {reason}")
+
+
+EXECUTOR = SlurmExecutor

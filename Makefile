@@ -22,9 +22,10 @@ demo: setup ## Compact against expanded over 10 seeds on scikit-learn's digits; 
 	$(BIN)/weightfold compare --model digitnet --data digits --recipe digits \
 	    --variants compact ck,rate=4 cl,rate=4 --seeds 10 --jobs 2 --folder demo
 
-test: setup ## Lint, format, types, tests: what CI runs
+test: setup ## Lint, format, imports, types, tests: what CI runs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 	$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 

@@ -2,6 +2,7 @@ import inspect
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -82,29 +83,11 @@ def test_every_experiment_is_listed(capsys):
     assert all(name in out for name in wf.list_experiments())
 
 
-TOY = """
-from dataclasses import dataclass
-
-@dataclass(frozen=True)
-class Greet:
-    \"\"\"Greet.\"\"\"
-
-    name: str
-    \"\"\"Whom.\"\"\"
-
-    def run(self) -> None:
-        print(f"hello {self.name}")
-"""
-
-
 @pytest.fixture
-def toys(tmp_path, monkeypatch):
-    """A file and a folder, of a command each, among ours."""
-    (tmp_path / "toy_folder").mkdir()
-    (tmp_path / "toy_folder" / "__init__.py").write_text('"""Toys in a folder."""\n')
-    for path in ("toy_greet.py", "toy_folder/greet.py", "toy_folder/wave.py"):
-        (tmp_path / path).write_text(TOY)
-    monkeypatch.setattr(weightfold.cli, "__path__", [*weightfold.cli.__path__, str(tmp_path)])
+def toys(monkeypatch):
+    """A file and a folder of commands, among ours."""
+    folder = Path(__file__).parents[1] / "toys" / "cli"
+    monkeypatch.setattr(weightfold.cli, "__path__", [*weightfold.cli.__path__, str(folder)])
 
 
 def test_a_command_is_a_file_and_a_folder_has_several(toys, capsys):
@@ -116,8 +99,10 @@ def test_a_command_is_a_file_and_a_folder_has_several(toys, capsys):
     assert capsys.readouterr().out == "hello you\nhello them\n"
 
 
-def test_a_file_has_one_command(toys, tmp_path):
-    (tmp_path / "toy_two.py").write_text(TOY + TOY.replace("Greet", "Wave"))
+def test_a_file_has_one_command(toys, tmp_path, monkeypatch):
+    toy = Path(weightfold.cli.__path__[-1], "toy_greet.py").read_text()
+    (tmp_path / "toy_two.py").write_text(toy + toy.replace("Greet", "Wave"))
+    monkeypatch.setattr(weightfold.cli, "__path__", [*weightfold.cli.__path__, str(tmp_path)])
     with pytest.raises(ValueError, match="toy_two"):
         commands(weightfold.cli)
 

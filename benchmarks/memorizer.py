@@ -16,7 +16,7 @@ def main() -> None:
     """Fit true and random labels, and print."""
     train = load("cifar10").train
     count = int(sys.argv[1]) if len(sys.argv) > 1 else len(train)
-    x, true = train.images[:count], train.labels[:count]
+    x, true = train.inputs[:count], train.targets[:count]
     noise = torch.randint(10, true.shape, generator=torch.Generator().manual_seed(0))
     for name, y in (("true", true), ("random", noise)):
         start = time.perf_counter()

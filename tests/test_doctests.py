@@ -7,11 +7,13 @@ import pytest
 
 import weightfold as wf
 
-ROOMS = ("weightfold.core.", "weightfold.methods")
+# Calls of probes, which train many networks, are shown in docs/probes.md.
+PROBES = "weightfold.probes."
 VERBS = [
     name
     for name in wf.__all__
-    if inspect.isfunction(getattr(wf, name)) and getattr(wf, name).__module__.startswith(ROOMS)
+    if inspect.isfunction(found := getattr(wf, name))
+    and (name.startswith("list_") or not found.__module__.startswith(PROBES))
 ]
 
 

@@ -1,90 +1,63 @@
-"""Train convolutional networks in other coordinates than you deploy.
+"""Train networks in other coordinates than you deploy.
 
 A chart T maps coordinates psi, which the optimizer moves, to the weights theta = T(psi) of an
-ordinary network, which is what gets shipped. Nothing heavy is imported before a name is used.
+ordinary network, which is what gets shipped. Nothing heavy is imported before a name is used;
+`__init__.pyi` beside this file is for type checkers.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import Any
 
 from weightfold.version import __version__ as __version__
 
-if TYPE_CHECKING:
-    from weightfold.core.chart import Chart as Chart
-    from weightfold.core.charted import Charted as Charted
-    from weightfold.core.store import save as save
-    from weightfold.lab.inspect import inspect as inspect
-    from weightfold.methods import load as load
-    from weightfold.methods.embed.verb import embed as embed
-    from weightfold.methods.expand.chain import Chain as Chain
-    from weightfold.methods.expand.options import ExpandOptions as ExpandOptions
-    from weightfold.methods.expand.twin import linear_from_twin as linear_from_twin
-    from weightfold.methods.expand.twin import nonlinear_twin as nonlinear_twin
-    from weightfold.methods.expand.verb import expand as expand
-    from weightfold.methods.mask.verb import mask as mask
-    from weightfold.methods.share.net import SharedNet as SharedNet
-    from weightfold.methods.share.plan import Plan as Plan
-    from weightfold.methods.share.plan import SharingOptions as SharingOptions
-    from weightfold.methods.share.plan import plan_sharing as plan_sharing
-    from weightfold.methods.share.verb import share as share
-    from weightfold.methods.subspace.verb import subspace as subspace
-    from weightfold.probes.intrinsic import intrinsic_dimension as intrinsic_dimension
-    from weightfold.probes.layers.reset import layer_reset as layer_reset
-    from weightfold.probes.layers.splice import splice as splice
-    from weightfold.probes.memory import critical_sample_ratio as critical_sample_ratio
-    from weightfold.probes.memory import example_ledger as example_ledger
-    from weightfold.probes.memory import memorization as memorization
-    from weightfold.probes.memory import memorizer as memorizer
-    from weightfold.probes.tickets.probe import lottery_ticket as lottery_ticket
-    from weightfold.probes.tickets.shrink import shrink as shrink
-    from weightfold.train.domains.fit import fit_domains as fit_domains
-    from weightfold.train.recipe import Recipe as Recipe
-    from weightfold.train.single import fit as fit
-    from weightfold.train.together import fit_together as fit_together
-
-_HOMES = {
-    "Chain": "methods.expand.chain",
-    "Chart": "core.chart",
-    "Charted": "core.charted",
-    "ExpandOptions": "methods.expand.options",
-    "Plan": "methods.share.plan",
-    "Recipe": "train.recipe",
-    "SharedNet": "methods.share.net",
-    "SharingOptions": "methods.share.plan",
-    "critical_sample_ratio": "probes.memory",
-    "example_ledger": "probes.memory",
-    "embed": "methods.embed.verb",
-    "expand": "methods.expand.verb",
-    "fit": "train.single",
-    "fit_domains": "train.domains.fit",
-    "fit_together": "train.together",
-    "inspect": "lab.inspect",
-    "intrinsic_dimension": "probes.intrinsic",
-    "layer_reset": "probes.layers.reset",
-    "linear_from_twin": "methods.expand.twin",
-    "load": "methods",
-    "lottery_ticket": "probes.tickets.probe",
-    "mask": "methods.mask.verb",
-    "memorization": "probes.memory",
-    "memorizer": "probes.memory",
-    "nonlinear_twin": "methods.expand.twin",
-    "plan_sharing": "methods.share.plan",
-    "save": "core.store",
-    "share": "methods.share.verb",
-    "shrink": "probes.tickets.shrink",
-    "splice": "probes.layers.splice",
-    "subspace": "methods.subspace.verb",
+_NAMES = {
+    "core.chart": "Chart",
+    "core.charted": "Charted",
+    "core.store": "save",
+    "methods": "list_methods load",
+    "methods.embed.verb": "embed",
+    "methods.expand.chain": "Chain",
+    "methods.expand.options": "ExpandOptions",
+    "methods.expand.twin": "linear_from_twin nonlinear_twin",
+    "methods.expand.verb": "expand",
+    "methods.mask.verb": "mask",
+    "methods.share.net": "SharedNet",
+    "methods.share.plan": "Plan SharingOptions plan_sharing",
+    "methods.share.verb": "share",
+    "methods.subspace.verb": "subspace",
+    "data.registry": "list_data",
+    "nets.registry": "list_nets",
+    "tasks.registry": "list_tasks",
+    "train.domains.fit": "fit_domains",
+    "train.options": "Options",
+    "train.recipe": "Recipe",
+    "train.single": "fit",
+    "train.starts": "Start",
+    "train.together": "fit_together",
+    "probes.intrinsic": "intrinsic_dimension",
+    "probes.layers.reset": "layer_reset",
+    "probes.layers.splice": "splice",
+    "probes.memory": "critical_sample_ratio example_ledger memorization memorizer",
+    "probes.registry": "list_probes",
+    "probes.tickets.probe": "lottery_ticket",
+    "probes.tickets.shrink": "shrink",
+    "export.onnx_file": "to_onnx",
+    "lab.compare": "compare",
+    "lab.inspect": "inspect",
+    "papers": "list_experiments",
 }
+_HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
+_FOLDERS = ("data", "export", "methods", "nets", "tasks", "train")
 
-__all__ = ["__version__", *_HOMES]
+__all__ = ["__version__", *_HOMES, *_FOLDERS]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _FOLDERS:
+        return import_module(f"weightfold.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'weightfold' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"weightfold.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+    return globals().setdefault(name, getattr(import_module(f"weightfold.{_HOMES[name]}"), name))
 
 
 def __dir__() -> list[str]:

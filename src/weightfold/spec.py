@@ -1,7 +1,8 @@
 """The grammar of a spec, "name" or "name,key=value,key=value", and how its values are read."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from fnmatch import filter as matches
 from typing import Any
 
 Value = int | float | bool | str | None
@@ -27,6 +28,17 @@ def parse_spec(spec: str) -> tuple[str, dict[str, str]]:
             raise ValueError(f"spec={spec!r} gives {key!r} twice; give it once")
         options[key] = text
     return name, options
+
+
+def matching(names: Iterable[str], filter: str) -> list[str]:
+    """The names that a glob such as "resnet*" matches, in their order.
+
+    Raises:
+        TypeError: `filter` is no string.
+    """
+    if not isinstance(filter, str):
+        raise TypeError(f"filter={filter!r}: give a glob, such as 'resnet*'")
+    return matches(names, filter)
 
 
 def read_value(text: str, kind: Any = None) -> Value:

@@ -8,11 +8,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from weightfold.cli import main
-from weightfold.cli.domains import COMMANDS
+from weightfold.cli import domains, main
+from weightfold.cli.scan import commands
 from weightfold.methods.share.plan import Plan
 from weightfold.nets import build
 from weightfold.train.domains.inputs import seeded_model, take_weights
+
+COMMANDS = commands(domains)
 
 
 def exit_code(*arguments: str) -> int:

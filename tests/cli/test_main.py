@@ -1,17 +1,34 @@
 import inspect
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
-from types import SimpleNamespace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
+import weightfold as wf
+import weightfold.cli
 import weightfold.lab.compare
-from weightfold.cli import COMMANDS, main
+from weightfold.cli import main
 from weightfold.cli.charts import Charts
+from weightfold.cli.scan import commands
 from weightfold.methods import catalogue
 from weightfold.train import RECIPES
 
 COMPARE = ["compare", "--model", "digitnet", "--data", "digits", "--folder", "nowhere"]
+
+
+def every(folder: ModuleType, *above: str) -> Iterator[tuple[tuple[str, ...], type]]:
+    """The words and the class of every command."""
+    for name, command in commands(folder).items():
+        if isinstance(command, ModuleType):
+            yield from every(command, *above, name)
+        else:
+            yield (*above, name), command
+
+
+EVERY = dict(every(weightfold.cli))
 
 
 def exit_code(*arguments: str) -> int:
@@ -37,8 +54,57 @@ def compared(monkeypatch) -> list:
 def test_help_names_every_command_and_chart(capsys):
     assert exit_code("--help") == 0
     out = capsys.readouterr().out
-    for name in (*COMMANDS, *catalogue()):
+    for name in (*commands(weightfold.cli), *catalogue(), "--version"):
         assert name in out
+
+
+def test_a_folder_helps_with_its_commands(capsys):
+    assert exit_code("experiment", "--help") == 0
+    out = capsys.readouterr().out
+    assert "• list " in out and "• run " in out
+
+
+def test_version(capsys):
+    assert exit_code("--version") == 0
+    assert capsys.readouterr().out == f"weightfold {weightfold.__version__}\n"
+
+
+def test_help_names_every_task_and_probe(capsys):
+    assert exit_code("train", "--help") == 0
+    assert exit_code("probe", "--help") == 0
+    out = capsys.readouterr().out
+    for name in (*wf.list_tasks(), *wf.list_probes()):
+        assert name.startswith("toy-") or f"{name}:" in out
+
+
+def test_every_experiment_is_listed(capsys):
+    assert exit_code("experiment", "list") == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in wf.list_experiments())
+
+
+@pytest.fixture
+def toys(monkeypatch):
+    """A file and a folder of commands, among ours."""
+    folder = Path(__file__).parents[1] / "toys" / "cli"
+    monkeypatch.setattr(weightfold.cli, "__path__", [*weightfold.cli.__path__, str(folder)])
+
+
+def test_a_command_is_a_file_and_a_folder_has_several(toys, capsys):
+    assert exit_code("--help") == 0
+    out = capsys.readouterr().out
+    assert "toy_greet" in out and "Toys in a folder." in out
+    assert exit_code("toy_greet", "--name", "you") == 0
+    assert exit_code("toy_folder", "greet", "--name", "them") == 0
+    assert capsys.readouterr().out == "hello you\nhello them\n"
+
+
+def test_a_file_has_one_command(toys, tmp_path, monkeypatch):
+    toy = Path(weightfold.cli.__path__[-1], "toy_greet.py").read_text()
+    (tmp_path / "toy_two.py").write_text(toy + toy.replace("Greet", "Wave"))
+    monkeypatch.setattr(weightfold.cli, "__path__", [*weightfold.cli.__path__, str(tmp_path)])
+    with pytest.raises(ValueError, match="toy_two"):
+        commands(weightfold.cli)
 
 
 def test_no_arguments_is_help(capsys):
@@ -46,11 +112,11 @@ def test_no_arguments_is_help(capsys):
     assert "compare" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_option_is_explained(name, capsys):
-    assert exit_code(name, "--help") == 0
+@pytest.mark.parametrize("words", EVERY, ids=" ".join)
+def test_every_option_is_explained(words, capsys):
+    assert exit_code(*words, "--help") == 0
     lines = capsys.readouterr().out.splitlines()
-    for field in COMMANDS[name].__dataclass_fields__:
+    for field in EVERY[words].__dataclass_fields__:
         flag = "--" + field.replace("_", "-")
         for index, line in enumerate(lines):
             if f" {flag} " in line:

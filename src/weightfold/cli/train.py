@@ -7,8 +7,11 @@ from typing import Annotated, Literal
 import tyro
 
 from weightfold.cli.presets import Preset
+from weightfold.cli.scan import task_lines
 from weightfold.tasks.distillation import Distillation
 from weightfold.train.recipe import RECIPES, Recipe
+
+_TASKS = "\n".join(f"{name}: {line}" for name, line in task_lines().items())
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,10 @@ class Train:
     folder: Path
     """Where the run goes; one that holds another run is refused."""
 
-    task: str = "classify"
-    """What is learnt: classify; or regress, multilabel, ... of data whose targets are for it."""
+    task: Annotated[
+        str,
+        tyro.conf.arg(help=f"What is learnt, of data that has targets for it. Tasks:\n{_TASKS}"),
+    ] = "classify"
 
     variant: str = "compact"
     """How the network is trained: compact (as it is), cl, ck, fc, cl+fc, ck+fc (with rate=4,

@@ -11,6 +11,7 @@ from weightfold.data.load import load as load
 from weightfold.data.pairs import Data as Data
 from weightfold.data.pairs import as_dataset as as_dataset
 from weightfold.data.registry import available as available
+from weightfold.data.registry import list_data as list_data
 from weightfold.data.registry import reader as reader
 from weightfold.data.splitting import hold_out as hold_out
 from weightfold.data.splitting import split as split

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from weightfold.data.dataset import Dataset
+from weightfold.spec import matching
 
 ROOT_VARIABLE = "WEIGHTFOLD_DATA"
 
@@ -117,3 +118,16 @@ def available() -> dict[str, str]:
         name: (inspect.getdoc(entry.function) or "").partition("\n")[0]
         for name, entry in readers().items()
     }
+
+
+def list_data(filter: str = "*") -> list[str]:
+    """Names of data sets and layouts of files that `load` takes.
+
+    >>> import weightfold as wf
+    >>> wf.list_data("cifar*")
+    ['cifar10', 'cifar100']
+
+    Args:
+        filter: A glob that the names match.
+    """
+    return matching(readers(), filter)

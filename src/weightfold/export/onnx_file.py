@@ -25,6 +25,11 @@ def to_onnx(
 ) -> ExportReport:
     """Write a network to an .onnx file, with its weights inside (beside it above 2 GB).
 
+    >>> import tempfile, torch, weightfold as wf
+    >>> model, folder = torch.nn.Linear(3, 2), tempfile.mkdtemp()
+    >>> wf.to_onnx(model, torch.zeros(1, 3), f"{folder}/model.onnx").operators
+    {'Gemm': 1}
+
     It is exported in eval mode (torch's exporter folds batch norms into the convolutions), without
     the source paths that the exporter would note on every node. The input is called "images" and
     the output "logits".

@@ -109,6 +109,20 @@ def compare(
 
     A call that was stopped goes on when it is repeated.
 
+    >>> import tempfile, weightfold as wf
+    >>> from weightfold.lab.run import Execution
+    >>> found = wf.compare(
+    ...     "digitnet",
+    ...     "digits,limit=100",
+    ...     ("compact", "cl,rate=2"),
+    ...     recipe=wf.Recipe(epochs=1),
+    ...     folder=tempfile.mkdtemp(),
+    ...     seeds=2,
+    ...     execution=Execution(progress=False),
+    ... )
+    >>> found.page.name
+    'index.html'
+
     Args:
         net: Network spec, see `weightfold.nets.build`; or a function that makes the network of a
             seed.

@@ -72,6 +72,13 @@ def inspect(
 ) -> Inspection:
     """Ask a network and its data what the probes can tell within a time budget.
 
+    >>> import weightfold as wf
+    >>> net = wf.nets.build("digitnet", num_classes=10, in_channels=1)
+    >>> data = wf.data.load("digits,limit=100")
+    >>> found = wf.inspect(net, data, minutes=0.02, progress=False)
+    >>> found.page.name
+    'index.html'
+
     How many parameters it needs, how many weights can be pruned, which layers matter, and whether
     it learns noise by heart. The network is timed first; then each probe gets a share of the time
     that is left and the largest sizes that fit it, which plan.json records. What does not fit is

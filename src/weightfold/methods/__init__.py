@@ -13,6 +13,7 @@ from torch import nn
 from weightfold.core.arguments import check_net
 from weightfold.core.chart import Chart, registered_charts
 from weightfold.core.store import load as load_registered
+from weightfold.spec import matching
 
 
 def catalogue() -> dict[str, type[Chart]]:
@@ -22,6 +23,21 @@ def catalogue() -> dict[str, type[Chart]]:
             if module.name in ("chart", "verb"):
                 importlib.import_module(f"{__name__}.{folder.name}.{module.name}")
     return {k: c for k, c in registered_charts().items() if c.__module__.startswith(f"{__name__}.")}
+
+
+def list_methods(filter: str = "*") -> list[str]:
+    """Names of the methods: the folders, whose verbs have the same names.
+
+    >>> import weightfold as wf
+    >>> wf.list_methods("s*")
+    ['share', 'subspace']
+
+    Args:
+        filter: A glob that the names match.
+    """
+    return matching(
+        sorted({chart.__module__.split(".")[-2] for chart in catalogue().values()}), filter
+    )
 
 
 def load(folder: str | Path, net: nn.Module) -> nn.Module:

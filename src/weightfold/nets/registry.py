@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from weightfold.nets import zoo
-from weightfold.spec import parse_spec, read_options
+from weightfold.spec import matching, parse_spec, read_options
 
 _NETWORKS: dict[str, Callable[..., nn.Module]] = {}
 Factory = TypeVar("Factory", bound=Callable[..., nn.Module])
@@ -55,6 +55,19 @@ def available() -> dict[str, str]:
     """
     ours = {name: _first_line(factory) for name, factory in _networks().items()}
     return ours | zoo.torchvision_lines()
+
+
+def list_nets(filter: str = "*") -> list[str]:
+    """Names of networks that `build` takes: ours, then torchvision's classification models.
+
+    >>> import weightfold as wf
+    >>> wf.list_nets("resnet1*")
+    ['resnet101', 'resnet152', 'resnet18']
+
+    Args:
+        filter: A glob that the names match.
+    """
+    return matching(available(), filter)
 
 
 def build(spec: str, *, num_classes: int, in_channels: int = 3) -> nn.Module:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from functools import cache
 
 from weightfold.lab.experiment import Experiment
+from weightfold.spec import matching
 
 
 @cache
@@ -26,6 +27,19 @@ def experiments() -> Mapping[str, Experiment]:
                 raise ValueError(f"two experiments are called {experiment.name!r}")
             found[experiment.name] = experiment
     return found
+
+
+def list_experiments(filter: str = "*") -> list[str]:
+    """Names of the experiments, as `weightfold experiment run` takes them.
+
+    >>> import weightfold as wf
+    >>> wf.list_experiments("guo2020-table[123]")
+    ['guo2020-table1', 'guo2020-table2', 'guo2020-table3']
+
+    Args:
+        filter: A glob that the names match.
+    """
+    return matching(sorted(experiments()), filter)
 
 
 def experiment(name: str) -> Experiment:

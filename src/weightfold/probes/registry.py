@@ -10,7 +10,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 
-from weightfold.spec import parse_spec, read_options, read_value
+from weightfold.spec import matching, parse_spec, read_options, read_value
 from weightfold.train.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -183,6 +183,19 @@ def probes() -> Mapping[str, Probe]:
                         raise ValueError(f"two probes are called {one.name!r}")
                     found[one.name] = one
     return dict(sorted(found.items()))
+
+
+def list_probes(filter: str = "*") -> list[str]:
+    """Names of the probes, as `weightfold probe` takes them.
+
+    >>> import weightfold as wf
+    >>> wf.list_probes("l*")
+    ['layer-reset', 'lottery-ticket']
+
+    Args:
+        filter: A glob that the names match.
+    """
+    return matching(probes(), filter)
 
 
 def _declared(tree: ast.Module, module: str) -> Iterator[Probe]:

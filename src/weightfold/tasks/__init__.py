@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from weightfold.tasks.registry import as_task as as_task
     from weightfold.tasks.registry import available as available
     from weightfold.tasks.registry import build as build
+    from weightfold.tasks.registry import list_tasks as list_tasks
     from weightfold.tasks.registry import register as register
     from weightfold.tasks.task import Task as Task
     from weightfold.tasks.task import Terms as Terms
@@ -21,6 +22,7 @@ _HOMES = {
     "as_task": "registry",
     "available": "registry",
     "build": "registry",
+    "list_tasks": "registry",
     "register": "registry",
     "Measure": "measure",
     "Task": "task",

@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 from weightfold.data.pairs import Data, as_dataset
+from weightfold.spec import matching
 from weightfold.tasks.task import Task
 
 T = TypeVar("T", bound=type[Task])
@@ -48,6 +49,19 @@ def tasks() -> Mapping[str, type[Task]]:
 def available() -> dict[str, str]:
     """Name -> one line, of the tasks."""
     return {name: (inspect.getdoc(cls) or "").partition("\n")[0] for name, cls in tasks().items()}
+
+
+def list_tasks(filter: str = "*") -> list[str]:
+    """Names of tasks that `build` takes.
+
+    >>> import weightfold as wf
+    >>> wf.list_tasks("[cr]*")
+    ['classify', 'regress']
+
+    Args:
+        filter: A glob that the names match.
+    """
+    return matching(tasks(), filter)
 
 
 def build(name: str, data: Data, **options: Any) -> Task:

@@ -32,6 +32,13 @@ def fit(
 ) -> History:
     """Train a network and leave its record in a folder.
 
+    >>> import weightfold as wf
+    >>> net = wf.nets.build("digitnet", num_classes=10, in_channels=1)
+    >>> data = wf.data.load("digits,limit=100")
+    >>> history = wf.fit(net, data, wf.Recipe(epochs=2), progress=False)
+    >>> len(history.rows), history.measure.name
+    (2, 'accuracy')
+
     After each epoch the folder holds run.json (configuration, versions, machine), metrics.csv,
     history.json, last.pt (to resume from), last.safetensors and best.safetensors
     (`net.state_dict()`). A run that was stopped, by whatever, continues after its last checkpoint

@@ -71,6 +71,13 @@ def fit_together(
 ) -> dict[str, History]:
     """Train networks of one architecture side by side.
 
+    >>> import weightfold as wf
+    >>> data = wf.data.load("digits,limit=100")
+    >>> nets = [wf.nets.build("digitnet", num_classes=10, in_channels=1) for _ in range(2)]
+    >>> runs = {f"run-{seed}": wf.train.Run(net, data, seed) for seed, net in enumerate(nets)}
+    >>> list(wf.fit_together(runs, wf.Recipe(epochs=1, crop_padding=0, flip=False)))
+    ['run-0', 'run-1']
+
     Every run sees what it would see alone: the order of an epoch depends on (seed, epoch), dropout
     on (seeds of those trained with it, step). Runs are trained in groups, a group as one vmapped
     batch, see `together`; a group of one as `fit` trains it. With `folder`, a call that was stopped

@@ -37,6 +37,16 @@ def fit_domains(
 ) -> History:
     """Train a net on all its domains and leave its record in a folder.
 
+    >>> import torch, weightfold as wf
+    >>> model = wf.nets.build("digitnet", num_classes=10, in_channels=1)
+    >>> plan = wf.plan_sharing(model, "bottom", 0.2, example_input=torch.zeros(1, 1, 8, 8))
+    >>> net = wf.share(model, {"ours": 10, "theirs": 10}, plan)
+    >>> data = wf.data.load("digits,limit=100")
+    >>> recipe = wf.Recipe(epochs=1)
+    >>> history = wf.fit_domains(net, {"ours": data, "theirs": data}, recipe, progress=False)
+    >>> [name for name in history.rows[-1].values if name.startswith("test_accuracy/")]
+    ['test_accuracy/ours', 'test_accuracy/theirs']
+
     The loss of a step is the weighted sum, over the domains in it, of each one's mean loss; all of
     them run in one forward. Domains that are not in a step stay bit for bit: no gradient, no decay,
     no momentum. Folder, resuming, randomness and the caller's random state are as in

@@ -1,22 +1,10 @@
-"""`weightfold experiment`."""
+"""`weightfold experiment run`."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import tyro
-
-
-@dataclass(frozen=True)
-class List:
-    """List the experiments, their presets and how many networks each preset trains."""
-
-    def run(self) -> None:
-        """Print them."""
-        from weightfold.lab.running import print_experiments
-        from weightfold.papers import experiments
-
-        print_experiments(experiments())
 
 
 @dataclass(frozen=True)
@@ -70,16 +58,3 @@ class Run:
             execution=Execution(self.on, self.jobs, self.data_root),
         )
         print(f"everything is in {page}")
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """List the tables and figures of papers that can be run again, or run one."""
-
-    action: (
-        Annotated[List, tyro.conf.subcommand("list")] | Annotated[Run, tyro.conf.subcommand("run")]
-    )
-
-    def run(self) -> None:
-        """Do it."""
-        self.action.run()

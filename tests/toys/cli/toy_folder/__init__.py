@@ -1,0 +1,1 @@
+"""Toys in a folder."""

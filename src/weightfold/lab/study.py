@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from weightfold.core.manifest import MANIFEST
-from weightfold.core.store import file_stem, save
+from weightfold.core.part_file import file_stem
+from weightfold.core.store import save
 from weightfold.data import Augment, Dataset
 from weightfold.lab.measures import domain_accuracies
 from weightfold.lab.run import Run

@@ -18,7 +18,7 @@ from weightfold.nets import build
 from weightfold.tasks import as_task
 from weightfold.timing import alternate
 from weightfold.train import Recipe
-from weightfold.train.strategies.single import Fabric, Single
+from weightfold.train.strategies.fabric import Fabric, Single
 from weightfold.train.strategies.stacked import Stack
 
 NETWORKS = {

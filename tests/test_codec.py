@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from weightfold.codec import UNRECORDED, decode, encode
+from weightfold.codec import decode, encode
+from weightfold.records import MAX_INT, UNRECORDED
 
 
 @dataclass(frozen=True)
@@ -29,17 +30,18 @@ class Tree:
     cache: dict = field(default_factory=dict, metadata=UNRECORDED)
 
 
+integers = st.integers(-MAX_INT, MAX_INT)
 leaves = st.builds(Leaf, st.text(), st.none() | st.floats(allow_nan=False))
 numbers = st.lists(st.floats(allow_nan=False)).map(tuple)
 trees = st.builds(
     Tree,
     st.sampled_from(["oak", "elm"]),
     st.lists(leaves).map(tuple),
-    st.tuples(st.integers(), st.floats(allow_nan=False)),
-    st.dictionaries(st.integers(), numbers),
-    st.none() | st.dictionaries(st.text(), st.integers()),
+    st.tuples(integers, st.floats(allow_nan=False)),
+    st.dictionaries(integers, numbers),
+    st.none() | st.dictionaries(st.text(), integers),
     st.none() | leaves,
-    st.integers() | st.text(),
+    integers | st.text(),
     st.booleans(),
 )
 
@@ -56,18 +58,19 @@ def test_what_is_not_recorded_is_left_out():
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "named"),
+    ("change", "named"),
     [
-        ({"extra": 1}, ValueError, "extra"),
-        ({"done": 1}, TypeError, "1"),
-        ({"pair": [1]}, ValueError, "1 values"),
-        ({"pair": [True, 1.0]}, TypeError, "True"),
-        ({"leaves": "abc"}, TypeError, "abc"),
-        ({"best": {"value": 1.0}}, KeyError, "name"),
-        ({"by_seed": {"x": []}}, ValueError, "x"),
+        ({"extra": 1}, "'extra'"),
+        ({"done": 1}, "'done' is 1"),
+        ({"pair": [1]}, "'pair' has 1 values"),
+        ({"pair": [True, 1.0]}, r"'pair\[0\]' is true"),
+        ({"leaves": "abc"}, "'leaves' is \"abc\""),
+        ({"best": {"value": 1.0}}, "'best'"),
+        ({"by_seed": {"x": []}}, "'x'"),
+        ({"kind": "fir"}, "'kind' is \"fir\""),
     ],
 )
-def test_other_values_are_refused(change, error, named):
+def test_other_values_are_refused(change, named):
     tree = Tree("oak", (), (1, 2.0), {}, None, None, 3)
-    with pytest.raises(error, match=named):
+    with pytest.raises(ValueError, match=named):
         decode({**encode(tree), **change}, Tree)

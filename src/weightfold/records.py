@@ -12,6 +12,7 @@ import re
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import (
     Annotated,
@@ -31,6 +32,8 @@ SEAL = "sha256"
 MAX_BYTES = 2**26
 MAX_DEPTH = 64
 MAX_INT = 2**64
+UNRECORDED = {"recorded": False}
+"""Metadata of a dataclass field that stands in no record; it needs a default."""
 
 
 def within(low: int, high: int) -> Callable[[int], str | None]:
@@ -104,6 +107,26 @@ def conform(data: Any, kind: Any, where: str) -> None:
     """
     if (problem := next(_problems(data, kind, ""), None)) is not None:
         raise ValueError(f"{where}: {problem}")
+
+
+def fits(data: Any, kind: Any) -> bool:
+    """Whether JSON values are what `kind` says."""
+    return next(_problems(data, kind, ""), None) is None
+
+
+@cache
+def object_fields(kind: Any) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+    """Recorded fields of a TypedDict or a dataclass with their types; and those that must be there.
+
+    Args:
+        kind: The class; where it is generic, without its arguments.
+    """
+    hints = get_type_hints(kind, include_extras=True)
+    if is_typeddict(kind):
+        return hints, tuple(sorted(kind.__required_keys__))
+    own = {f.name: f for f in fields(kind) if f.init and f.metadata.get("recorded", True)}
+    required = (n for n, f in own.items() if f.default is MISSING and f.default_factory is MISSING)
+    return {name: hints[name] for name in own}, tuple(sorted(required))
 
 
 def file_hash(path: Path) -> str:
@@ -189,17 +212,11 @@ def _of_object(value: Any, kind: Any, at: str) -> Iterator[str]:
     if not isinstance(value, dict):
         yield _wrong(value, kind, at)
         return
-    if is_typeddict(kind):
-        hints, required = get_type_hints(kind, include_extras=True), kind.__required_keys__
-    else:
-        own = {f.name: f for f in fields(kind) if f.init}
-        hints = {n: h for n, h in get_type_hints(kind, include_extras=True).items() if n in own}
-        required = {
-            n for n, f in own.items() if f.default is MISSING and f.default_factory is MISSING
-        }
-        if unknown := [name for name in value if name not in own]:
-            yield f"{_named(at)} has a field {unknown[0][:80]!r}, which is unknown"
-    for name in sorted(required):
+    hints, required = object_fields(kind)
+    unknown = [] if is_typeddict(kind) else [name for name in value if name not in hints]
+    if unknown:
+        yield f"{_named(at)} has a field {unknown[0][:80]!r}, which is unknown"
+    for name in required:
         if name not in value:
             yield f"{_named(at)} lacks {name!r}"
     for name, hint in hints.items():

@@ -2,12 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 _CHARTS: dict[str, type["Chart"]] = {}
 
@@ -120,20 +118,3 @@ class Chart(nn.Module):
 def registered_charts() -> dict[str, type[Chart]]:
     """Kind -> class, of every chart defined so far; `weightfold.methods.catalogue` finds ours."""
     return dict(_CHARTS)
-
-
-@torch.no_grad()
-def computed_shapes(chart: Chart, at: Mapping[str, Any]) -> dict[str, Tensor]:
-    """What a chart computes, as tensors on the meta device: names, shapes and dtypes, no memory.
-
-    A chart that cannot run there (it keeps tensors that are no buffers) computes in earnest.
-    """
-    own = chain(
-        chart.named_parameters(remove_duplicate=False), chart.named_buffers(remove_duplicate=False)
-    )
-    empty = {name: tensor.to("meta") for name, tensor in own}
-    try:
-        with torch.device("meta"):
-            return functional_call(chart, empty, (), dict(at), tie_weights=False)
-    except (RuntimeError, NotImplementedError):
-        return chart(**at)

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_map
 
-from weightfold.core.chart import Chart, computed_shapes
-from weightfold.core.mixins import CallContext, Described, LayerExecution
+from weightfold.core.chart import Chart
+from weightfold.core.checking import check_charts
+from weightfold.core.mixins import NO_CONTEXT, CallContext, Described, LayerExecution
 from weightfold.core.slots import (
     PlaceholderGuard,
     Slots,
-    check_chartable,
     check_state,
     fill,
     replace_module,
@@ -24,7 +24,6 @@ from weightfold.core.slots import (
 )
 from weightfold.core.summary import Level, Verification, compare_layers, compare_outputs, summarize
 
-NO_CONTEXT: Mapping[str, Any] = {}
 Mixin = TypeVar("Mixin")
 _CLASSES: dict[str, type["Charted"]] = {}
 
@@ -71,7 +70,7 @@ class Charted(nn.Module):
         super().__init__()
         charts = list(charts)
         slots = Slots.of(model)
-        computed = self._check(model, slots, charts)
+        computed = check_charts(model, slots, charts)
         self._frozen = {n: not slots.tensors[n].requires_grad for n in computed}
         self._places = {name: slots.places[name] for name in computed}
         self._canonical = slots.canonical
@@ -96,34 +95,6 @@ class Charted(nn.Module):
         self._cache: dict[Any, dict[str, Tensor]] | None = None
         self._pulls: list[tuple[Tensor, Tensor]] = []
         self._ddp_params_and_buffers_to_ignore = self.constant_names()
-
-    @staticmethod
-    def _check(model: nn.Module, slots: Slots, charts: list[Chart]) -> list[str]:
-        """Validate what the charts compute; canonical names in order."""
-        owner: dict[str, int] = {}
-        for index, chart in enumerate(charts):
-            at = chart.default_context() if isinstance(chart, CallContext) else NO_CONTEXT
-            theta = computed_shapes(chart, at)
-            resized = chart.resized_layers(**at) if isinstance(chart, CallContext) else {}
-            for name, tensor in theta.items():
-                canonical = slots.resolve(name)
-                there = slots.tensors[canonical]
-                check_chartable(model, name, there)
-                if canonical in owner:
-                    raise ValueError(
-                        f"tensor {name!r} is computed twice, by chart {owner[canonical]} and chart "
-                        f"{index} ({chart.kind}), or under two names of one tied tensor"
-                    )
-                # A layer made anew has the shapes that its chart gives it.
-                shape = tensor.shape if split_name(name)[0] in resized else there.shape
-                if tensor.shape != shape or tensor.dtype != there.dtype:
-                    raise ValueError(
-                        f"chart {index} ({chart.kind}) gives {name!r} as {tensor.dtype} "
-                        f"{tuple(tensor.shape)}, but the model's is {there.dtype} "
-                        f"{tuple(there.shape)}"
-                    )
-                owner[canonical] = index
-        return list(owner)
 
     def constant_names(self) -> list[str]:
         """Names of the charts' buffers, of all levels, that never change while training."""

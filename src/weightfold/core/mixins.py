@@ -9,6 +9,9 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
+NO_CONTEXT: Mapping[str, Any] = {}
+"""Per-call coordinates of a call that gives none."""
+
 
 class LayerExecution:
     """Runs layers of the model below in another way than with theta in their slots.

@@ -1,94 +1,79 @@
-"""Files of a save read into memory once, and checked as they were read."""
+"""Files of a save, a part in each: named by their hash, written once, checked as they are read."""
 
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
-from math import prod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save as serialize
 from torch import Tensor
 
-from weightfold.core.store import LABEL, check_label, entry_of, existing_file
+from weightfold.core.tensor_file import LABEL, Stored, read_label
+from weightfold.files import replacing
+from weightfold.records import file_hash
 
-DTYPES = {
-    "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16,
-    "U16": torch.uint16, "I32": torch.int32, "U32": torch.uint32, "I64": torch.int64,
-    "U64": torch.uint64, "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
-    "F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64,
-    "C64": torch.complex64,
-}  # fmt: skip
-"""safetensors' names of dtypes."""
+PART = "domain-"
+LONGEST_STEM = 100
 
 
-Spot = tuple[torch.dtype, list[int], int, int]
-"""Dtype, shape, first byte and end of a tensor in a file."""
+def entry_of(manifest: Mapping[str, Any], part: str | None) -> Mapping[str, Any]:
+    """What a manifest says of a part's file; None: of the shared one."""
+    return manifest["tensors"] if part is None else manifest["parts"][part]
 
 
-class Stored(Mapping[str, Tensor]):
-    """Tensors of a file by name, in memory that is this process's own; each is made when taken.
+def file_of(folder: Path, manifest: Mapping[str, Any], part: str | None) -> Path:
+    """Path of a part's file; None: the shared one."""
+    return folder / entry_of(manifest, part)["file"]
 
-    safetensors reads from memory only by copying every tensor; here all are views of the one
-    buffer. Neither they nor where they are is kept after a walk through all of them: of hundreds of
-    tensors of a few kilobytes that would add a tenth.
 
-    Args:
-        content: Of a safetensors file; kept.
-
-    Attributes:
-        label: What the file says of itself under `LABEL`.
+def existing_file(folder: Path, manifest: Mapping[str, Any], part: str | None) -> Path:
+    """Path of a part's file, which is there.
 
     Raises:
-        ValueError: It is no safetensors file.
+        FileNotFoundError: It is not.
+        ValueError: It is a link.
     """
-
-    def __init__(self, content: bytearray) -> None:
-        self._content = content
-        self._spots: dict[str, Spot] | None
-        try:
-            self._spots, self.label = _read_header(content)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ValueError(f"it is no safetensors file: {error}") from error
-
-    def _known(self) -> dict[str, Spot]:
-        if (spots := self._spots) is None:
-            spots = self._spots = _read_header(self._content)[0]
-        return spots
-
-    def __getitem__(self, name: str) -> Tensor:
-        dtype, shape, begin, end = self._known()[name]
-        if begin == end:
-            return torch.empty(shape, dtype=dtype)
-        count = (end - begin) // dtype.itemsize
-        return torch.frombuffer(self._content, dtype=dtype, count=count, offset=begin).view(shape)
-
-    def __iter__(self) -> Iterator[str]:
-        yield from self._known()
-        self._spots = None
-
-    def __len__(self) -> int:
-        return len(self._known())
+    file = file_of(folder, manifest, part)
+    if file.is_symlink():
+        raise ValueError(f"{file} is a link; copy the files themselves (cp -L)")
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing; the manifest beside it names it")
+    return file
 
 
-def _read_header(content: bytearray) -> tuple[dict[str, Spot], dict[str, Any]]:
-    """Where each tensor is, by name; and what the file says of itself."""
-    start = 8 + int.from_bytes(content[:8], "little")
-    entries: dict[str, Any] = json.loads(content[8:start])
-    label: dict[str, Any] = json.loads(entries.pop("__metadata__", {}).get(LABEL, "{}"))
-    spots = {name: _spot(entry, start) for name, entry in entries.items()}
-    if max((end for *_, end in spots.values()), default=start) > len(content):
-        raise ValueError("it ends before its last tensor")
-    return spots, label
+def check_label(
+    file: Path, label: Mapping[str, Any], manifest: Mapping[str, Any], part: str | None
+) -> None:
+    """Hold what a file says of itself against the manifest.
+
+    Raises:
+        ValueError: It is another part's, or was saved with other shared tensors.
+    """
+    if label.get("part") != part:
+        raise ValueError(f"{file} holds {label.get('part')!r}, where the manifest says {part!r}")
+    base = manifest["tensors"]["sha256"]
+    if part is not None and label.get("base") != base:
+        raise ValueError(
+            f"{file} was saved with the shared tensors {str(label.get('base'))[:12]}, but this "
+            f"folder's are {base[:12]}; take {part!r} from a save with the same shared tensors"
+        )
 
 
-def _spot(entry: Mapping[str, Any], start: int) -> Spot:
-    dtype, shape = DTYPES[entry["dtype"]], entry["shape"]
-    begin, end = entry["data_offsets"]
-    if begin < 0 or min(shape, default=0) < 0 or prod(shape) * dtype.itemsize != end - begin:
-        raise ValueError(f"{shape} of {entry['dtype']} are not the bytes {begin} to {end}")
-    return dtype, shape, start + begin, start + end
+def check_file(folder: Path, manifest: Mapping[str, Any], part: str | None) -> None:
+    """Check a part's file against the manifest's hash, and its label against part and base.
+
+    Raises:
+        FileNotFoundError: The file is missing.
+        ValueError: It is damaged or changed, another part's, or was saved with other shared
+            tensors than the folder's.
+    """
+    file = existing_file(folder, manifest, part)
+    if file_hash(file) != entry_of(manifest, part)["sha256"]:
+        raise ValueError(f"{file} is truncated or was changed: its hash is not the manifest's")
+    check_label(file, read_label(file), manifest, part)
 
 
 def read_part(folder: Path, manifest: Mapping[str, Any], part: str | None) -> Stored:
@@ -114,3 +99,85 @@ def read_part(folder: Path, manifest: Mapping[str, Any], part: str | None) -> St
         raise ValueError(f"{file}: {error}") from error
     check_label(file, stored.label, manifest, part)
     return stored
+
+
+def write_part(folder: Path, part: str, tensors: Mapping[str, Tensor], base: str) -> dict[str, str]:
+    """Write one part's file, labelled with its name and `base`, the hash of the shared file."""
+    label = json.dumps({"base": base, "part": part})
+    return write_hashed(folder, f"{PART}{file_stem(part)}-", tensors, {LABEL: label})
+
+
+def copy_part(source: Path, manifest: Mapping[str, Any], part: str, folder: Path) -> dict[str, str]:
+    """Copy a part's file, checked, to another save, under the name that its content gives it.
+
+    Args:
+        source: Folder that it lies in.
+        manifest: Of that folder.
+        part: Its name.
+        folder: Where the copy goes; whatever the manifest calls the file, nothing is overwritten.
+
+    Returns:
+        Its entry for the other manifest.
+
+    Raises:
+        FileExistsError: Another file has that name.
+        FileNotFoundError: As `read_part`.
+        ValueError: As `read_part`.
+    """
+    content = read_part(source, manifest, part).content
+    digest = entry_of(manifest, part)["sha256"]
+    target = folder / _name(f"{PART}{file_stem(part)}-", digest)
+    if target.exists() or target.is_symlink():
+        if target.is_symlink() or file_hash(target) != digest:
+            raise FileExistsError(f"{target} is another file than {part!r} of {source}; move it")
+    else:
+        with replacing(target) as temporary:
+            temporary.write_bytes(content)
+    return {"file": target.name, "sha256": digest}
+
+
+def write_hashed(
+    folder: Path, prefix: str, tensors: Mapping[str, Tensor], labels: dict[str, str] | None = None
+) -> dict[str, str]:
+    """Write a file named by its hash, unless it is there already.
+
+    Args:
+        folder: There already.
+        prefix: Of the file's name.
+        tensors: Any layout and device.
+        labels: At most one: safetensors writes several in an order that changes by the process.
+
+    Returns:
+        {"file": name, "sha256": of the file}.
+    """
+    content = _serialized(tensors, labels)
+    digest = hashlib.sha256(content).hexdigest()
+    file = folder / _name(prefix, digest)
+    if not file.exists() or file_hash(file) != digest:
+        with replacing(file) as temporary:
+            temporary.write_bytes(content)
+    return {"file": file.name, "sha256": digest}
+
+
+def shared_hash(tensors: Mapping[str, Tensor]) -> str:
+    """The sha256 that a file of these shared tensors has."""
+    return hashlib.sha256(_serialized(tensors, None)).hexdigest()
+
+
+def _serialized(tensors: Mapping[str, Tensor], labels: dict[str, str] | None) -> bytes:
+    plain = {
+        name: tensor.detach().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
+    return serialize(plain, labels)
+
+
+def _name(prefix: str, digest: str) -> str:
+    return f"{prefix}{digest[:12]}.safetensors"
+
+
+def file_stem(name: str) -> str:
+    """A name as the beginning of a file's name: whole, or short with a hash if it is long."""
+    if len(name) <= LONGEST_STEM:
+        return name
+    return f"{name[:LONGEST_STEM]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"

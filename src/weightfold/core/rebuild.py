@@ -1,7 +1,6 @@
 """A saved net made again: first without memory, so that what a file asks for is seen in time."""
 
 import copy
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from weightfold.core.arguments import check_memory
 from weightfold.core.chart import Chart, registered_charts
 from weightfold.core.charted import charted_class
 from weightfold.core.slots import check_state
@@ -38,7 +38,9 @@ def rebuild(
         with torch.device("meta"):
             planned = _build(hollow, levels, kinds)
         check_state(planned.state_dict(), state)
-        _check_memory(planned, model)
+        if all(tensor.device.type == "cpu" for tensor in model.parameters()):
+            size = sum(t.nbytes for t in (*planned.parameters(), *planned.buffers()))
+            check_memory("its charts make a net", size)
         net = _build(model, levels, kinds)
     except _UNBUILDABLE as error:
         told = error.args[0] if isinstance(error, KeyError) and error.args else error
@@ -67,6 +69,7 @@ _UNBUILDABLE = (
     AssertionError,
     AttributeError,
     LookupError,
+    MemoryError,
     RuntimeError,
     TypeError,
     ValueError,
@@ -92,14 +95,3 @@ def _hollow(model: nn.Module) -> nn.Module:
         parameter = isinstance(tensor, nn.Parameter)
         memo[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if parameter else empty
     return copy.deepcopy(model, memo)
-
-
-def _check_memory(planned: nn.Module, model: nn.Module) -> None:
-    """Refuse a net, planned on the meta device, that this machine cannot hold."""
-    on_cpu = all(tensor.device.type == "cpu" for tensor in model.parameters())
-    if not (on_cpu and hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names):
-        return
-    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    needed = sum(t.nbytes for t in (*planned.parameters(), *planned.buffers()))
-    if needed > there:
-        raise ValueError(f"it takes {needed:,} bytes, and this machine has {there:,}")

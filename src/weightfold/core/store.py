@@ -4,7 +4,6 @@ A chart may say (`FilePerPart`) which file each coordinate lies in: what one par
 that part's file, everything else in the shared one. Files are named by their hash.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -13,7 +12,6 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from weightfold.core.arguments import check_net
@@ -21,16 +19,15 @@ from weightfold.core.chart import Chart
 from weightfold.core.charted import Charted
 from weightfold.core.manifest import FORMAT, MANIFEST, read_manifest
 from weightfold.core.mixins import FilePerPart
+from weightfold.core.part_file import PART, check_file, file_of, write_hashed, write_part
 from weightfold.core.rebuild import rebuild
-from weightfold.core.tensor_file import LABEL, read_label
-from weightfold.files import BRIEFLY, foreign, locked, replacing, settled
-from weightfold.records import file_hash, write_record
+from weightfold.files import BRIEFLY, foreign, locked, settled
+from weightfold.records import write_record
 from weightfold.version import __version__
 
-WHOLE, SHARED, PART = "tensors-", "shared-", "domain-"
+WHOLE, SHARED = "tensors-", "shared-"
 OWN_NAMES = (MANIFEST, WHOLE, SHARED, PART)
 OWN_FILE = re.compile(rf"({WHOLE}|{SHARED}|{PART}.+-)[0-9a-f]{{12}}\.safetensors")
-LONGEST_STEM = 100
 
 
 def save(net: nn.Module, folder: str | Path) -> None:
@@ -82,7 +79,7 @@ def save(net: nn.Module, folder: str | Path) -> None:
     except TypeError as error:
         raise TypeError(f"a chart's configuration is not of JSON values: {error}") from error
     with locked(folder, BRIEFLY):
-        shared = write_tensors(folder, SHARED if groups else WHOLE, tensors)
+        shared = write_hashed(folder, SHARED if groups else WHOLE, tensors)
         parts = {p: write_part(folder, p, own, shared["sha256"]) for p, own in groups.items()}
         write_manifest(folder, {**shared, "aliases": aliases, "extra": extra}, parts, charts)
 
@@ -153,89 +150,6 @@ def part_of(net: nn.Module, name: str) -> str | None:
         return part
     computed = {part_of(net.model, place) for place in net._places}
     return computed.pop() if len(computed) == 1 else None
-
-
-def write_part(folder: Path, part: str, tensors: Mapping[str, Tensor], base: str) -> dict[str, str]:
-    """Write one part's file, labelled with its name and `base`, the hash of the shared file."""
-    label = json.dumps({"base": base, "part": part})
-    return write_tensors(folder, f"{PART}{file_stem(part)}-", tensors, {LABEL: label})
-
-
-def copy_part(source: Path, manifest: Mapping[str, Any], part: str, folder: Path) -> dict[str, str]:
-    """Copy a part's file to another save, under the name that its content gives it.
-
-    Args:
-        source: Folder that it lies in.
-        manifest: Of that folder.
-        part: Its name.
-        folder: Where the copy goes; whatever the manifest calls the file, nothing is overwritten.
-
-    Returns:
-        Its entry for the other manifest.
-
-    Raises:
-        FileExistsError: Another file has that name.
-        ValueError: The file was changed.
-    """
-    content = (file := file_of(source, manifest, part)).read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != manifest["parts"][part]["sha256"]:
-        raise ValueError(f"{file} is truncated or was changed: its hash is not the manifest's")
-    target = folder / _name(f"{PART}{file_stem(part)}-", digest)
-    if target.exists() or target.is_symlink():
-        if target.is_symlink() or file_hash(target) != digest:
-            raise FileExistsError(f"{target} is another file than {part!r} of {source}; move it")
-    else:
-        with replacing(target) as temporary:
-            temporary.write_bytes(content)
-    return {"file": target.name, "sha256": digest}
-
-
-def _name(prefix: str, digest: str) -> str:
-    return f"{prefix}{digest[:12]}.safetensors"
-
-
-def file_stem(name: str) -> str:
-    """A name as the beginning of a file's name: whole, or short with a hash if it is long."""
-    if len(name) <= LONGEST_STEM:
-        return name
-    return f"{name[:LONGEST_STEM]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
-
-
-def write_tensors(
-    folder: Path, prefix: str, tensors: Mapping[str, Tensor], labels: dict[str, str] | None = None
-) -> dict[str, str]:
-    """Write a file named by its hash, unless it is there already.
-
-    Args:
-        folder: There already.
-        prefix: Of the file's name.
-        tensors: Any layout and device.
-        labels: At most one: safetensors writes several in an order that changes by the process.
-
-    Returns:
-        {"file": name, "sha256": of the file}.
-    """
-    content = _serialized(tensors, labels)
-    digest = hashlib.sha256(content).hexdigest()
-    file = folder / _name(prefix, digest)
-    if not file.exists() or file_hash(file) != digest:
-        with replacing(file) as temporary:
-            temporary.write_bytes(content)
-    return {"file": file.name, "sha256": digest}
-
-
-def shared_hash(tensors: Mapping[str, Tensor]) -> str:
-    """The sha256 that a file of these shared tensors has."""
-    return hashlib.sha256(_serialized(tensors, None)).hexdigest()
-
-
-def _serialized(tensors: Mapping[str, Tensor], labels: dict[str, str] | None) -> bytes:
-    plain = {
-        name: tensor.detach().clone(memory_format=torch.contiguous_format)
-        for name, tensor in tensors.items()
-    }
-    return serialize(plain, labels)
 
 
 def write_manifest(
@@ -328,60 +242,3 @@ def read_state(
     aliases = manifest["tensors"]["aliases"].items()
     state |= {alias: state[name] for alias, name in aliases if name in state}
     return state | manifest["tensors"].get("extra", {})
-
-
-def file_of(folder: Path, manifest: Mapping[str, Any], part: str | None) -> Path:
-    """Path of a part's file; None: the shared one."""
-    return folder / entry_of(manifest, part)["file"]
-
-
-def check_file(folder: Path, manifest: Mapping[str, Any], part: str | None) -> None:
-    """Check a part's file against the manifest's hash, and its label against part and base.
-
-    Raises:
-        FileNotFoundError: The file is missing.
-        ValueError: It is damaged or changed, another part's, or was saved with other shared
-            tensors than the folder's.
-    """
-    file = existing_file(folder, manifest, part)
-    if file_hash(file) != entry_of(manifest, part)["sha256"]:
-        raise ValueError(f"{file} is truncated or was changed: its hash is not the manifest's")
-    check_label(file, read_label(file), manifest, part)
-
-
-def entry_of(manifest: Mapping[str, Any], part: str | None) -> Mapping[str, Any]:
-    """What a manifest says of a part's file; None: of the shared one."""
-    return manifest["tensors"] if part is None else manifest["parts"][part]
-
-
-def existing_file(folder: Path, manifest: Mapping[str, Any], part: str | None) -> Path:
-    """Path of a part's file, which is there.
-
-    Raises:
-        FileNotFoundError: It is not.
-        ValueError: It is a link.
-    """
-    file = file_of(folder, manifest, part)
-    if file.is_symlink():
-        raise ValueError(f"{file} is a link; copy the files themselves (cp -L)")
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing; the manifest beside it names it")
-    return file
-
-
-def check_label(
-    file: Path, label: Mapping[str, Any], manifest: Mapping[str, Any], part: str | None
-) -> None:
-    """Hold what a file says of itself against the manifest.
-
-    Raises:
-        ValueError: It is another part's, or was saved with other shared tensors.
-    """
-    if label.get("part") != part:
-        raise ValueError(f"{file} holds {label.get('part')!r}, where the manifest says {part!r}")
-    base = manifest["tensors"]["sha256"]
-    if part is not None and label.get("base") != base:
-        raise ValueError(
-            f"{file} was saved with the shared tensors {str(label.get('base'))[:12]}, but this "
-            f"folder's are {base[:12]}; take {part!r} from a save with the same shared tensors"
-        )

@@ -16,7 +16,7 @@ from weightfold.probes.models import Model, net_of
 from weightfold.tasks.registry import as_task
 from weightfold.tasks.task import evaluating
 from weightfold.train.recipe import Recipe
-from weightfold.train.strategies.single import Fabric, Single
+from weightfold.train.strategies.fabric import Fabric, Single
 from weightfold.train.together import device_of
 
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from weightfold.core.manifest import MANIFEST
-from weightfold.core.store import file_stem, save
+from weightfold.core.part_file import file_stem
+from weightfold.core.store import save
 from weightfold.data import Augment, Dataset
 from weightfold.lab.measures import domain_accuracies
 from weightfold.lab.run import Run
@@ -29,7 +30,7 @@ from weightfold.train.domains.check import check_all
 from weightfold.train.domains.inputs import check_sizes, read_weights, seeded_model, take_weights
 from weightfold.train.domains.joint import Joint
 from weightfold.train.domains.sharing import Sharing
-from weightfold.train.progress import Tell
+from weightfold.train.progress import ProgressCallback
 from weightfold.train.recipe import Recipe
 
 INDEPENDENT = "independent"
@@ -165,7 +166,7 @@ class StudyRun(Run):
         return self.of.record(self, found)  # type: ignore[arg-type]
 
     def train(
-        self, root: Path, *, data_root: Path | None = None, progress: bool | Tell = True
+        self, root: Path, *, data_root: Path | None = None, progress: bool | ProgressCallback = True
     ) -> StudyRecord:
         """Train what is not trained yet; runs that are there are checked to be these.
 

@@ -28,7 +28,8 @@ class Finding(ABC):
     """What a probe found.
 
     A subclass is a frozen dataclass whose fields are the result, as `weightfold.codec` takes them;
-    those that do not belong in the record have the metadata `UNRECORDED`.
+    those that do not belong in the record have the metadata
+    `weightfold.records.UNRECORDED`.
 
     Attributes:
         probe: Name of the probe, "intrinsic-dimension".
@@ -71,9 +72,7 @@ class Finding(ABC):
         """The finding that `record` is of; its answers are computed again.
 
         Raises:
-            KeyError: A field is missing.
-            TypeError: A field is of another type.
-            ValueError: A field is unknown.
+            ValueError: A field is missing, unknown or of another type; the message names it.
         """
         return decode(
             {k: v for k, v in record.items() if k not in ("probe", SEAL, *cls.answers)}, cls

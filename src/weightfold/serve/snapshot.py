@@ -11,8 +11,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from weightfold.core.part_file import DTYPES
-from weightfold.core.store import file_of
+from weightfold.core.part_file import file_of
+from weightfold.core.tensor_file import DTYPES
 from weightfold.methods.share.bundle import PREPROCESSING, Bundle
 from weightfold.methods.share.cache import DeltaCache
 from weightfold.methods.share.net import SharedNet

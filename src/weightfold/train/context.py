@@ -9,7 +9,7 @@ from torch import Tensor
 from weightfold.train.history import History, Row
 
 if TYPE_CHECKING:
-    from weightfold.train.strategies.strategy import Strategy
+    from weightfold.train.strategies.base import Strategy
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from weightfold.train.loop import REMEDY, Loop, NonFiniteLoss
 from weightfold.train.options import Options
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import check_run, write_run
-from weightfold.train.strategies.single import Fabric, OnFabric
+from weightfold.train.strategies.fabric import Fabric, OnFabric
 
 if TYPE_CHECKING:
     from lightning_fabric.strategies import DDPStrategy
@@ -69,15 +69,11 @@ class Training(ABC):
             return found
         if folder is not None and options.tensorboard:
             found.append(TensorBoard(folder / "tensorboard"))
-        if callable(self.progress):
-            found.append(Report(partial(_unnamed, self.progress)))
-        elif self.progress:
+        if callable(report := self.progress):
+            found.append(Report(lambda _, row: report(row)))
+        elif report:
             found.append(Bar())
         return found
-
-
-def _unnamed(progress: Callable[[Row], None], name: str, row: Row) -> None:
-    progress(row)
 
 
 def run(training: Training, net: nn.Module, device: str) -> History:

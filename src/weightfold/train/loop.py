@@ -18,7 +18,7 @@ from weightfold.train.callbacks import Callback
 from weightfold.train.context import Context
 from weightfold.train.history import SELECTIONS, History, Row
 from weightfold.train.options import Options
-from weightfold.train.strategies.strategy import Columns, Strategy
+from weightfold.train.strategies.base import Columns, Strategy
 
 PENDING_STEPS, PENDING_SECONDS = 20, 0.1
 """Steps whose losses are not read yet, at most; on a CPU also seconds. Reading them waits for the

@@ -1,4 +1,4 @@
-"""How far a probe is, told to whoever shows it. Imports no torch."""
+"""How far something is: a progress bar, or a function that is called. Imports no torch."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,12 +20,13 @@ class Progress:
     text: str = ""
 
 
-Tell = Callable[[Progress], None]
+ProgressCallback = Callable[[Progress], None]
+"""Called with how far one is."""
 
 
 @contextmanager
-def telling(progress: bool | Tell, title: str) -> Iterator[Tell]:
-    """A function that is to be called with how far one is, until the block is left.
+def progress_bar(progress: bool | ProgressCallback, title: str) -> Iterator[ProgressCallback]:
+    """A function that shows how far one is when it is called, until the block is left.
 
     Args:
         progress: True shows a bar on the terminal, False nothing; a function is called in the

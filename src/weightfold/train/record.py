@@ -54,12 +54,12 @@ def describe(
         "measure": options.measure,
         "at start": options.at_start,
         "start": None if options.start is None else options.start.identity(),
-        "network": identity(net),
+        "network": _network(net),
     }
     return json.loads(json.dumps(configuration, default=str))
 
 
-def identity(net: nn.Module) -> dict[str, Any]:
+def _network(net: nn.Module) -> dict[str, Any]:
     """What tells a network from another, as JSON values."""
     return {
         "tensors": {n: f"{t.dtype} {list(t.shape)}" for n, t in net.state_dict().items()},

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,12 +23,12 @@ from weightfold.train.logs import Bar
 from weightfold.train.loop import REMEDY, Loop, NonFiniteLoss
 from weightfold.train.options import Options
 from weightfold.train.recipe import Recipe
-from weightfold.train.record import check_run, describe, identity, write_run
+from weightfold.train.record import check_run, describe, digest, write_run
 from weightfold.train.seeding import as_seeds
 from weightfold.train.starts import Start, begin
-from weightfold.train.strategies.single import Fabric, Single
+from weightfold.train.strategies.base import Strategy
+from weightfold.train.strategies.fabric import Fabric, Single
 from weightfold.train.strategies.stacked import Stacked, stackable
-from weightfold.train.strategies.strategy import Strategy
 
 SAVE_SECONDS = 20.0
 """Between checkpoints of a group."""
@@ -254,7 +253,7 @@ class _Group:
             runs={
                 name: {
                     "seed": run.seed,
-                    "weights": identity(run.net)["weights"],
+                    "weights": digest(run.net),
                     "start": None if run.start is None else run.start.identity(),
                     "task": as_task(run.data).identity(),
                 }
@@ -327,16 +326,16 @@ def fit_seeds(
             for name in runs:
                 stack.enter_context(locked(folder / name))
             best = KeepBest()
-            report = partial(_unnamed, progress) if callable(progress) else progress
+            report = (lambda _, row: progress(row)) if callable(progress) else progress
             group = _Group(runs, recipe, None, place, report, options, "error", (best,))
-            for history in _trained(group):
+            for history in _finished(group):
                 run = runs[history.name]
                 _write(folder, records[run.seed], run.net, best.state, history, place)
                 found[run.seed] = replace(history, name="")
     return {seed: found[seed] for seed in seeds}
 
 
-def _trained(group: _Group) -> tuple[History, ...]:
+def _finished(group: _Group) -> tuple[History, ...]:
     """Train the seeds of a group, none of which may fail."""
     for run in group.runs.values():
         as_task(run.data).augmented(Augment(group.recipe.crop_padding, group.recipe.flip))
@@ -344,10 +343,6 @@ def _trained(group: _Group) -> tuple[History, ...]:
     if failed := [history for history in histories if history.failed]:
         raise NonFiniteLoss(f"seed {failed[0].name} failed: {failed[0].failed}; {REMEDY}")
     return histories
-
-
-def _unnamed(progress: Callable[[Row], None], name: str, row: Row) -> None:
-    progress(row)
 
 
 def _write(

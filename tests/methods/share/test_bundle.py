@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import weightfold as wf
-from weightfold.core.part_file import Stored
+from weightfold.core.tensor_file import Stored
 from weightfold.methods.share.bundle import Bundle
 from weightfold.methods.share.net import SharedNet
 from weightfold.methods.share.plan import plan_sharing

@@ -19,7 +19,7 @@ from weightfold.probes.tickets.prune import (
 )
 from weightfold.tasks import as_task
 from weightfold.train.loop import NonFiniteLoss
-from weightfold.train.strategies.single import Fabric, Single
+from weightfold.train.strategies.fabric import Fabric, Single
 from weightfold.train.together import SIDE_BY_SIDE, Run, fit_together
 
 FAST = replace(RECIPE, batch_size=20, lr=0.01)

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from weightfold.export.routed import RoutedNet as RoutedNet
 
 _HOMES = {
-    "PerDomainReport": "per_domain",
+    "PerDomainReport": "domains.per_domain",
     "RoutedNet": "routed",
-    "to_executorch": "executorch_file",
-    "to_onnx_per_domain": "per_domain",
+    "to_executorch": "domains.executorch_file",
+    "to_onnx_per_domain": "domains.per_domain",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"weightfold.export.{_HOMES[name]}"), name)

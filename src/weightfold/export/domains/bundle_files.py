@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from weightfold.core.store import file_stem
+from weightfold.core.part_file import file_stem
 from weightfold.export import to_exported_program, to_onnx
 from weightfold.export.domains import to_executorch, to_onnx_per_domain
 from weightfold.export.runners import torch_runner

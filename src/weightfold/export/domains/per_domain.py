@@ -11,8 +11,8 @@ from typing import Annotated, Any, TypedDict
 import torch
 from torch import Tensor, nn
 
+from weightfold.core.part_file import file_stem
 from weightfold.core.slots import Slots, replace_module
-from weightfold.core.store import file_stem
 from weightfold.export.extras import need
 from weightfold.export.layers import Joined, layer_of
 from weightfold.export.onnx_file import traced_onnx

@@ -230,3 +230,21 @@ def _head(plan: Ownership, classes: int) -> Cost:
 def _size(size: TensorSize, name: str, bn: BatchNormCount) -> Cost:
     counted = not size.buffer or name.rpartition(".")[2] in _COUNTED[bn]
     return Cost(size.numel if counted else 0, size.numel * size.itemsize)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Payload of a bundle's files in bytes: the tensors, without the files' headers.
+
+    Attributes:
+        shared: Of what exists once.
+        domains: Domain -> of its delta.
+    """
+
+    shared: int
+    domains: dict[str, int]
+
+    @property
+    def total(self) -> int:
+        """Of all files."""
+        return self.shared + sum(self.domains.values())

@@ -1,81 +1,31 @@
 """A saved SharedNet as a folder of domains: read one by one, added, removed and copied."""
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from math import prod
 from pathlib import Path
-from typing import Annotated, Any, NotRequired, TypedDict, TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
-from weightfold.core.manifest import MANIFEST
-from weightfold.core.part_file import read_part
-from weightfold.core.store import (
-    check_file,
-    contents,
+from weightfold.core.manifest import MANIFEST, read_manifest
+from weightfold.core.part_file import (
     copy_part,
     file_of,
-    levels,
-    read_manifest,
-    read_state,
-    rebuild,
+    read_part,
     shared_hash,
-    write_manifest,
     write_part,
 )
+from weightfold.core.rebuild import rebuild
+from weightfold.core.store import contents, levels, read_state, write_manifest
+from weightfold.core.tensor_file import payload
 from weightfold.files import BRIEFLY, foreign, locked, settled, stamp
 from weightfold.methods import catalogue
+from weightfold.methods.share.account import Sizes
+from weightfold.methods.share.configuration import KIND, read_config, with_domains
 from weightfold.methods.share.names import check_names
 from weightfold.methods.share.plan import Plan
-from weightfold.records import conform, within
 
-KIND = "sharing"
 T = TypeVar("T")
 PREPROCESSING = ("image_shape", "mean", "std")
-MOST_VALUES = 2**27
-
-Size = Annotated[int, within(1, 2**20)]
-
-
-class Told(TypedDict):
-    """What is told about a domain, as far as it is used; more may be there."""
-
-    model: NotRequired[str]
-    class_names: NotRequired[list[Any]]
-    image_shape: NotRequired[tuple[Size, Size, Size]]
-    mean: NotRequired[float | list[float]]
-    std: NotRequired[float | list[float]]
-
-
-class SharingConfig(TypedDict):
-    """The configuration of the chart that shares filters between domains."""
-
-    own: dict[str, list[tuple[int, int]]]
-    norms: list[str]
-    head: str
-    classes: dict[str, Annotated[int, within(1, 2**40)]]
-    shared_head: NotRequired[int]
-    about: dict[str, Told]
-    plan: NotRequired[dict[str, Any] | None]
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Payload of a bundle's files in bytes: the tensors, without the files' headers.
-
-    Attributes:
-        shared: Of what exists once.
-        domains: Domain -> of its delta.
-    """
-
-    shared: int
-    domains: dict[str, int]
-
-    @property
-    def total(self) -> int:
-        """Of all files."""
-        return self.shared + sum(self.domains.values())
 
 
 class Bundle:
@@ -107,7 +57,7 @@ class Bundle:
         """The manifest as it now is, so that a change keeps what was written meanwhile."""
         now = stamp(self.folder / MANIFEST)
         manifest = read_manifest(self.folder)
-        self._config = _config(manifest["levels"], self.folder)
+        self._config = read_config(manifest["levels"], self.folder)
         self.manifest = manifest
         self._now = now, manifest
 
@@ -237,7 +187,7 @@ class Bundle:
         chosen = self.manifest["levels"]
         if names != self.domains:
             self._check_top("load all its domains")
-            chosen = _with_domains(chosen, {name: self.classes[name] for name in names}, self.about)
+            chosen = with_domains(chosen, {name: self.classes[name] for name in names}, self.about)
         parts = [name for name in names if name in self.manifest["parts"]]
         state = read_state(self.folder, self.manifest, parts)
         catalogue()  # of the sharing, and of charts above it
@@ -261,7 +211,7 @@ class Bundle:
 
     def _add(self, net: nn.Module, name: str) -> None:
         self._read()
-        config = _config(theirs := levels(net), "net")
+        config = read_config(theirs := levels(net), "net")
         if name not in config["classes"]:
             raise KeyError(f"name={name!r}; the net's domains are {', '.join(config['classes'])}")
         self._check_new(name, theirs, "the net")
@@ -320,7 +270,7 @@ class Bundle:
                     f"folder={str(folder)!r} holds files; give a new or empty one"
                 )
             parts = self._settled(lambda: self._copy_delta(name, folder))
-            alone = _with_domains(self.manifest["levels"], {name: self.classes[name]}, self.about)
+            alone = with_domains(self.manifest["levels"], {name: self.classes[name]}, self.about)
             write_manifest(folder, self.manifest["tensors"], parts, alone)
 
     def import_delta(self, source: str | Path, name: str) -> None:
@@ -362,7 +312,6 @@ class Bundle:
         """Copy a delta, checked; its entry for a manifest (none, if the domain owns nothing)."""
         if name not in self.manifest["parts"]:
             return {}
-        check_file(self.folder, self.manifest, name)
         return {name: copy_part(self.folder, self.manifest, name, folder)}
 
     def _check_names(self, name: str, other: "Bundle") -> None:
@@ -388,7 +337,7 @@ class Bundle:
         tensors = dict(self.manifest["tensors"])
         tensors["aliases"] = {**(aliases or {}), **tensors["aliases"]}
         about = {**(about or {}), **self._config["about"]}
-        changed = _with_domains(self.manifest["levels"], classes, about)
+        changed = with_domains(self.manifest["levels"], classes, about)
         write_manifest(self.folder, tensors, parts, changed)
         self._read()
 
@@ -396,7 +345,7 @@ class Bundle:
         def read() -> Mapping[str, Tensor]:
             manifest = self._current()
             if name is not None and manifest is not self.manifest:
-                classes = _config(manifest["levels"], self.folder)["classes"]
+                classes = read_config(manifest["levels"], self.folder)["classes"]
                 if classes.get(name) != self.classes[name]:
                     raise ValueError(
                         f"domain {name!r} of {self.folder} was removed or has other classes now; "
@@ -413,13 +362,7 @@ class Bundle:
     def _payload(self, name: str | None) -> int:
         if name is not None and name not in self.manifest["parts"]:
             return 0
-        path = file_of(self.folder, self.manifest, name)
-        with path.open("rb") as file:
-            header = int.from_bytes(file.read(8), "little")
-            payload = file.seek(0, 2) - 8 - header
-        if payload < 0:
-            raise ValueError(f"{path} is truncated or no safetensors file")
-        return payload
+        return payload(file_of(self.folder, self.manifest, name))
 
     def _known(self, names: Sequence[str]) -> list[str]:
         for name in names:
@@ -439,31 +382,8 @@ class Bundle:
         if name in self.classes:
             raise ValueError(f"domain {name!r} is in {self.folder}; remove it first")
         check_names([name])
-        if _with_domains(theirs, {}, {}) != _with_domains(self.manifest["levels"], {}, {}):
+        if with_domains(theirs, {}, {}) != with_domains(self.manifest["levels"], {}, {}):
             raise ValueError(
                 f"domain {name!r} of {source} comes from a net of another plan than {self.folder}: "
                 "its domains own other filters, batch norms or another classifier"
             )
-
-
-def _config(levels: list[list[dict[str, Any]]], where: object) -> dict[str, Any]:
-    """Configuration of the chart that shares filters between domains."""
-    found = [c["config"] for level in levels for c in level if c["kind"] == KIND]
-    if len(found) != 1:
-        raise ValueError(f"{where} is no saved net of several domains; see wf.share")
-    conform(found[0], SharingConfig, f"{where} does not say its domains, as it should")
-    check_names(list(found[0]["classes"]))
-    for name, told in found[0]["about"].items():
-        if prod(shape := told.get("image_shape", ())) > MOST_VALUES:
-            raise ValueError(f"{where}: image_shape={shape} of {name!r} is beyond any image")
-    return found[0]
-
-
-def _with_domains(
-    levels: list[list[dict[str, Any]]], classes: Mapping[str, int], about: Mapping[str, Any]
-) -> list[list[dict[str, Any]]]:
-    """`levels` with other domains; what is told about further ones is left out."""
-    levels = copy.deepcopy(levels)
-    told = {name: about[name] for name in classes if about.get(name)}
-    _config(levels, "net").update(classes=dict(classes), about=told)
-    return levels

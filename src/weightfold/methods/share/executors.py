@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from weightfold.core.charted import NO_CONTEXT
+from weightfold.core.mixins import NO_CONTEXT
 from weightfold.methods.share.mixture import Mixture
 
 CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from weightfold.core.charted import NO_CONTEXT, Charted
+from weightfold.core.charted import Charted
+from weightfold.core.mixins import NO_CONTEXT
 from weightfold.core.slots import check_state
 from weightfold.folding import fold_batch_norm
 from weightfold.methods.share.chart import Sharing

@@ -274,7 +274,7 @@ def plan_sharing(
     check_net(net)
     made = gathered(SharingOptions, options)
     _check_arguments(strategy, budget)
-    _check_size(strategy, fraction, num_filters)
+    _check_amount(strategy, fraction, num_filters)
     seed = checked_seed(seed)
     seen = find_layers(net, example_input, made.head_path)
     if not isinstance(strategy, str):
@@ -312,7 +312,7 @@ def _check_arguments(strategy: Any, budget: Any) -> None:
         raise ValueError(f"strategy={strategy!r}; choose one of {known}, or a mask per layer")
 
 
-def _check_size(
+def _check_amount(
     strategy: Strategy | Masks, fraction: float | None, num_filters: int | None
 ) -> None:
     given = f"fraction={fraction} and num_filters={num_filters}"

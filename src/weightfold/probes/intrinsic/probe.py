@@ -19,7 +19,7 @@ from weightfold.probes.intrinsic.finding import IntrinsicDimension, Trained
 from weightfold.probes.intrinsic.trials import Trials, plain
 from weightfold.probes.models import Model, check_network
 from weightfold.probes.registry import register_probe
-from weightfold.train.progress import Tell, telling
+from weightfold.train.progress import ProgressCallback, progress_bar
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import session
 from weightfold.train.together import Together, group_size
@@ -54,7 +54,7 @@ def intrinsic_dimension(
     folder: Path | str | None = None,
     device: torch.device | str = "cpu",
     together: Together = "auto",
-    progress: bool | Tell = True,
+    progress: bool | ProgressCallback = True,
 ) -> IntrinsicDimension:
     """The smallest d for which training theta = theta0 + P psi does nearly as well as all of theta.
 
@@ -114,7 +114,7 @@ def intrinsic_dimension(
     if start < 1:
         raise ValueError(f"start={start}: give a dimension of at least 1")
     side_by_side = group_size(net, samples, BREADTH * len(seeds), together, device)
-    with telling(progress, "intrinsic dimension") as tell:
+    with progress_bar(progress, "intrinsic dimension") as show:
         trials = Trials(
             model=model,
             where=where,
@@ -126,7 +126,7 @@ def intrinsic_dimension(
             side_by_side=side_by_side,
             folder=None if folder is None else Path(folder) / "runs",
             device=device,
-            tell=tell,
+            show=show,
         )
         baselines = trials.plain()
         bar = _bar(baselines, samples, trials.part, threshold)

@@ -23,7 +23,7 @@ from weightfold.probes.layers.units import Unit, check_plain, kept_tensors, laye
 from weightfold.probes.models import Model, check_network, net_of
 from weightfold.probes.registry import register_probe
 from weightfold.tasks.registry import as_task
-from weightfold.train.progress import Progress, Tell, telling
+from weightfold.train.progress import Progress, ProgressCallback, progress_bar
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import session
 
@@ -48,7 +48,7 @@ def layer_reset(
     seeds: Sequence[int] = (0, 1, 2),
     folder: Path | str | None = None,
     device: torch.device | str = "cpu",
-    progress: bool | Tell = True,
+    progress: bool | ProgressCallback = True,
 ) -> LayerReset:
     """Which layers matter: each set back to earlier epochs, or drawn anew, the others trained.
 
@@ -73,7 +73,7 @@ def layer_reset(
         folder: Where a call that was stopped goes on from. Calls with other `bn` may share it, and
             with it the trained networks. None: nothing is written.
         device: To train and test on.
-        progress: As for `telling`.
+        progress: As for `progress_bar`.
 
     Raises:
         TypeError: `model` or `data` is of no such kind, or the model is charted.
@@ -103,7 +103,7 @@ def layer_reset(
         epochs = saved_epochs(reset_to, recipe.epochs)
         training = len(seeds) * recipe.epochs
     total = training + len(networks or seeds) * bench.cells_in(len(epochs))
-    with telling(progress, LayerReset.probe) as tell:
+    with progress_bar(progress, LayerReset.probe) as show:
         if checkpoints is None:
             networks, failed = trained_networks(
                 model,
@@ -113,7 +113,7 @@ def layer_reset(
                 epochs,
                 folder=None if folder is None else Path(folder) / "runs",
                 device=device,
-                hear=lambda done: tell(Progress(done, total, "training")),
+                hear=lambda done: show(Progress(done, total, "training")),
             )
         cells: list[Cell] = []
         for network in networks:
@@ -122,7 +122,7 @@ def layer_reset(
                 network,
                 bench,
                 None if folder is None else Path(folder) / f"tests-{bn}" / f"seed{network.seed}",
-                lambda done, text, at=before: tell(Progress(at + done, total, text)),
+                lambda done, text, at=before: show(Progress(at + done, total, text)),
             )
     return LayerReset(
         network=f"{type(net).__name__} ({sum(unit.parameters for unit in units):,} weights)",

@@ -17,7 +17,7 @@ from weightfold.probes.models import Model, net_of
 from weightfold.probes.registry import register_probe
 from weightfold.report.figures import COLOURS, drawing
 from weightfold.report.statistics import paired
-from weightfold.train.progress import Progress, Tell, telling
+from weightfold.train.progress import Progress, ProgressCallback, progress_bar
 from weightfold.train.record import session
 
 RADIUS = 0.3
@@ -145,7 +145,7 @@ def critical_sample_ratio(
     steps: int = 10,
     seeds: Sequence[int] = (0,),
     device: torch.device | str = "cpu",
-    progress: bool | Tell = True,
+    progress: bool | ProgressCallback = True,
 ) -> CriticalSamples:
     """The share of examples with a point of another predicted class in a small box around them.
 
@@ -185,12 +185,12 @@ def critical_sample_ratio(
             )
         radius = RADIUS
     searches = []
-    with telling(progress, "critical samples") as tell:
+    with progress_bar(progress, "critical samples") as show:
         for index, seed in enumerate(seeds):
 
             def listen(done: int, index: int = index) -> None:
                 total = len(seeds) * len(x)
-                tell(Progress(index * len(x) + done, total, f"network {index + 1}/{len(seeds)}"))
+                show(Progress(index * len(x) + done, total, f"network {index + 1}/{len(seeds)}"))
 
             net = net_of(model, seed).to(device)
             steps_found = search(

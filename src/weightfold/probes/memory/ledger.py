@@ -19,7 +19,7 @@ from weightfold.train.callbacks import Callback
 from weightfold.train.context import Context
 from weightfold.train.history import Row
 from weightfold.train.loop import REMEDY, NonFiniteLoss
-from weightfold.train.progress import Progress, Tell, telling
+from weightfold.train.progress import Progress, ProgressCallback, progress_bar
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import session
 from weightfold.train.together import SIDE_BY_SIDE, Run, Together, fit_together
@@ -45,7 +45,7 @@ def example_ledger(
     folder: Path | str | None = None,
     device: torch.device | str = "cpu",
     together: Together = "auto",
-    progress: bool | Tell = True,
+    progress: bool | ProgressCallback = True,
 ) -> ExampleLedger:
     """Train from several initial weights and note after each epoch which examples are right.
 
@@ -96,11 +96,11 @@ def example_ledger(
     check_network(net, samples, device)
     books: dict[str, Book] = {}
     notes: list[str] = []
-    with telling(progress, "example ledger") as tell:
+    with progress_bar(progress, "example ledger") as show:
         for index, (condition, now) in enumerate(disturbed.items()):
 
             def told(share: float, text: str, index: int = index) -> None:
-                tell(Progress(index + share, len(disturbed), text))
+                show(Progress(index + share, len(disturbed), text))
 
             starts = {f"seed-{s}": Run(fresh(model, s), now, s) for s in seeds}
             runs = None if folder is None else Path(folder) / "runs" / condition

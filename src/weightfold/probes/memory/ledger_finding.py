@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from weightfold.codec import UNRECORDED
 from weightfold.files import BRIEFLY, locked, replacing, write_csv
 from weightfold.probes.finding import Finding
 from weightfold.probes.memory.book import Book, Table, Totals
 from weightfold.probes.memory.fits import spread
 from weightfold.probes.memory.verdicts import Verdict
+from weightfold.records import UNRECORDED
 from weightfold.report.figures import COLOURS, drawing
 from weightfold.report.page import Section
 from weightfold.report.page import Table as PageTable

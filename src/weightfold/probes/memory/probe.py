@@ -19,7 +19,7 @@ from weightfold.probes.registry import register_probe
 from weightfold.tasks.registry import as_task
 from weightfold.train.history import History, Row
 from weightfold.train.loop import REMEDY, NonFiniteLoss
-from weightfold.train.progress import Progress, Tell, telling
+from weightfold.train.progress import Progress, ProgressCallback, progress_bar
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import session
 from weightfold.train.together import SIDE_BY_SIDE, Run, fit_together
@@ -60,7 +60,7 @@ def memorization(
     seeds: Sequence[int] = (0, 1, 2),
     folder: Path | str | None = None,
     device: torch.device | str = "cpu",
-    progress: bool | Tell = True,
+    progress: bool | ProgressCallback = True,
 ) -> Memorization:
     """Train on true data and on noise until no training error is left.
 
@@ -109,11 +109,11 @@ def memorization(
     check_network(net, samples, device)
     fits: list[Fit] = []
     notes: list[str] = []
-    with telling(progress, "memorization") as tell:
+    with progress_bar(progress, "memorization") as show:
         for index, line in enumerate(plan):
 
             def told(share: float, text: str, index: int = index) -> None:
-                tell(Progress(index + share, len(plan), text))
+                show(Progress(index + share, len(plan), text))
 
             variant = variants.get(line.variant, Variant())
             found, said = _train(

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from weightfold.codec import UNRECORDED
 from weightfold.probes.finding import Finding
 from weightfold.probes.tickets.masks_file import Masks, write_masks
 from weightfold.probes.tickets.outcomes import TITLES, Kind, Measure, Outcome, Outcomes
+from weightfold.records import UNRECORDED
 from weightfold.report.figures import COLOURS, drawing
 from weightfold.report.page import Table
 from weightfold.report.statistics import Paired, summarize

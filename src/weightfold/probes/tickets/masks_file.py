@@ -12,7 +12,7 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
-from weightfold.core.store import write_tensors
+from weightfold.core.part_file import write_hashed
 from weightfold.core.tensor_file import read_tensors
 from weightfold.files import BRIEFLY, locked, settled
 from weightfold.probes.tickets.prune import Masks
@@ -38,7 +38,7 @@ def write_masks(
     prefixes = {f"mask-level-{level:02}-seed-{seed}-": t for (level, seed), t in masks.items()}
     prefixes |= {f"start-seed-{seed}-": tensors for seed, tensors in starts.items()}
     with locked(folder, BRIEFLY):
-        written = [write_tensors(folder, prefix, tensors) for prefix, tensors in prefixes.items()]
+        written = [write_hashed(folder, prefix, tensors) for prefix, tensors in prefixes.items()]
         files = {entry["file"]: entry["sha256"] for entry in written}
         write_record(folder / INDEX, {"files": files})
         for file in folder.glob("*.safetensors"):

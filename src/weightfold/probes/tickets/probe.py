@@ -16,7 +16,7 @@ from weightfold.probes.tickets.experiment import Experiment
 from weightfold.probes.tickets.finding import LotteryTicket
 from weightfold.probes.tickets.outcomes import FEWEST, TITLES, Outcomes
 from weightfold.probes.tickets.prune import Method, Pruning, Scope, own_shares, prunable
-from weightfold.train.progress import Tell, telling
+from weightfold.train.progress import ProgressCallback, progress_bar
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import session
 from weightfold.train.together import Together
@@ -58,7 +58,7 @@ def lottery_ticket(
     folder: Path | str | None = None,
     device: torch.device | str = "cpu",
     together: Together = "auto",
-    progress: bool | Tell = True,
+    progress: bool | ProgressCallback = True,
 ) -> LotteryTicket:
     """Find winning tickets and compare them with the full network and with two controls.
 
@@ -132,7 +132,7 @@ def lottery_ticket(
     pruning = Pruning(fraction, method, scope, own_shares(weights, fractions))
     check_network(net, samples, device, gradients=weights)
     fresh(model, seeds[0])  # before anything is trained: refuses what cannot be drawn anew
-    with telling(progress, "lottery ticket") as tell:
+    with progress_bar(progress, "lottery ticket") as show:
         experiment = Experiment(
             model=model,
             samples=samples,
@@ -146,7 +146,7 @@ def lottery_ticket(
             folder=None if folder is None else Path(folder) / "runs",
             device=device,
             together=together,
-            tell=tell,
+            show=show,
             networks=trials + rounds * (2 * trials + random_trials),
         )
         experiment.full(seeds)

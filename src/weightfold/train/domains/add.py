@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from weightfold.core.manifest import MANIFEST
-from weightfold.core.store import file_stem
+from weightfold.core.part_file import file_stem
 from weightfold.data import Dataset
 from weightfold.files import foreign
 from weightfold.methods.share.bundle import Bundle

@@ -21,7 +21,7 @@ from weightfold.train.options import Options
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import describe
 from weightfold.train.starts import begin
-from weightfold.train.strategies.single import Fabric, OnFabric
+from weightfold.train.strategies.fabric import Fabric, OnFabric
 
 
 def fit_domains(

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from weightfold.methods.share.net import SharedNet
 from weightfold.tasks.task import Task
-from weightfold.train.strategies.strategy import count, mean_scores
+from weightfold.train.strategies.base import count, mean_scores
 
 
-class Terms(NamedTuple):
+class DomainTerms(NamedTuple):
     """What a forward over several domains gives."""
 
     losses: dict[str, Tensor]
@@ -45,7 +45,7 @@ class Objective(nn.Module):
         inputs: dict[str, Tensor],
         targets: dict[str, Any] | None = None,
         shares: dict[str, float] | None = None,
-    ) -> dict[str, Any] | Terms:
+    ) -> dict[str, Any] | DomainTerms:
         """Outputs by domain or, with targets, the loss.
 
         Args:
@@ -56,7 +56,7 @@ class Objective(nn.Module):
         outputs = self.net(inputs)
         if targets is None or shares is None:
             return outputs
-        terms = Terms({}, {})
+        terms = DomainTerms({}, {})
         for name, given in outputs.items():
             found = given.float() if isinstance(given, Tensor) else given
             one = self._tasks[name].objective(

@@ -11,8 +11,8 @@ from weightfold.data import Augment
 from weightfold.tasks.task import Task, evaluating
 from weightfold.train.domains.batches import Batch, DomainBatches
 from weightfold.train.domains.objective import (
+    DomainTerms,
     Objective,
-    Terms,
     classifiers,
     only,
     shared_parameters,
@@ -22,8 +22,8 @@ from weightfold.train.evaluation import Evaluation
 from weightfold.train.loop import with_means
 from weightfold.train.optimizer import make_optimizer
 from weightfold.train.recipe import Recipe
-from weightfold.train.strategies.single import Fabric, OnFabric
-from weightfold.train.strategies.strategy import Columns, mean_scores
+from weightfold.train.strategies.base import Columns, mean_scores
+from weightfold.train.strategies.fabric import Fabric, OnFabric
 
 
 class Domains(OnFabric):
@@ -117,7 +117,7 @@ class Domains(OnFabric):
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         """As in `OnFabric`."""
         mine = slice(self.rank, None, self.world)
-        terms: Terms = self.model(
+        terms: DomainTerms = self.model(
             {name: inputs[mine] for name, (inputs, _) in batch.items()},
             {name: targets[mine] for name, (_, targets) in batch.items()},
             # DDP averages: in all, each domain's mean over its whole batch

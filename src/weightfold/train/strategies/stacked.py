@@ -16,7 +16,7 @@ from weightfold.train.evaluation import judged
 from weightfold.train.optimizer import make_optimizer
 from weightfold.train.penalty import Penalty
 from weightfold.train.recipe import Recipe
-from weightfold.train.strategies.strategy import Columns, Strategy, mean_scores
+from weightfold.train.strategies.base import Columns, Strategy, mean_scores
 
 Tensors = dict[str, Tensor]
 

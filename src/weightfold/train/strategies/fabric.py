@@ -14,7 +14,7 @@ from weightfold.train.evaluation import Evaluation
 from weightfold.train.optimizer import make_optimizer
 from weightfold.train.penalty import Penalty
 from weightfold.train.recipe import Recipe
-from weightfold.train.strategies.strategy import Columns, Strategy, count, mean_scores
+from weightfold.train.strategies.base import Columns, Strategy, count, mean_scores
 
 try:
     from lightning_fabric import Fabric

@@ -18,11 +18,14 @@ from weightfold.spec import matching
 
 def catalogue() -> dict[str, type[Chart]]:
     """Kind -> chart class, of the `chart` module of every folder; verbs are imported with them."""
+    found: set[str] = set()
     for folder in pkgutil.iter_modules(__path__):
         for module in pkgutil.iter_modules([str(Path(p) / folder.name) for p in __path__]):
             if module.name in ("chart", "verb"):
-                importlib.import_module(f"{__name__}.{folder.name}.{module.name}")
-    return {k: c for k, c in registered_charts().items() if c.__module__.startswith(f"{__name__}.")}
+                name = f"{__name__}.{folder.name}.{module.name}"
+                importlib.import_module(name)
+                found.add(name)
+    return {kind: chart for kind, chart in registered_charts().items() if chart.__module__ in found}
 
 
 def list_methods(filter: str = "*") -> list[str]:

@@ -3,18 +3,22 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 import torch
 
+from weightfold.core.arguments import gathered
 from weightfold.data import Dataset
-from weightfold.data.disturb import CONDITIONS, IN_PART, disturb
-from weightfold.data.pairs import Data, as_dataset
+from weightfold.data.disturb import IN_PART, disturb
+from weightfold.data.pairs import Data
 from weightfold.probes.memory.book import Book
 from weightfold.probes.memory.ledger_finding import ExampleLedger
-from weightfold.probes.models import Model, check_network, fresh
+from weightfold.probes.memory.options import LedgerKeywords, LedgerOptions
+from weightfold.probes.models import Model, check_network, dataset_of, fresh
 from weightfold.probes.registry import register_probe
 from weightfold.tasks.registry import as_task
+from weightfold.tasks.task import Task
 from weightfold.train.callbacks import Callback
 from weightfold.train.context import Context
 from weightfold.train.history import Row
@@ -22,7 +26,8 @@ from weightfold.train.loop import REMEDY, NonFiniteLoss
 from weightfold.train.progress import Progress, Tell, telling
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import session
-from weightfold.train.together import SIDE_BY_SIDE, Run, Together, fit_together
+from weightfold.train.seeding import as_seeds
+from weightfold.train.together import SIDE_BY_SIDE, Run, Together, device_of, fit_together
 
 RECIPE = Recipe(epochs=20, lr=0.01, schedule="constant", crop_padding=0, flip=False)
 """Momentum SGD; the learning rate of Arpit et al., the rest is ours."""
@@ -32,20 +37,18 @@ RECIPE = Recipe(epochs=20, lr=0.01, schedule="constant", crop_padding=0, flip=Fa
     "example-ledger",
     "which examples are learnt early, late, never, or forgotten, over epochs and seeds",
     finds=ExampleLedger,
+    options=LedgerOptions,
 )
 def example_ledger(
-    model: Model,
-    data: Data,
+    net: Model,
+    data: Task | Data,
     *,
-    conditions: Sequence[str] = ("true", "random-labels"),
-    fraction: float = 1.0,
-    noise_seed: int = 0,
-    recipe: Recipe = RECIPE,
-    seeds: Sequence[int] = tuple(range(10)),
+    seeds: int | Sequence[int] = 10,
     folder: Path | str | None = None,
-    device: torch.device | str = "cpu",
-    together: Together = "auto",
+    device: torch.device | str = "auto",
     progress: bool | Tell = True,
+    recipe: Recipe = RECIPE,
+    **options: Unpack[LedgerKeywords],
 ) -> ExampleLedger:
     """Train from several initial weights and note after each epoch which examples are right.
 
@@ -54,46 +57,40 @@ def example_ledger(
     data differ.
 
     Args:
-        model: A module, of which copies with weights drawn anew are trained, or a function that
+        net: A module, of which copies with weights drawn anew are trained, or a function that
             makes the network of a seed; left unchanged.
-        data: Inputs and labels, see `weightfold.data.as_dataset`; its training set is what
-            the ledger is of.
-        conditions: Of `weightfold.data.disturb.CONDITIONS`.
-        fraction: Of the training set that random-labels, random-pixels and gaussian disturb.
-        noise_seed: Of the disturbance.
-        recipe: Of every network.
-        seeds: Of the runs.
+        data: A classification task, or what `weightfold.data.as_dataset` takes; its training set
+            is what the ledger is of.
+        seeds: Of the runs; a count n: 0 to n - 1.
         folder: Of the runs; a call that was stopped goes on from it. None: nothing is written.
-        device: To train on.
-        together: Runs trained as one batch, see `fit_together`.
+        device: To train on; "auto": an accelerator if there is one.
         progress: Show a bar; or a function that is told how far the probe is.
+        recipe: Of every network.
+        **options: Fields of `LedgerOptions`, or one as `options`.
 
     Returns:
         The ledger; `save` writes it example by example. A run whose loss became NaN or infinite is
         named in the notes and left out.
 
     Raises:
-        TypeError: `model` is no model.
+        TypeError: `net` is no model, or `options` has no such field.
         ValueError: An argument is out of range, or a layer's weights cannot be drawn anew.
         NonFiniteLoss: No run of a condition came to its end.
         FileExistsError: The folder holds other runs.
     """
-    samples = as_dataset(data)
-    seeds = tuple(seeds)
-    if not seeds or len({*seeds}) < len(seeds):
-        raise ValueError(f"seeds={seeds}: give at least one, each once")
-    if not conditions or len({*conditions}) < len(conditions) or {*conditions} - {*CONDITIONS}:
-        raise ValueError(
-            f"conditions={tuple(conditions)}: give some of {', '.join(CONDITIONS)}, each once"
-        )
+    chosen, seeds, device = gathered(LedgerOptions, options), as_seeds(seeds), device_of(device)
+    samples, conditions, fraction = dataset_of(data), chosen.conditions, chosen.fraction
     disturbed = {
         condition: disturb(
-            samples, condition, fraction=fraction if condition in IN_PART else 1.0, seed=noise_seed
+            samples,
+            condition,
+            fraction=fraction if condition in IN_PART else 1.0,
+            seed=chosen.noise_seed,
         )
         for condition in conditions
     }
-    net = fresh(model, seeds[0])
-    check_network(net, samples, device)
+    first = fresh(net, seeds[0])
+    check_network(first, samples, device)
     books: dict[str, Book] = {}
     notes: list[str] = []
     with telling(progress, "example ledger") as tell:
@@ -102,9 +99,9 @@ def example_ledger(
             def told(share: float, text: str, index: int = index) -> None:
                 tell(Progress(index + share, len(disturbed), text))
 
-            starts = {f"seed-{s}": Run(fresh(model, s), now, s) for s in seeds}
+            starts = {f"seed-{s}": Run(fresh(net, s), now, s) for s in seeds}
             runs = None if folder is None else Path(folder) / "runs" / condition
-            right, failed = _written(starts, recipe, runs, device, together, told)
+            right, failed = _written(starts, recipe, runs, device, chosen.together, told)
             notes += [f"{condition}, {name}: left out, {why}." for name, why in failed.items()]
             ended = [i for i, seed in enumerate(seeds) if f"seed-{seed}" not in failed]
             if not ended:
@@ -113,10 +110,10 @@ def example_ledger(
                 condition, tuple(seeds[i] for i in ended), right[ended], samples, now
             )
             told(1.0, condition)
-    size = sum(p.numel() for p in net.parameters())
+    size = sum(p.numel() for p in first.parameters())
     return ExampleLedger(
         totals=tuple(book.totals() for book in books.values()),
-        network=f"{type(net).__name__} ({size:,} weights)",
+        network=f"{type(first).__name__} ({size:,} weights)",
         data=f"{samples.name} ({len(samples.train):,} training examples)",
         books=books,
         notes=(_policy(recipe, fraction, conditions), *notes),

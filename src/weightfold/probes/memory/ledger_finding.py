@@ -17,7 +17,7 @@ from weightfold.probes.memory.verdicts import Verdict
 from weightfold.report.figures import COLOURS, drawing
 from weightfold.report.page import Section
 from weightfold.report.page import Table as PageTable
-from weightfold.report.statistics import summarize
+from weightfold.report.statistics import judge_apart, summarize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,11 +81,10 @@ class ExampleLedger(Finding):
         true = [t for t in several if t.condition == "true"]
         for t in several:
             if t.condition != "true" and true:
-                (low, high), (floor, _) = t.dispersion_interval(), true[0].dispersion_interval()
-                above = true[0].dispersion > t.dispersion
+                low, high = t.dispersion_interval()
                 yield Verdict(
                     f"Examples differ more in how hard they are on true data than on {t.title}",
-                    "holds" if floor > high else "unclear" if above else "does not hold",
+                    judge_apart(true[0].dispersion_interval(), (low, high)),
                     f"variance over examples {_dispersion(true[0])} times that of luck, against "
                     f"{t.dispersion:.1f} [{low:.1f}, {high:.1f}]",
                 )

@@ -118,8 +118,8 @@ class LotteryTicket(Finding):
         """A sentence on each verdict there is: what the ticket learns faster than."""
         sentences = {
             "holds": "It learns faster than {}.",
-            "unclear": "These trials leave open whether it learns faster than {}.",
-            "does not hold": "On average it did not learn faster than {}.",
+            "undecided": "These trials leave open whether it learns faster than {}.",
+            "does not hold": "It does not learn faster than {}.",
         }
         found = self.results.comparisons(level)
         grouped = {

@@ -83,7 +83,7 @@ def test_numbers_are_the_paired_difference_its_p_and_the_papers():
 
 
 def test_only_seeds_that_both_lines_have_are_compared():
-    assert "(one seed)" in A_ABOVE_B(results({"a": [80.0], "b": BASE})).numbers
+    assert ", one seed" in A_ABOVE_B(results({"a": [80.0], "b": BASE})).numbers
 
 
 @pytest.mark.parametrize(

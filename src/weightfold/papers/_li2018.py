@@ -144,6 +144,6 @@ def equal(a: str, b: str, within: float = 1.5) -> Check:
 def describe_ratio(ratio: Paired) -> str:
     """A ratio of dimensions with its interval, from its logarithm."""
     if ratio.low is None or ratio.high is None:
-        return f"{number(exp(ratio.mean))} (one seed)"
+        return f"{number(exp(ratio.mean))}, one seed"
     ends = interval(exp(ratio.low), exp(ratio.high))
     return f"{number(exp(ratio.mean))}, 95% {ends}, {ratio.n} seeds"

@@ -18,6 +18,7 @@ from weightfold.probes.memory.options import CriticalKeywords, CriticalOptions
 from weightfold.probes.models import Model, dataset_of, net_of
 from weightfold.probes.registry import register_probe
 from weightfold.report.figures import COLOURS, drawing
+from weightfold.report.numbers import interval
 from weightfold.report.statistics import paired
 from weightfold.tasks.task import Task
 from weightfold.train.progress import Progress, Tell, telling
@@ -99,9 +100,9 @@ class CriticalSamples(Finding):
         if len(self.searches) > 1:
             ratios = [search.ratio for search in self.searches]
             over = paired(ratios, [0.0] * len(ratios))
-            return f"{text} (95% {over.low:.1%} to {over.high:.1%}, {over.n} seeds)."
+            return f"{text} ({_within(over.low, over.high)}, {over.n} seeds)."
         low, high = self.searches[0].interval()
-        return f"{text} (95% {low:.1%} to {high:.1%} over draws of the examples)."
+        return f"{text} ({_within(low, high)} over draws of the examples)."
 
     @property
     def meaning(self) -> str:
@@ -133,6 +134,12 @@ class CriticalSamples(Finding):
             axis.grid(alpha=0.3)
             seeds = len(self.searches)
             figure.suptitle(f"box of radius {self.radius:g}, {seeds} seed{'s' * (seeds > 1)}")
+
+
+def _within(low: float | None, high: float | None) -> str:
+    """The 95% interval of a share."""
+    low, high = (None if end is None else 100 * end for end in (low, high))
+    return f"95% {interval(low, high, 1, within=(0, 100))}%"
 
 
 @register_probe(

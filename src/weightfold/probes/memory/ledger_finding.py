@@ -12,9 +12,9 @@ from weightfold.codec import UNRECORDED
 from weightfold.files import BRIEFLY, locked, replacing, write_csv
 from weightfold.probes.finding import Finding
 from weightfold.probes.memory.book import Book, Table, Totals
-from weightfold.probes.memory.fits import spread
 from weightfold.probes.memory.verdicts import Verdict
 from weightfold.report.figures import COLOURS, drawing
+from weightfold.report.numbers import mean_and_spread
 from weightfold.report.page import Section
 from weightfold.report.page import Table as PageTable
 from weightfold.report.statistics import judge_apart, summarize
@@ -46,7 +46,7 @@ class ExampleLedger(Finding):
         parts = []
         for t in self.totals:
             sure = t.kept_in_all / t.examples
-            always = spread([100 * row[-1] for row in t.kept], "{:.1f}")
+            always = mean_and_spread(summarize([100 * row[-1] for row in t.kept]), 1)
             parts.append(
                 f"{t.title}: {always}% of a run's examples, and {sure:.1%} of them in all "
                 f"{len(t.seeds)} runs"
@@ -123,7 +123,7 @@ class ExampleLedger(Finding):
         for t in self.totals:
 
             def percent(values: list[float]) -> str:
-                return spread([100 * value for value in values], "{:.1f}")
+                return mean_and_spread(summarize([100 * value for value in values]), 1)
 
             rows.append(
                 [
@@ -133,7 +133,7 @@ class ExampleLedger(Finding):
                     f"{100 * t.kept_in_all / t.examples:.1f}",
                     percent([row[-1] for row in t.right]),
                     percent([1 - sum(row) for row in t.learnt]),
-                    spread([sum(row) for row in t.forgotten], "{:.2f}"),
+                    mean_and_spread(summarize([sum(row) for row in t.forgotten]), 2),
                     _dispersion(t),
                     str(len(t.seeds)),
                 ]

@@ -6,8 +6,9 @@ from itertools import pairwise
 from math import exp, log
 from statistics import fmean, linear_regression
 
-from weightfold.probes.memory.fits import Fits, Line, spread
-from weightfold.report.statistics import Judged, Paired, judge, judge_within, paired
+from weightfold.probes.memory.fits import Fits, Line
+from weightfold.report.numbers import difference, mean_and_spread
+from weightfold.report.statistics import Judged, judge, judge_within, paired, summarize
 
 NEAR_CHANCE = 0.02
 """Test accuracy at most this far from chance counts as chance; ours. Zhang et al.'s networks that
@@ -84,7 +85,8 @@ def _at_chance(fits: Fits, chance: float) -> Verdict:
         "After training on random labels the test accuracy is that of chance, "
         f"within {100 * NEAR_CHANCE:g} points",
         judge_within(found, NEAR_CHANCE),
-        f"{fits.accuracy(RANDOM, 'test')}%, chance {chance:.2%}{_interval(found, 100, ' points')}",
+        f"{fits.accuracy(RANDOM, 'test')}%, chance {chance:.2%}, difference "
+        f"{difference(found, unit='points', factor=100)}",
     )
 
 
@@ -119,8 +121,8 @@ def _more_critical(true: dict[int, float], random: dict[int, float]) -> Verdict:
         return Verdict(claim, "undecided", "no seed has both")
     a, b = [random[s] for s in seeds], [true[s] for s in seeds]
     found = paired(a, b)
-    text = f"{spread(a, '{:.1f}')}% against {spread(b, '{:.1f}')}%"
-    return Verdict(claim, judge(found), text + _interval(found, 1, " points"))
+    text = f"{mean_and_spread(summarize(a), 1)}% against {mean_and_spread(summarize(b), 1)}%"
+    return Verdict(claim, judge(found), f"{text}, {difference(found, unit='points')}")
 
 
 def _grows(fits: Fits, condition: str, lines: list[Line]) -> Verdict:
@@ -159,10 +161,3 @@ def _not_prevented(fits: Fits, lines: list[Line]) -> Verdict:
             for line in lines
         ),
     )
-
-
-def _interval(found: Paired, factor: float, unit: str) -> str:
-    if found.low is None or found.high is None:
-        return ", one seed"
-    low, high = factor * found.low, factor * found.high
-    return f", 95% [{low:+.2f}, {high:+.2f}]{unit}, {found.n} seeds"

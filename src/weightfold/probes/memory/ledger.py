@@ -12,7 +12,7 @@ from weightfold.core.arguments import gathered
 from weightfold.data import Dataset
 from weightfold.data.disturb import IN_PART, disturb
 from weightfold.data.pairs import Data
-from weightfold.probes.memory.book import Book
+from weightfold.probes.memory.correctness import Correctness
 from weightfold.probes.memory.ledger_finding import ExampleLedger
 from weightfold.probes.memory.options import LedgerKeywords, LedgerOptions
 from weightfold.probes.models import Model, check_network, dataset_of, fresh
@@ -91,7 +91,7 @@ def example_ledger(
     }
     first = fresh(net, seeds[0])
     check_network(first, samples, device)
-    books: dict[str, Book] = {}
+    correctness: dict[str, Correctness] = {}
     notes: list[str] = []
     with telling(progress, "example ledger") as tell:
         for index, (condition, now) in enumerate(disturbed.items()):
@@ -101,27 +101,27 @@ def example_ledger(
 
             starts = {f"seed-{s}": Run(fresh(net, s), now, s) for s in seeds}
             runs = None if folder is None else Path(folder) / "runs" / condition
-            right, failed = _written(starts, recipe, runs, device, chosen.together, told)
+            right, failed = _trained(starts, recipe, runs, device, chosen.together, told)
             notes += [f"{condition}, {name}: left out, {why}." for name, why in failed.items()]
             ended = [i for i, seed in enumerate(seeds) if f"seed-{seed}" not in failed]
             if not ended:
                 raise NonFiniteLoss(f"no run came to its end ({'; '.join(notes)}); {REMEDY}")
-            books[condition] = _book(
+            correctness[condition] = _correctness(
                 condition, tuple(seeds[i] for i in ended), right[ended], samples, now
             )
             told(1.0, condition)
     size = sum(p.numel() for p in first.parameters())
     return ExampleLedger(
-        totals=tuple(book.totals() for book in books.values()),
+        totals=tuple(each.totals() for each in correctness.values()),
         network=f"{type(first).__name__} ({size:,} weights)",
         data=f"{samples.name} ({len(samples.train):,} training examples)",
-        books=books,
+        correctness=correctness,
         notes=(_policy(recipe, fraction, conditions), *notes),
         sessions=(session(device),),
     )
 
 
-class _Scribe(Callback):
+class _RecordCorrectness(Callback):
     """Keeps, for each epoch, the examples of all runs that are right, as bits."""
 
     def on_measure(self, context: Context) -> None:
@@ -130,7 +130,7 @@ class _Scribe(Callback):
         self.state[str(context.epoch)] = torch.from_numpy(bits)
 
 
-def _written(
+def _trained(
     starts: dict[str, Run],
     recipe: Recipe,
     folder: Path | None,
@@ -139,11 +139,11 @@ def _written(
     told: Callable[[float, str], None],
 ) -> tuple[np.ndarray, dict[str, str]]:
     """Right, bool (runs, epochs + 1, examples); and run -> why it failed."""
-    scribes: list[_Scribe] = []
+    recorders: list[_RecordCorrectness] = []
 
-    def scribe() -> _Scribe:
-        scribes.append(_Scribe())
-        return scribes[-1]
+    def recorder() -> _RecordCorrectness:
+        recorders.append(_RecordCorrectness())
+        return recorders[-1]
 
     examples = len(as_task(next(iter(starts.values())).data).dataset.train)
     done = dict.fromkeys(starts, 0.0)
@@ -160,24 +160,24 @@ def _written(
         together=together,
         device=device,
         progress=shown,
-        options=replace(SIDE_BY_SIDE, measure=(), callbacks=(scribe,)),
+        options=replace(SIDE_BY_SIDE, measure=(), callbacks=(recorder,)),
     )
     groups = []
-    for one in scribes:
-        pages = [one.state[key].cpu().numpy() for key in sorted(one.state, key=int)]
+    for one in recorders:
+        epochs = [one.state[key].cpu().numpy() for key in sorted(one.state, key=int)]
         # A group all of whose runs failed has not come to the last epoch.
-        pages += [np.zeros_like(pages[0])] * (recipe.epochs + 1 - len(pages))
-        bits = np.stack(pages, axis=1)
+        epochs += [np.zeros_like(epochs[0])] * (recipe.epochs + 1 - len(epochs))
+        bits = np.stack(epochs, axis=1)
         groups.append(np.unpackbits(bits, axis=2, count=examples).astype(bool))
     failed = {name: run.failed for name, run in runs.items() if run.failed}
     return np.concatenate(groups), failed
 
 
-def _book(
+def _correctness(
     condition: str, seeds: tuple[int, ...], right: np.ndarray, before: Dataset, now: Dataset
-) -> Book:
+) -> Correctness:
     inputs = (now.train.inputs != before.train.inputs).flatten(1).any(dim=1)
-    return Book(
+    return Correctness(
         condition=condition,
         seeds=seeds,
         right=right,

@@ -11,7 +11,7 @@ import numpy as np
 from weightfold.codec import UNRECORDED
 from weightfold.files import BRIEFLY, locked, replacing, write_csv
 from weightfold.probes.finding import Finding
-from weightfold.probes.memory.book import Book, Table, Totals
+from weightfold.probes.memory.correctness import Correctness, Table, Totals
 from weightfold.probes.memory.verdicts import Verdict
 from weightfold.report.figures import COLOURS, drawing
 from weightfold.report.numbers import mean_and_spread
@@ -28,7 +28,7 @@ class ExampleLedger(Finding):
         totals: Of each condition, in the order asked for.
         network: Class and size of the network.
         data: Name of the data.
-        books: Condition -> every example, epoch and run. Not part of the record; see `save`.
+        correctness: Condition -> every example, epoch and run. Not part of the record; see `save`.
     """
 
     probe: ClassVar[str] = "example-ledger"
@@ -36,7 +36,7 @@ class ExampleLedger(Finding):
     totals: tuple[Totals, ...]
     network: str
     data: str
-    books: Mapping[str, Book] = field(
+    correctness: Mapping[str, Correctness] = field(
         default_factory=dict, repr=False, compare=False, metadata=UNRECORDED
     )
 
@@ -174,7 +174,7 @@ class ExampleLedger(Finding):
     def save(self, folder: Path) -> None:
         """Write ledger.npz and examples.csv.
 
-        The archive holds, for each condition, `Book.arrays` under names such as
+        The archive holds, for each condition, `Correctness.arrays` under names such as
         "random-labels/right"; numpy.load(path, allow_pickle=False) reads it. The CSV file has a
         line for each condition and example with its totals over the runs.
 
@@ -182,16 +182,18 @@ class ExampleLedger(Finding):
             folder: Made if missing.
 
         Raises:
-            ValueError: The finding was read from a record, which holds no books.
+            ValueError: The finding was read from a record, which holds none.
         """
-        if not self.books:
-            raise ValueError("this finding has no books: it was read from its record")
+        if not self.correctness:
+            raise ValueError(
+                "this finding has no correctness of examples: it was read from its record"
+            )
         arrays: dict[str, Any] = {
             f"{name}/{key}": array
-            for name, book in self.books.items()
-            for key, array in book.arrays().items()
+            for name, each in self.correctness.items()
+            for key, array in each.arrays().items()
         }
-        rows = [row for book in self.books.values() for row in book.examples()]
+        rows = [row for each in self.correctness.values() for row in each.examples()]
         with locked(folder, BRIEFLY):
             with replacing(folder / "ledger.npz") as temporary, temporary.open("wb") as file:
                 np.savez_compressed(file, **arrays)

@@ -12,10 +12,10 @@ from weightfold.data import Dataset
 from weightfold.data.disturb import disturb
 from weightfold.data.pairs import Data
 from weightfold.probes.memory.critical import search
+from weightfold.probes.memory.duplicates import contradictions
 from weightfold.probes.memory.finding import Memorization
 from weightfold.probes.memory.fits import Fit, Line
 from weightfold.probes.memory.options import MemorizationKeywords, MemorizationOptions, Variant
-from weightfold.probes.memory.points import contradictions
 from weightfold.probes.models import Model, check_network, dataset_of, net_of
 from weightfold.probes.registry import register_probe
 from weightfold.tasks.registry import as_task

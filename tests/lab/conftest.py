@@ -21,7 +21,7 @@ from weightfold.probes.models import Model, net_of
 from weightfold.probes.registry import Probe
 from weightfold.report.figures import drawing
 from weightfold.train import Recipe
-from weightfold.train.progress import Progress, Tell, telling
+from weightfold.train.progress import Progress, ProgressCallback, progress_bar
 
 QUICK = Recipe(epochs=2, batch_size=32, lr=0.05, schedule="constant", crop_padding=0, flip=False)
 
@@ -92,7 +92,7 @@ def brightness(
     seeds: range = range(2),
     folder: Path | None = None,
     device: str = "auto",
-    progress: bool | Tell = True,
+    progress: bool | ProgressCallback = True,
     recipe: Recipe = QUICK,
     **options: Any,
 ) -> Brightness:
@@ -102,12 +102,12 @@ def brightness(
     if folder is not None:
         (folder / "runs").mkdir(parents=True, exist_ok=True)
     values = []
-    with telling(progress, "brightness") as tell:
+    with progress_bar(progress, "brightness") as show:
         for seed in seeds:
             light = sum(samples.parts[part].inputs.double().mean().item() for part in parts)
             weights = sum(p.double().abs().sum().item() for p in net_of(net, seed).parameters())
             values.append((light * weights) ** power * recipe.lr)
-            tell(Progress(seed + 1, len(seeds), f"seed {seed}"))
+            show(Progress(seed + 1, len(seeds), f"seed {seed}"))
     return Brightness(values=tuple(values), notes=(f"power {power}",))
 
 

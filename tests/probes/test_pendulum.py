@@ -126,7 +126,7 @@ def test_the_search_ends_when_every_policy_balances(monkeypatch: pytest.MonkeyPa
     )
     shares: list[float] = []
     found = search.train(
-        3, 0, population=16, generations=4, episodes=2, test_episodes=1, tell=shares.append
+        3, 0, population=16, generations=4, episodes=2, test_episodes=1, show=shares.append
     )
     assert found == (500, 1)
     assert shares == [0.25]

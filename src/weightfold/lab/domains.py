@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from weightfold.lab.run import Run, by_epoch
 from weightfold.spec import parse_spec, read_options
 from weightfold.train.domains.joint import Joint
-from weightfold.train.progress import Tell
+from weightfold.train.progress import ProgressCallback
 from weightfold.train.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class DomainsTraining(Run):
         root: Path,
         *,
         data_root: Path | None = None,
-        progress: bool | Tell = True,
+        progress: bool | ProgressCallback = True,
     ) -> "History":
         """Train it in its folder below `root`, or go on where it stopped; a no-op once finished.
 

@@ -28,7 +28,7 @@ from weightfold.records import read_record, write_record
 from weightfold.report.page import Section
 from weightfold.train.checkpoint import RUN
 from weightfold.train.options import Options
-from weightfold.train.progress import Progress, Tell, telling
+from weightfold.train.progress import Progress, ProgressCallback, progress_bar
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import check_same, digest, structure
 from weightfold.train.together import Run, fit_together
@@ -167,12 +167,12 @@ class _Inspecting:
         if len(self.sizes) == len(DEMANDS):
             self.pace, self.lr = Pace(**plan["pace"]), plan["lr"]
             return
-        with telling(self.progress, "timing the network") as tell:
-            tell(Progress(0, 2))
+        with progress_bar(self.progress, "timing the network") as show:
+            show(Progress(0, 2))
             self.pace = pace_of(self.model, self.samples, self.device)
-            tell(Progress(1, 2, "learning rate"))
+            show(Progress(1, 2, "learning rate"))
             self.lr = plan["lr"] if plan else self._learning_rate(0.05 * seconds)
-            tell(Progress(2, 2))
+            show(Progress(2, 2))
         self.write_plan()
 
     def _learning_rate(self, seconds: float) -> float | None:
@@ -293,7 +293,7 @@ class _Inspecting:
             **probe.over(sizes.seeds),
             **sizes.options,
         }
-        with telling(self.progress, name) as tell:
+        with progress_bar(self.progress, name) as show:
             return measure_in(
                 self.folder / name,
                 probe,
@@ -301,13 +301,13 @@ class _Inspecting:
                 about={"sizes": asdict(sizes), "recipe": plain(call.recipe)},
                 title=f"{name}: {self.title}",
                 device=self.device,
-                progress=partial(self._heard, tell),
+                progress=partial(self._heard, show),
             )
 
-    def _heard(self, tell: Tell, now: Progress) -> None:
+    def _heard(self, show: ProgressCallback, now: Progress) -> None:
         if monotonic() > self.deadline:
             raise _TimeUp
-        tell(now)
+        show(now)
 
 
 class _TimeUp(Exception):

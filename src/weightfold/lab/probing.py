@@ -15,7 +15,7 @@ from weightfold.lab.run import Run
 from weightfold.probes.registry import Probe, probe
 from weightfold.records import conform, write_record
 from weightfold.spec import parse_spec, read_options
-from weightfold.train.progress import Tell
+from weightfold.train.progress import ProgressCallback
 from weightfold.train.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Probing(Run):
         return read_finding(root / self.folder)
 
     def train(
-        self, root: Path, *, data_root: Path | None = None, progress: bool | Tell = True
+        self, root: Path, *, data_root: Path | None = None, progress: bool | ProgressCallback = True
     ) -> "Finding":
         """Probe in its folder below `root`, or go on where it stopped; a no-op once finished."""
         return measure(self, root / self.folder, data_root=data_root, progress=progress)
@@ -153,7 +153,7 @@ def measure(
     *,
     data_root: Path | None = None,
     device: str = "auto",
-    progress: bool | Tell = True,
+    progress: bool | ProgressCallback = True,
 ) -> "Finding":
     """Run a probe and write what it finds, or go on where it stopped; reads what is finished.
 
@@ -233,7 +233,7 @@ def measure_in(
     about: Mapping[str, Any],
     title: str,
     device: str = "auto",
-    progress: bool | Tell = True,
+    progress: bool | ProgressCallback = True,
 ) -> "Finding":
     """Run a probe and write what it finds, or go on where it stopped; reads what is finished.
 

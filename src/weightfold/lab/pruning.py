@@ -13,7 +13,7 @@ from weightfold.files import locked
 from weightfold.lab.domains import DomainsTraining, load_domain, plan_of, shared_net
 from weightfold.lab.run import Run
 from weightfold.records import read_record, write_record
-from weightfold.train.progress import Tell
+from weightfold.train.progress import ProgressCallback
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -75,7 +75,7 @@ class Pruning(Run):
         return read_record(path, Records)["records"] if path.exists() else None
 
     def train(
-        self, root: Path, *, data_root: Path | None = None, progress: bool | Tell = True
+        self, root: Path, *, data_root: Path | None = None, progress: bool | ProgressCallback = True
     ) -> Any:
         """Measure, or read what was measured; nothing is trained."""
         from weightfold.train import checkpoint

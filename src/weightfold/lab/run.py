@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from weightfold.train.progress import Progress, Tell
+from weightfold.train.progress import Progress, ProgressCallback
 
 if TYPE_CHECKING:
     from weightfold.train import Row
@@ -71,7 +71,7 @@ class Run(ABC):
 
     @abstractmethod
     def train(
-        self, root: Path, *, data_root: Path | None = None, progress: bool | Tell = True
+        self, root: Path, *, data_root: Path | None = None, progress: bool | ProgressCallback = True
     ) -> Any:
         """Do it in its folder below `root`, or go on where it stopped; a no-op once finished.
 
@@ -131,7 +131,7 @@ def slug(text: str, more: str = "") -> str:
     return "".join(c if c.isalnum() or c in more else "-" for c in text)
 
 
-def by_epoch(progress: bool | Tell, epochs: int) -> "bool | Callable[[Row], None]":
+def by_epoch(progress: bool | ProgressCallback, epochs: int) -> "bool | Callable[[Row], None]":
     """What `fit` takes, of what a run takes.
 
     Args:
@@ -150,7 +150,7 @@ def run(
     root: Path,
     *,
     data_root: Path | None = None,
-    progress: bool | Tell = True,
+    progress: bool | ProgressCallback = True,
 ) -> Any:
     """Do a run and those that must be finished before it; finished ones are left as they are.
 

@@ -29,7 +29,7 @@ from weightfold.train.domains.check import check_all
 from weightfold.train.domains.inputs import check_sizes, read_weights, seeded_model, take_weights
 from weightfold.train.domains.joint import Joint
 from weightfold.train.domains.sharing import Sharing
-from weightfold.train.progress import Tell
+from weightfold.train.progress import ProgressCallback
 from weightfold.train.recipe import Recipe
 
 INDEPENDENT = "independent"
@@ -165,7 +165,7 @@ class StudyRun(Run):
         return self.of.record(self, found)  # type: ignore[arg-type]
 
     def train(
-        self, root: Path, *, data_root: Path | None = None, progress: bool | Tell = True
+        self, root: Path, *, data_root: Path | None = None, progress: bool | ProgressCallback = True
     ) -> StudyRecord:
         """Train what is not trained yet; runs that are there are checked to be these.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from weightfold.lab.run import Run, by_epoch
 from weightfold.tasks.distillation import Distillation
-from weightfold.train.progress import Tell
+from weightfold.train.progress import ProgressCallback
 from weightfold.train.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Training(Run):
         return checkpoint.finished(root / self.folder)
 
     def train(
-        self, root: Path, *, data_root: Path | None = None, progress: bool | Tell = True
+        self, root: Path, *, data_root: Path | None = None, progress: bool | ProgressCallback = True
     ) -> "History":
         """Train it in its folder below `root`, or go on where it stopped; a no-op once finished."""
         from weightfold.tasks.registry import build as build_task

@@ -20,11 +20,11 @@ class Progress:
     text: str = ""
 
 
-Tell = Callable[[Progress], None]
+ProgressCallback = Callable[[Progress], None]
 
 
 @contextmanager
-def telling(progress: bool | Tell, title: str) -> Iterator[Tell]:
+def progress_bar(progress: bool | ProgressCallback, title: str) -> Iterator[ProgressCallback]:
     """A function that is to be called with how far one is, until the block is left.
 
     Args:

@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Protocol
 
 from weightfold.files import write_json
-from weightfold.train.progress import Progress, Tell
+from weightfold.train.progress import Progress, ProgressCallback
 
 TELL_SECONDS = 0.5
 """A run is told of at most so often."""
@@ -62,7 +62,9 @@ class FileBoard:
         return self._folder / f"{name}.json"
 
 
-def telling_of(name: str, board: Board, *, clock: Callable[[], float] = monotonic) -> Tell:
+def telling_of(
+    name: str, board: Board, *, clock: Callable[[], float] = monotonic
+) -> ProgressCallback:
     """A function that tells a board how far a run is, at most every `TELL_SECONDS`.
 
     Args:

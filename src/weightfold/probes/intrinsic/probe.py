@@ -20,7 +20,7 @@ from weightfold.probes.intrinsic.trials import Trials, plain
 from weightfold.probes.models import Model, check_network, dataset_of
 from weightfold.probes.registry import register_probe
 from weightfold.tasks.task import Task
-from weightfold.train.progress import Tell, telling
+from weightfold.train.progress import ProgressCallback, progress_bar
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import session
 from weightfold.train.seeding import as_seeds
@@ -46,7 +46,7 @@ def intrinsic_dimension(
     seeds: int | Sequence[int] = 3,
     folder: Path | str | None = None,
     device: torch.device | str = "auto",
-    progress: bool | Tell = True,
+    progress: bool | ProgressCallback = True,
     recipe: Recipe = RECIPE,
     **options: Unpack[IntrinsicKeywords],
 ) -> IntrinsicDimension:
@@ -93,7 +93,7 @@ def intrinsic_dimension(
     if not 1 <= d_max <= size:
         raise ValueError(f"d_max={d_max}: give 1 to {size}, the number of weights")
     side_by_side = group_size(first, samples, BREADTH * len(seeds), chosen.together, device)
-    with telling(progress, "intrinsic dimension") as tell:
+    with progress_bar(progress, "intrinsic dimension") as show:
         trials = Trials(
             net=net,
             options=chosen,
@@ -104,7 +104,7 @@ def intrinsic_dimension(
             side_by_side=side_by_side,
             folder=None if folder is None else Path(folder) / "runs",
             device=device,
-            tell=tell,
+            show=show,
         )
         baselines = trials.plain()
         bar = _bar(baselines, samples, trials.part, chosen.threshold)

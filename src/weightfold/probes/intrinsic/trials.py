@@ -16,7 +16,7 @@ from weightfold.probes.intrinsic.finding import Trained
 from weightfold.probes.intrinsic.options import IntrinsicOptions
 from weightfold.probes.models import Model, net_of
 from weightfold.train.history import History, Row
-from weightfold.train.progress import Progress, Tell
+from weightfold.train.progress import Progress, ProgressCallback
 from weightfold.train.recipe import Recipe
 from weightfold.train.seeding import mixed_seed
 from weightfold.train.together import SIDE_BY_SIDE, Run, fit_together
@@ -53,7 +53,7 @@ class Trials:
         part: The part of it that accuracies are on.
         side_by_side: Runs that are trained as one batch; 1: one after another.
         folder: Holds the runs; None: nothing is written.
-        tell: Told how far it is.
+        show: Called with how far it is.
         trained: The subspaces trained so far.
     """
 
@@ -66,7 +66,7 @@ class Trials:
     side_by_side: int
     folder: Path | None
     device: torch.device | str
-    tell: Tell
+    show: ProgressCallback
     trained: list[Trained] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -131,7 +131,7 @@ class Trials:
         return f"{part}_accuracy"
 
     def _tell(self, text: str) -> None:
-        self.tell(Progress(self._completed, self._total, text))
+        self.show(Progress(self._completed, self._total, text))
 
     def _result(self, dim: int | None, seed: int, run: History) -> Trained:
         start = run.rows[0][self._column]

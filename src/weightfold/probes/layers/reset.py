@@ -26,7 +26,7 @@ from weightfold.probes.models import Model, check_network, dataset_of, net_of
 from weightfold.probes.registry import register_probe
 from weightfold.tasks.registry import as_task
 from weightfold.tasks.task import Task
-from weightfold.train.progress import Progress, Tell, telling
+from weightfold.train.progress import Progress, ProgressCallback, progress_bar
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import session
 from weightfold.train.seeding import as_seeds
@@ -49,7 +49,7 @@ def layer_reset(
     seeds: int | Sequence[int] = 3,
     folder: Path | str | None = None,
     device: torch.device | str = "auto",
-    progress: bool | Tell = True,
+    progress: bool | ProgressCallback = True,
     recipe: Recipe = RECIPE,
     **options: Unpack[ResetKeywords],
 ) -> LayerReset:
@@ -69,7 +69,7 @@ def layer_reset(
         folder: Where a call that was stopped goes on from. Calls with other `bn` may share it, and
             with it the trained networks. None: nothing is written.
         device: To train and test on; "auto": an accelerator if there is one.
-        progress: As for `telling`.
+        progress: As for `progress_bar`.
         recipe: How to train; not used with `checkpoints`.
         **options: Fields of `ResetOptions`, of which `bn` must be given; or one as `options`.
 
@@ -98,7 +98,7 @@ def layer_reset(
         epochs = saved_epochs(chosen.reset_to, recipe.epochs)
         training = len(seeds) * recipe.epochs
     total = training + len(networks or seeds) * bench.cells_in(len(epochs))
-    with telling(progress, LayerReset.probe) as tell:
+    with progress_bar(progress, LayerReset.probe) as show:
         if checkpoints is None:
             networks, failed = trained_networks(
                 net,
@@ -108,7 +108,7 @@ def layer_reset(
                 epochs,
                 folder=None if folder is None else Path(folder) / "runs",
                 device=device,
-                hear=lambda done: tell(Progress(done, total, "training")),
+                hear=lambda done: show(Progress(done, total, "training")),
             )
         cells: list[Cell] = []
         for network in networks:
@@ -117,7 +117,7 @@ def layer_reset(
                 network,
                 bench,
                 None if folder is None else Path(folder) / f"tests-{bn}" / f"seed{network.seed}",
-                lambda done, text, at=before: tell(Progress(at + done, total, text)),
+                lambda done, text, at=before: show(Progress(at + done, total, text)),
             )
     return LayerReset(
         network=f"{type(first).__name__} ({sum(unit.parameters for unit in units):,} weights)",

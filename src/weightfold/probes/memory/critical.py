@@ -21,7 +21,7 @@ from weightfold.report.figures import COLOURS, drawing
 from weightfold.report.numbers import interval
 from weightfold.report.statistics import paired
 from weightfold.tasks.task import Task
-from weightfold.train.progress import Progress, Tell, telling
+from weightfold.train.progress import Progress, ProgressCallback, progress_bar
 from weightfold.train.record import session
 from weightfold.train.seeding import as_seeds
 from weightfold.train.together import device_of
@@ -155,7 +155,7 @@ def critical_sample_ratio(
     *,
     seeds: int | Sequence[int] = 1,
     device: torch.device | str = "auto",
-    progress: bool | Tell = True,
+    progress: bool | ProgressCallback = True,
     **options: Unpack[CriticalKeywords],
 ) -> CriticalSamples:
     """The share of examples with a point of another predicted class in a small box around them.
@@ -192,12 +192,12 @@ def critical_sample_ratio(
             )
         radius = RADIUS
     searches = []
-    with telling(progress, "critical samples") as tell:
+    with progress_bar(progress, "critical samples") as show:
         for index, seed in enumerate(seeds):
 
             def listen(done: int, index: int = index) -> None:
                 total = len(seeds) * len(x)
-                tell(Progress(index * len(x) + done, total, f"network {index + 1}/{len(seeds)}"))
+                show(Progress(index * len(x) + done, total, f"network {index + 1}/{len(seeds)}"))
 
             searched = net_of(net, seed).to(device)
             steps_found = search(

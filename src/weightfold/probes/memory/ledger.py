@@ -23,7 +23,7 @@ from weightfold.train.callbacks import Callback
 from weightfold.train.context import Context
 from weightfold.train.history import Row
 from weightfold.train.loop import REMEDY, NonFiniteLoss
-from weightfold.train.progress import Progress, Tell, telling
+from weightfold.train.progress import Progress, ProgressCallback, progress_bar
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import session
 from weightfold.train.seeding import as_seeds
@@ -46,7 +46,7 @@ def example_ledger(
     seeds: int | Sequence[int] = 10,
     folder: Path | str | None = None,
     device: torch.device | str = "auto",
-    progress: bool | Tell = True,
+    progress: bool | ProgressCallback = True,
     recipe: Recipe = RECIPE,
     **options: Unpack[LedgerKeywords],
 ) -> ExampleLedger:
@@ -93,11 +93,11 @@ def example_ledger(
     check_network(first, samples, device)
     correctness: dict[str, Correctness] = {}
     notes: list[str] = []
-    with telling(progress, "example ledger") as tell:
+    with progress_bar(progress, "example ledger") as show:
         for index, (condition, now) in enumerate(disturbed.items()):
 
             def told(share: float, text: str, index: int = index) -> None:
-                tell(Progress(index + share, len(disturbed), text))
+                show(Progress(index + share, len(disturbed), text))
 
             starts = {f"seed-{s}": Run(fresh(net, s), now, s) for s in seeds}
             runs = None if folder is None else Path(folder) / "runs" / condition

@@ -22,7 +22,7 @@ from weightfold.tasks.registry import as_task
 from weightfold.tasks.task import Task
 from weightfold.train.history import History, Row
 from weightfold.train.loop import REMEDY, NonFiniteLoss
-from weightfold.train.progress import Progress, Tell, telling
+from weightfold.train.progress import Progress, ProgressCallback, progress_bar
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import session
 from weightfold.train.seeding import as_seeds
@@ -46,7 +46,7 @@ def memorization(
     seeds: int | Sequence[int] = 3,
     folder: Path | str | None = None,
     device: torch.device | str = "auto",
-    progress: bool | Tell = True,
+    progress: bool | ProgressCallback = True,
     recipe: Recipe = RECIPE,
     **options: Unpack[MemorizationKeywords],
 ) -> Memorization:
@@ -91,11 +91,11 @@ def memorization(
     check_network(first, samples, device)
     fits: list[Fit] = []
     notes: list[str] = []
-    with telling(progress, "memorization") as tell:
+    with progress_bar(progress, "memorization") as show:
         for index, line in enumerate(plan):
 
             def told(share: float, text: str, index: int = index) -> None:
-                tell(Progress(index + share, len(plan), text))
+                show(Progress(index + share, len(plan), text))
 
             variant = (chosen.variants or {}).get(line.variant, Variant())
             found, said = _train(

@@ -13,7 +13,7 @@ from weightfold.probes.pendulum.options import PendulumKeywords, PendulumOptions
 from weightfold.probes.pendulum.search import TASK, count_name, gymnasium, train
 from weightfold.probes.registry import register_probe
 from weightfold.records import read_record, write_record
-from weightfold.train.progress import Progress, Tell, telling
+from weightfold.train.progress import Progress, ProgressCallback, progress_bar
 from weightfold.train.record import session
 from weightfold.train.seeding import as_seeds
 
@@ -29,7 +29,7 @@ def pendulum_dimension(
     *,
     seeds: int | Sequence[int] = 3,
     folder: Path | str | None = None,
-    progress: bool | Tell = True,
+    progress: bool | ProgressCallback = True,
     **options: Unpack[PendulumKeywords],
 ) -> PendulumDimension:
     """Train a policy to balance a pole on a cart in random subspaces of rising dimension.
@@ -62,17 +62,20 @@ def pendulum_dimension(
     tasks = [(dim, seed) for dim in (*sorted(chosen.dims), None) for seed in seeds]
     trials = []
     runs = None if folder is None else Path(folder) / "runs"
-    with nullcontext() if runs is None else locked(runs), telling(progress, "pendulum") as tell:
+    with (
+        nullcontext() if runs is None else locked(runs),
+        progress_bar(progress, "pendulum") as show,
+    ):
         for done, (dim, seed) in enumerate(tasks):
             name = "all parameters" if dim is None else f"{dim} coordinates"
             text = f"{name}, seed {seed}"
 
             def told(share: float, done: int = done, text: str = text) -> None:
-                tell(Progress(done + share, len(tasks), text))
+                show(Progress(done + share, len(tasks), text))
 
             told(0)
             trials.append(_trial(dim, seed, budget, runs, told))
-        tell(Progress(len(tasks), len(tasks)))
+        show(Progress(len(tasks), len(tasks)))
     return PendulumDimension(
         trials=tuple(trials),
         threshold=chosen.threshold,
@@ -102,7 +105,7 @@ def _trial(
     seed: int,
     budget: Mapping[str, int],
     runs: Path | None,
-    tell: Callable[[float], None],
+    show: Callable[[float], None],
 ) -> Trial:
     """The policy's result: read from its file, or found and written there."""
     path = None
@@ -117,7 +120,7 @@ def _trial(
                     "this one"
                 )
             return Trial(**kept["trial"])
-    score, generations = train(dim, seed, tell=tell, **budget)
+    score, generations = train(dim, seed, show=show, **budget)
     trial = Trial(dim, seed, score, generations)
     if path is not None:
         write_record(path, {"budget": dict(budget), "trial": asdict(trial)})

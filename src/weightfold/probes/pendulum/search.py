@@ -130,7 +130,7 @@ def train(
     generations: int,
     episodes: int,
     test_episodes: int,
-    tell: Callable[[float], None] = lambda share: None,
+    show: Callable[[float], None] = lambda share: None,
 ) -> tuple[float, int]:
     """Train a policy and test it; see `pendulum_dimension` for the method and arguments.
 
@@ -141,7 +141,7 @@ def train(
         generations: At most.
         episodes: Of a policy of a generation.
         test_episodes: Of the policy at the end.
-        tell: Called with the share of the generations that is done.
+        show: Called with the share of the generations that is done.
 
     Returns:
         Mean return of the test episodes, and how many generations there were.
@@ -159,7 +159,7 @@ def train(
         best = psi[scores.mean(dim=1).topk(population // _ELITE).indices]
         noise = _NOISE * first * max(0.0, 1 - 2 * generation / generations)
         mean, spread = best.mean(dim=0), best.std(dim=0, correction=0) + noise
-        tell(generation / generations)
+        show(generation / generations)
         if scores.min() == LONGEST:
             break
     tested = returns(net, weights(mean[None]), test_episodes, mixed_seed("test", seed))

@@ -19,7 +19,7 @@ from weightfold.probes.tickets.prune import Masks, Pruning, full_masks, random_m
 from weightfold.train.callbacks import Callback, KeepWeights
 from weightfold.train.history import History, Row
 from weightfold.train.loop import REMEDY, NonFiniteLoss
-from weightfold.train.progress import Progress, Tell
+from weightfold.train.progress import Progress, ProgressCallback
 from weightfold.train.recipe import Recipe
 from weightfold.train.seeding import mixed_seed
 from weightfold.train.starts import Start, begin
@@ -56,7 +56,7 @@ class Experiment:
         seeds: One a trial.
         folder: Holds a folder for each level; None: nothing is written.
         device: To train on.
-        tell: Told how far the experiment is.
+        show: Called with how far the experiment is.
         outcomes: Of every network trained to the end so far.
         failures: A sentence on each of the others.
         masks: (level, seed) -> the mask of each ticket trained to the end.
@@ -72,7 +72,7 @@ class Experiment:
     seeds: tuple[int, ...]
     folder: Path | None
     device: torch.device
-    tell: Tell
+    show: ProgressCallback
     outcomes: list[Outcome] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     masks: dict[tuple[int, int], Masks] = field(default_factory=dict)
@@ -194,7 +194,7 @@ class Experiment:
         def shown(name: str, row: Row) -> None:
             at[name] = min(1.0, (row.step or 0) / expected)
             text = f"level {level}, {name}: test accuracy {row['test_accuracy']:.1%}"
-            self.tell(Progress(self._done + sum(at.values()), self.networks, text))
+            self.show(Progress(self._done + sum(at.values()), self.networks, text))
 
         runs = fit_together(
             {n.name: Run(n.net, self.samples, n.seed) for n in networks},

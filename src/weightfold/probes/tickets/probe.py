@@ -20,7 +20,7 @@ from weightfold.probes.tickets.options import TicketKeywords, TicketOptions
 from weightfold.probes.tickets.outcomes import FEWEST, TITLES, Outcomes
 from weightfold.probes.tickets.prune import Pruning, own_shares, prunable
 from weightfold.tasks.task import Task
-from weightfold.train.progress import Tell, telling
+from weightfold.train.progress import ProgressCallback, progress_bar
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import session
 from weightfold.train.seeding import as_seeds
@@ -51,7 +51,7 @@ def lottery_ticket(
     seeds: int | Sequence[int] = 5,
     folder: Path | str | None = None,
     device: torch.device | str = "auto",
-    progress: bool | Tell = True,
+    progress: bool | ProgressCallback = True,
     recipe: Recipe = RECIPE,
     **options: Unpack[TicketKeywords],
 ) -> LotteryTicket:
@@ -95,7 +95,7 @@ def lottery_ticket(
     own = own_shares(weights, chosen.fractions)
     check_network(first, samples, device, gradients=weights)
     fresh(net, seeds[0])  # before anything is trained: refuses what cannot be drawn anew
-    with telling(progress, "lottery ticket") as tell:
+    with progress_bar(progress, "lottery ticket") as show:
         experiment = Experiment(
             net=net,
             samples=samples,
@@ -106,7 +106,7 @@ def lottery_ticket(
             seeds=seeds,
             folder=None if folder is None else Path(folder) / "runs",
             device=device,
-            tell=tell,
+            show=show,
         )
         experiment.run()
     finding = LotteryTicket(

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+from weightfold.core.arguments import gathered
 from weightfold.data.pairs import Data, as_dataset
 from weightfold.lab.training import Training
 from weightfold.probes import registry
@@ -74,28 +75,37 @@ class Brightness(Finding):
             axis.plot(self.values)
 
 
+@dataclass(frozen=True)
+class BrightnessOptions:
+    power: float = 1.0
+    parts: tuple[str, ...] = ("train",)
+
+    def __post_init__(self) -> None:
+        if self.power <= 0:
+            raise ValueError(f"power={self.power}: give more than 0")
+
+
 def brightness(
-    model: Model,
+    net: Model,
     data: Data,
     *,
-    power: float = 1.0,
-    parts: tuple[str, ...] = ("train",),
-    recipe: Recipe = QUICK,
     seeds: range = range(2),
     folder: Path | None = None,
-    device: str = "cpu",
+    device: str = "auto",
     progress: bool | ProgressCallback = True,
+    recipe: Recipe = QUICK,
+    **options: Any,
 ) -> Brightness:
     samples = as_dataset(data)
-    if power <= 0:
-        raise ValueError(f"power={power}: give more than 0")
+    chosen = gathered(BrightnessOptions, options)
+    power, parts = chosen.power, chosen.parts
     if folder is not None:
         (folder / "runs").mkdir(parents=True, exist_ok=True)
     values = []
     with progress_bar(progress, "brightness") as show:
         for seed in seeds:
             light = sum(samples.parts[part].inputs.double().mean().item() for part in parts)
-            weights = sum(p.double().abs().sum().item() for p in net_of(model, seed).parameters())
+            weights = sum(p.double().abs().sum().item() for p in net_of(net, seed).parameters())
             values.append((light * weights) ** power * recipe.lr)
             show(Progress(seed + 1, len(seeds), f"seed {seed}"))
     return Brightness(values=tuple(values), notes=(f"power {power}",))
@@ -104,9 +114,13 @@ def brightness(
 @pytest.fixture
 def fake_probe(monkeypatch) -> Probe:
     """The probe "brightness", among those found."""
-    module = SimpleNamespace(brightness=brightness, Brightness=Brightness)
+    module = SimpleNamespace(
+        brightness=brightness, Brightness=Brightness, BrightnessOptions=BrightnessOptions
+    )
     monkeypatch.setitem(sys.modules, "fake_probes", module)
-    found = Probe("brightness", "fake_probes:brightness:Brightness", "how bright it is")
+    found = Probe(
+        "brightness", "fake_probes:brightness:Brightness:BrightnessOptions", "how bright it is"
+    )
     monkeypatch.setattr(registry, "probes", lambda: {"brightness": found})
     return found
 

@@ -1,43 +1,52 @@
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, fields, is_dataclass, replace
+from inspect import signature
 from types import SimpleNamespace
-from typing import Literal
+from typing import Literal, get_args, get_type_hints
 
 import pytest
+import torch
 
 from weightfold.probes import registry
 from weightfold.probes.finding import Finding
+from weightfold.probes.models import dataset_of
 from weightfold.probes.registry import Probe, probe, probes
+from weightfold.tasks.registry import as_task, build
 from weightfold.train import Recipe
 
 RECIPE = Recipe(epochs=4)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    bn: Literal["keep", "source"]
+    share: float = 0.5
+    dims: Sequence[int] | None = None
+    shares: Mapping[str, float] | Sequence[str] = ()
+    names: Sequence[str] = ()
+    epochs: int = 1
+    ways: Mapping[str, object] | None = None
+
+
 def measure(
-    model: object,
+    net: object,
     data: object,
     *,
-    bn: Literal["keep", "source"],
-    share: float = 0.5,
-    dims: Sequence[int] | None = None,
-    shares: Mapping[str, float] | Sequence[str] = (),
-    names: Sequence[str] = (),
-    epochs: int = 1,
-    ways: Mapping[str, object] | None = None,
-    recipe: Recipe = RECIPE,
-    seeds: Sequence[int] = (0,),
+    seeds: int | Sequence[int] = 1,
     folder: object = None,
-    device: str = "cpu",
+    device: str = "auto",
     progress: bool = True,
+    recipe: Recipe = RECIPE,
+    **options: object,
 ) -> None:
     pass
 
 
 @pytest.fixture
 def made_up(monkeypatch) -> Probe:
-    monkeypatch.setitem(sys.modules, "made_up", SimpleNamespace(measure=measure))
-    found = Probe("made-up", "made_up:measure:Finding", "nothing")
+    monkeypatch.setitem(sys.modules, "made_up", SimpleNamespace(measure=measure, Options=Options))
+    found = Probe("made-up", "made_up:measure:Finding:Options", "nothing")
     monkeypatch.setattr(registry, "probes", lambda: {"made-up": found})
     return found
 
@@ -79,7 +88,7 @@ def test_options_are_read(text, wanted):
         ("made-down", r"no probe 'made-down'; did you mean 'made-up'\? probes: made-up"),
         ("made-up", r"'made-up' needs the option bn \(keep, source\); write 'made-up,bn=\.\.\.'"),
         ("made-up,bn=keep,dim=4", r"no option 'dim'; did you mean 'dims'\? .*lr.*share"),
-        ("made-up,bn=keep,model=4", r"no option 'model'"),
+        ("made-up,bn=keep,net=4", r"no option 'net'"),
         ("made-up,bn=keep,ways=4", r"no option 'ways'"),
         ("made-up,bn=keep,share=half", r"share='half' is not of type float"),
         ("made-up,bn=keep,momentum=2", r"momentum=2\.0 in the recipe"),
@@ -103,3 +112,29 @@ def test_every_probe_is_what_the_registry_says(name):
     assert found.finding.probe == name
     assert found.recipe is None or isinstance(found.recipe, Recipe)
     assert found.over(2)
+    parameters = signature(found.measure).parameters
+    assert list(parameters)[: 2 if found.networks else 0] == (
+        ["net", "data"] if found.networks else []
+    )
+    assert parameters["seeds"].default >= 1 and len(parameters) <= 8
+    assert "device" not in parameters or parameters["device"].default == "auto"
+    assert found.options
+
+
+def test_probes_take_a_task_of_class_labels():
+    x, y = torch.randn(8, 2), torch.arange(8) % 2
+    data = ((x, y), (x, y))
+    assert dataset_of(as_task(data)).digest == dataset_of(data).digest
+    with pytest.raises(TypeError, match="data is the task 'regress'"):
+        dataset_of(build("regress", ((x, x), (x, x))))
+
+
+@pytest.mark.parametrize("name", probes())
+def test_options_are_taken_as_one_or_field_by_field(name):
+    """The keywords that a type checker knows are the fields of the dataclass."""
+    keywords = get_args(get_type_hints(probes()[name].measure)["options"])[0]
+    hints = get_type_hints(keywords)
+    kind = hints.pop("options")
+    assert is_dataclass(kind) and kind.__dataclass_params__.frozen
+    assert hints == get_type_hints(kind)
+    assert {field.name for field in fields(kind)} == hints.keys()

@@ -59,4 +59,4 @@ def test_difference():
         f"+{scaled.mean:.1f} points, 95% [{scaled.low:+.1f}, {scaled.high:+.1f}], 3 seeds"
     )
     one = Paired(0.5, None, None, None, 1, 0.95)
-    assert difference(one, 1) == "+0.5 (one seed)"
+    assert difference(one, 1) == "+0.5, one seed"

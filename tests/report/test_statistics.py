@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_rel
 
-from weightfold.report.statistics import holm, paired, summarize
+from weightfold.report.statistics import (
+    holm,
+    judge,
+    judge_apart,
+    judge_within,
+    paired,
+    summarize,
+)
 
 A, B = [0.71, 0.745, 0.69, 0.72], [0.70, 0.70, 0.695, 0.68]
 
@@ -36,6 +43,27 @@ def test_paired_takes_out_what_seeds_share():
     difference = paired([x + 1 for x in spread], spread)
     assert difference.std == 0
     assert difference.low == difference.high == difference.mean == 1
+
+
+def of(*differences):
+    return paired(differences, [0.0] * len(differences))
+
+
+def test_a_difference_is_judged_by_its_whole_interval():
+    assert judge(of(1.0, 1.1, 1.2)) == "holds" and judge(of(-1.0, -1.1, -1.2)) == "does not hold"
+    assert judge(of(0.0, 0.0)) == "does not hold"  # equal is not above
+    # The mean alone decides nothing, on either side, and no more does one seed.
+    assert {judge(of(*d)) for d in ((1.0, -0.9), (-1.0, 0.9), (1.0,), (-1.0,))} == {"undecided"}
+    assert judge(of(1.0, 1.1, 1.2).negated) == "does not hold"
+    assert judge(of(1.0, 1.1, 1.2).minus(2)) == "does not hold"
+
+
+def test_within_a_bar_and_apart():
+    assert judge_within(of(1.0, 1.1, 1.2), 2) == judge_within(of(-1.0, -1.1, -1.2), 2) == "holds"
+    assert judge_within(of(3.0, 3.1, 3.2), 2) == "does not hold"
+    assert judge_within(of(1.9, 2.0, 2.1), 2) == judge_within(of(0.0), 2) == "undecided"
+    assert judge_apart((2, 3), (0, 1)) == "holds" and judge_apart((0, 1), (1, 2)) == "does not hold"
+    assert judge_apart((0, 2), (1, 3)) == judge_apart((None, None), (0, 1)) == "undecided"
 
 
 def test_bad_arguments_are_refused():

@@ -84,19 +84,21 @@ def gathered(kind: type[Options], given: Mapping[str, Any]) -> Options:
     """Options from keyword arguments: `options` is a whole `kind`, others are its fields.
 
     Args:
-        kind: A frozen dataclass with a default for each field.
+        kind: A frozen dataclass.
         given: What a verb got.
 
     Raises:
-        TypeError: `options` is of another type, or `kind` has no such field.
+        TypeError: `options` is of another type, `kind` has no such field, or one without a default
+            is not given.
     """
-    base = given.get("options", kind())
-    if not isinstance(base, kind):
-        raise TypeError(f"options={base!r}; give {kind.__name__}(...)")
     values = {name: value for name, value in given.items() if name != "options"}
     known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     if unknown := [name for name in values if name not in known]:
         raise TypeError(f"{unknown[0]!r} is no argument; further options are {', '.join(known)}")
+    if "options" not in given:
+        return kind(**values)
+    if not isinstance(base := given["options"], kind):
+        raise TypeError(f"options={base!r}; give {kind.__name__}(...)")
     return replace(base, **values)  # type: ignore[type-var]
 
 

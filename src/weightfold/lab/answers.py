@@ -10,9 +10,8 @@ from weightfold.probes.layers.finding import LayerReset
 from weightfold.probes.memory.finding import Memorization
 from weightfold.probes.memory.verdicts import RANDOM, TRUE
 from weightfold.probes.tickets.finding import TOLERANCE, LotteryTicket
-from weightfold.report.numbers import count, interval, number
+from weightfold.report.numbers import count, difference
 from weightfold.report.page import Section, Table
-from weightfold.report.statistics import Paired
 
 Answer = tuple[str, str]
 """What was found, and how sure that is."""
@@ -104,11 +103,11 @@ def _tickets(found: Any) -> Answer:
     else:
         level = next(n for n in results.levels if results.remaining(n) == smallest)
         answer = f"{1 - smallest:.0%} of them, for at most {100 * TOLERANCE:g} points of accuracy"
-    difference = results.difference("full", level, "accuracy")
-    if difference is None:
+    above = results.difference("full", level, "accuracy")
+    if above is None:
         return answer, ""
-    left = f"with {results.remaining(level):.0%} left, accuracy {_points(difference)}"
-    return answer, f"{left}, {count(found.trials, 'trial')}"
+    gain = difference(above, 1, unit="points", factor=100)
+    return answer, f"with {results.remaining(level):.0%} left, accuracy {gain}"
 
 
 def _layers(found: Any) -> Answer:
@@ -137,13 +136,6 @@ def _memorization(found: Any) -> Answer:
             f"{trained}"
         )
     return answer, f"mean and spread, {seeds}" if len(fits) > 1 else seeds
-
-
-def _points(found: Paired) -> str:
-    text = number(100 * found.mean, 1, unit="points", signed=True)
-    if found.low is None or found.high is None:
-        return text
-    return f"{text} (95% {interval(100 * found.low, 100 * found.high, 1, signed=True)})"
 
 
 _ANSWERS: Mapping[str, Callable[[Any], Answer]] = {

@@ -8,9 +8,9 @@ from statistics import fmean
 from typing import Any
 
 from weightfold.lab.results import Results
-from weightfold.lab.verdicts import Comparison, Verdict, compared, judged_of, p_of
+from weightfold.lab.verdicts import Comparison, Verdict, compared, p_of
 from weightfold.report.numbers import difference, number
-from weightfold.report.statistics import paired
+from weightfold.report.statistics import judge, paired
 
 Check = Callable[[Results], Verdict]
 
@@ -147,7 +147,7 @@ def _pair(results: Results, a: str, b: str, prefix: str, or_equal: bool) -> Comp
             f"{counts['paper_held']} of {len(paper)}"
         )
     equal = or_equal and abs(mean.mean) < 1e-9
-    return Comparison("undecided" if equal else judged_of(mean), text, p_of(mean), counts)
+    return Comparison("undecided" if equal else judge(mean), text, p_of(mean), counts)
 
 
 def on_side(value: float, or_equal: bool = False) -> bool:

@@ -294,7 +294,7 @@ class _Inspecting:
     def measure(self, name: str, sizes: Sizes) -> Finding:
         probe, call = probes()[name], self.call(name, sizes)
         arguments = {
-            "model": self.model,
+            "net": self.model,
             "data": self.samples.limited(sizes.train, sizes.test),
             "recipe": call.recipe,
             **probe.over(sizes.seeds),

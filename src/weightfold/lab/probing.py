@@ -181,7 +181,7 @@ def measure(
     if chosen.networks:
         samples = samples_of(call, data_root)
         model = model_of(call, samples)
-        arguments |= {"model": model, "data": samples}
+        arguments |= {"net": model, "data": samples}
         net = net_of(model, 0)
         # What a name stands for may change: a module of the user's, a file.
         about["contents"] = {

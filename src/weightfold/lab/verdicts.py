@@ -3,20 +3,18 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from weightfold.report.numbers import difference
-from weightfold.report.statistics import Paired, judge
-
-Judged = Literal["holds", "undecided", "does not hold"]
+from weightfold.report.statistics import Judged, Paired, judge
 
 WORST_FIRST: tuple[Judged, ...] = ("does not hold", "undecided", "holds")
 
 MEANING = (
     "Differences are paired by seed. A comparison holds if the whole 95% Student-t interval of the "
-    "mean difference lies on the claim's side; it is undecided if only the mean does, or if there "
-    "is but one seed; else it does not hold. A claim of several comparisons is as good as the "
-    "worst of those that were run, and says how many were not."
+    "mean difference lies on the claim's side, and does not hold if the whole interval lies on the "
+    "other; if it spans both, or if there is but one seed, it is undecided. A claim of several "
+    "comparisons is as good as the worst of those that were run, and says how many were not."
 )
 
 
@@ -99,12 +97,6 @@ def verdict(judged: Judged | None, text: str, p: float | None = None) -> Verdict
     return Verdict((Comparison(judged, text, p),))
 
 
-def judged_of(found: Paired) -> Judged:
-    """Whether a difference is above 0: with its whole interval, only in its mean, or not."""
-    judged = judge(found)
-    return "undecided" if judged == "unclear" else judged
-
-
 def p_of(found: Paired, *, below: bool = False) -> float | None:
     """The p of a claim that a difference is above 0, or below: two-sided, 1 on the other side."""
     claimed = found.mean < 0 if below else found.mean > 0
@@ -115,4 +107,4 @@ def compared(found: Paired | None, before: str, after: str = "") -> Comparison:
     """A comparison by a difference, written between two texts; not run without one."""
     if found is None:
         return Comparison(None, f"{before}: not run")
-    return Comparison(judged_of(found), f"{before} {difference(found)}{after}", p_of(found))
+    return Comparison(judge(found), f"{before} {difference(found)}{after}", p_of(found))

@@ -12,9 +12,9 @@ from weightfold.lab.measures import by_probe
 from weightfold.lab.printed import read_paper
 from weightfold.lab.probing import Probing, calling
 from weightfold.lab.results import Results
-from weightfold.lab.verdicts import Verdict, judged_of, p_of, verdict
+from weightfold.lab.verdicts import Verdict, p_of, verdict
 from weightfold.report.numbers import interval, number
-from weightfold.report.statistics import Paired, paired
+from weightfold.report.statistics import Paired, judge, judge_within, paired
 from weightfold.train.recipe import Recipe
 
 PAPER = (
@@ -116,12 +116,7 @@ def more(a: str, b: str, factor: float = 1.0) -> Check:
         if bounded.dimension is None:
             text = f"({b}): above {bounded.tried:,}, the largest that was tried"
             return verdict("undecided", text)
-        shifted = replace(
-            ratio,
-            mean=ratio.mean - log(factor),
-            low=None if ratio.low is None else ratio.low - log(factor),
-        )
-        holds, text = judged_of(shifted), f"({a}) / ({b}): {describe_ratio(ratio)}"
+        holds, text = judge(ratio.minus(log(factor))), f"({a}) / ({b}): {describe_ratio(ratio)}"
         (bounding,) = results.records(a)
         if bounding.dimension is None:
             text += f"; at least, for ({a}) is above {bounding.tried:,}"
@@ -141,11 +136,7 @@ def equal(a: str, b: str, within: float = 1.5) -> Check:
         text = f"({a}) / ({b}): {describe_ratio(ratio)}; equal is up to a factor of {within:g}"
         if any(results.records(label)[0].dimension is None for label in (a, b)):
             return verdict("undecided", f"{text}; one of them was not reached")
-        if abs(ratio.mean) > log(within):
-            return verdict("does not hold", text)
-        ends = (ratio.low, ratio.high)
-        sure = all(end is not None and abs(end) <= log(within) for end in ends)
-        return verdict("holds" if sure else "undecided", text)
+        return verdict(judge_within(ratio, log(within)), text)
 
     return check
 
@@ -153,6 +144,6 @@ def equal(a: str, b: str, within: float = 1.5) -> Check:
 def describe_ratio(ratio: Paired) -> str:
     """A ratio of dimensions with its interval, from its logarithm."""
     if ratio.low is None or ratio.high is None:
-        return f"{number(exp(ratio.mean))} (one seed)"
+        return f"{number(exp(ratio.mean))}, one seed"
     ends = interval(exp(ratio.low), exp(ratio.high))
     return f"{number(exp(ratio.mean))}, 95% {ends}, {ratio.n} seeds"

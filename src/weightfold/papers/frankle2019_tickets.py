@@ -155,7 +155,7 @@ def _faster(label: str, share: float) -> Check:
         return Verdict(
             tuple(
                 Comparison(
-                    "undecided" if one.faster == "unclear" else one.faster,
+                    one.faster,
                     f"{where}, iterations: ticket - {one.other}: {difference(one.iterations)}",
                     p_of(one.iterations, below=True),
                 )

@@ -13,7 +13,7 @@ from weightfold.lab.measures import by_probe, last_accuracy
 from weightfold.lab.results import Results
 from weightfold.lab.run import Run
 from weightfold.lab.training import Training
-from weightfold.lab.verdicts import Verdict, judged_of, p_of, verdict
+from weightfold.lab.verdicts import Verdict, p_of, verdict
 from weightfold.papers._li2018 import (
     ACCURACY,
     DIMENSION,
@@ -29,7 +29,7 @@ from weightfold.papers._li2018 import (
 )
 from weightfold.report.figures import COLOURS, drawing
 from weightfold.report.numbers import difference
-from weightfold.report.statistics import paired, summarize
+from weightfold.report.statistics import judge, paired, summarize
 from weightfold.train.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -193,12 +193,15 @@ def _direct_is_worse(results: Results) -> Verdict:
     text = f"{worse} of {len(pairs)} below the subspace of {_BESIDE}: {text}"
     seeds = [s for s in pairs[0][1] if all(s in one for pair in pairs for one in pair[1:])]
     if worse < len(pairs) or not seeds:
-        return verdict("does not hold" if seeds else "undecided", text)
+        each = [paired([sub[s] for s in seeds], [direct[s] for s in seeds])
+                for _, direct, sub in pairs if seeds]  # fmt: skip
+        refuted = any(judge(one) == "does not hold" for one in each)
+        return verdict("does not hold" if refuted else "undecided", text)
     # Over sizes the mean, over seeds the interval.
     above = [fmean(sub[s] - direct[s] for _, direct, sub in pairs) for s in seeds]
     gain = paired(above, [0.0] * len(above))
     text = f"{text}; subspace - direct {difference(gain)}, points"
-    return verdict(judged_of(gain), text, p_of(gain))
+    return verdict(judge(gain), text, p_of(gain))
 
 
 def _draw_direct(results: Results, path: Path) -> None:

@@ -12,7 +12,7 @@ from weightfold.lab.printed import Printed, read_paper
 from weightfold.lab.probing import Probing, calling
 from weightfold.lab.results import Results
 from weightfold.lab.verdicts import Comparison, Verdict, verdict
-from weightfold.report.statistics import paired
+from weightfold.report.statistics import judge_apart, paired
 from weightfold.train.recipe import Recipe
 
 ZHANG = (
@@ -117,8 +117,7 @@ def _verdict(label: str, claim: str) -> Check:
         for record in results.records(label):
             for found in record.verdicts:
                 if found.claim.startswith(claim):
-                    holds = "undecided" if found.holds == "unclear" else found.holds
-                    return verdict(holds, f"{label}: {found.numbers}")
+                    return verdict(found.holds, f"{label}: {found.numbers}")
         return verdict(None, f"{label}: not run")
 
     return check
@@ -240,10 +239,7 @@ def _easy_examples(label: str) -> Check:
         if true is None or noise is None:
             return verdict(None, f"{label}: not run")
         text = f"true {true.value:.1f}%, random labels {noise.value:.1f}%, {true.n} runs"
-        if true.value <= noise.value:
-            return verdict("does not hold", text)
-        sure = true.low is not None and noise.high is not None and noise.high < true.low
-        return verdict("holds" if sure else "undecided", text)
+        return verdict(judge_apart((true.low, true.high), (noise.low, noise.high)), text)
 
     return check
 

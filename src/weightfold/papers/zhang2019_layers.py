@@ -12,9 +12,9 @@ from weightfold.lab.figures import dots
 from weightfold.lab.measures import by_probe
 from weightfold.lab.probing import Probing, calling
 from weightfold.lab.results import Results
-from weightfold.lab.verdicts import Comparison, Verdict, verdict
+from weightfold.lab.verdicts import WORST_FIRST, Comparison, Verdict, verdict
 from weightfold.report.numbers import difference
-from weightfold.report.statistics import Paired
+from weightfold.report.statistics import Paired, judge, judge_apart
 from weightfold.train.recipe import Recipe
 
 PAPER = "Zhang, Bengio and Singer, Are All Layers Created Equal?, ICML workshop 2019, JMLR 2022"
@@ -154,15 +154,13 @@ def _costs(found: Any, bar: float) -> Comparison:
     names = [u.name for u in found.units if found.errors(u.name, "drawn anew") is not None]
     rises: list[Paired] = [found.increase(name, "drawn anew") for name in names]
     means = [100 * rise.mean for rise in rises]
+    judged = [judge(rise.minus(bar)) for rise in rises]
     costly = sum(rise.mean > bar for rise in rises)
     text = (
         f"{found.network}: {costly} of {len(rises)} layers cost more than {100 * bar:g} points, "
         f"from {min(means):+.1f} to {max(means):+.1f}"
     )
-    if costly < len(rises):
-        return Comparison("does not hold", text)
-    sure = all(rise.low is not None and rise.low > bar for rise in rises)
-    return Comparison("holds" if sure else "undecided", text)
+    return Comparison(min(judged, key=WORST_FIRST.index), text)
 
 
 def _policy_decides(labels: Sequence[str]) -> Check:
@@ -203,13 +201,8 @@ def _deeper_is_more_robust(labels: Sequence[str]) -> Check:
             f"{label}: {difference(score, factor=100)} points"
             for label, score in zip(labels, scores, strict=True)
         )
-        means = [score.mean for score in scores]
-        if any(b >= a for a, b in pairwise(means)):
-            return verdict("does not hold", text)
-        apart = all(
-            a.low is not None and b.high is not None and b.high < a.low for a, b in pairwise(scores)
-        )
-        return verdict("holds" if apart else "undecided", text)
+        judged = [judge_apart((a.low, a.high), (b.low, b.high)) for a, b in pairwise(scores)]
+        return verdict(min(judged, key=WORST_FIRST.index), text)
 
     return check
 

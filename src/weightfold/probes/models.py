@@ -8,41 +8,61 @@ import torch.nn.functional as F
 from torch import nn
 
 from weightfold.data import Dataset
+from weightfold.data.pairs import Data, as_dataset
+from weightfold.tasks.classify import Classification
+from weightfold.tasks.task import Task
 from weightfold.train.seeding import mixed_seed
 
 Model = nn.Module | Callable[[int], nn.Module]
-"""What probes take for `model`: a module, whose present weights every seed starts from, or a
+"""What probes take for `net`: a module, whose present weights every seed starts from, or a
 function that makes the network of a seed."""
 
 
-def net_of(model: Model, seed: int) -> nn.Module:
+def dataset_of(data: Task | Data) -> Dataset:
+    """The data of a probe.
+
+    Args:
+        data: A `Classification`, or what `weightfold.data.as_dataset` takes.
+
+    Raises:
+        TypeError: It is another task; probes count right answers.
+        ValueError: As for `as_dataset`.
+    """
+    if not isinstance(data, Task):
+        return as_dataset(data)
+    if not isinstance(data, Classification):
+        raise TypeError(f"data is the task {data.name!r}; probes need class labels: 'classify'")
+    return data.dataset
+
+
+def net_of(net: Model, seed: int) -> nn.Module:
     """The network of a seed: a copy of the module, or what the factory makes of the seed.
 
     The factory is called with torch's global generator seeded, and the generator left as found.
 
     Raises:
-        TypeError: `model` is neither, or the factory gave something else than a module.
+        TypeError: `net` is neither, or the factory gave something else than a module.
         ValueError: The network has parameters but none that is trained.
     """
-    if isinstance(model, nn.Module):
-        net = deepcopy(model)
-    elif callable(model):
+    if isinstance(net, nn.Module):
+        made = deepcopy(net)
+    elif callable(net):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            net = model(seed)
+            made = net(seed)
     else:
         raise TypeError(
-            f"model is a {type(model).__name__}; give a torch.nn.Module, or a function that makes "
+            f"net is a {type(net).__name__}; give a torch.nn.Module, or a function that makes "
             "one from a seed"
         )
-    if not isinstance(net, nn.Module):
-        raise TypeError(f"model(seed) gave a {type(net).__name__}; return a torch.nn.Module")
-    if not any(p.requires_grad for p in net.parameters()):
+    if not isinstance(made, nn.Module):
+        raise TypeError(f"net(seed) gave a {type(made).__name__}; return a torch.nn.Module")
+    if not any(p.requires_grad for p in made.parameters()):
         raise ValueError("the network has no trainable parameter")
-    return net
+    return made
 
 
-def fresh(model: Model, seed: int) -> nn.Module:
+def fresh(net: Model, seed: int) -> nn.Module:
     """The network with weights drawn anew from `seed`.
 
     A factory is called with another seed than `net_of` calls it with; of a module a copy is made
@@ -52,11 +72,11 @@ def fresh(model: Model, seed: int) -> nn.Module:
         ValueError: A submodule has parameters but no `reset_parameters`.
     """
     drawn = mixed_seed("drawn anew", seed)
-    if not isinstance(model, nn.Module):
-        return net_of(model, drawn % 2**31)
-    net = net_of(model, seed)
-    redraw(net, net.modules(), drawn)
-    return net
+    if not isinstance(net, nn.Module):
+        return net_of(net, drawn % 2**31)
+    made = net_of(net, seed)
+    redraw(made, made.modules(), drawn)
+    return made
 
 
 def redraw(net: nn.Module, modules: Iterable[nn.Module], seed: int) -> None:
@@ -73,7 +93,7 @@ def redraw(net: nn.Module, modules: Iterable[nn.Module], seed: int) -> None:
             raise ValueError(
                 f"module {names[module] or 'itself'!r} ({type(module).__name__}) has parameters, "
                 f"{', '.join(own)} but no reset_parameters() to draw them anew with; give it one, "
-                "or give `model` as a function that makes the network of a seed"
+                "or give `net` as a function that makes the network of a seed"
             )
     with torch.random.fork_rng():
         torch.manual_seed(seed)

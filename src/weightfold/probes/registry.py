@@ -4,20 +4,17 @@ import ast
 import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from difflib import get_close_matches
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from weightfold.spec import matching, parse_spec, read_options, read_value
 from weightfold.train.recipe import Recipe
 
 if TYPE_CHECKING:
     from weightfold.probes.finding import Finding
-
-_GIVEN = ("model", "data", "recipe", "seeds", "folder", "device", "progress")
-"""Arguments of probes that are no options."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +23,11 @@ class Probe:
 
     Attributes:
         name: "intrinsic-dimension".
-        home: "module:function:class", of the function that measures and the finding it returns.
+        home: "module:function:finding:options", of the function that measures, the class of what
+            it finds, and the frozen dataclass of its options; without the last it has none.
         line: What it tells, in a line.
-        networks: Whether it takes a model and data; else it has its own.
-        trained: Whether the model must be trained already.
+        networks: Whether it takes a network and data; else it has its own.
+        trained: Whether the network must be trained already.
     """
 
     name: str
@@ -40,7 +38,7 @@ class Probe:
 
     @cached_property
     def measure(self) -> "Callable[..., Finding]":
-        """The function: (model, data, *, options, recipe, seeds, folder, device, progress)."""
+        """The function: (net, data, *, seeds, folder, device, progress, recipe, **options)."""
         return self._find(1)
 
     @cached_property
@@ -63,15 +61,23 @@ class Probe:
         """Whether its function has such an argument."""
         return name in self._parameters
 
-    @property
+    @cached_property
     def options(self) -> dict[str, Any]:
-        """Its own options with their defaults, those left out that only a mapping can give."""
+        """Its options with their defaults, those left out that only a mapping can give.
+
+        One without a default, which must be given, has `dataclasses.MISSING`.
+        """
+        if self.home.count(":") < 3:
+            return {}
         return {
-            name: parameter.default
-            for name, parameter in self._parameters.items()
-            if name not in _GIVEN
-            and _kinds(parameter.annotation) & {Mapping, Sequence} != {Mapping}
+            field.name: field.default
+            for field in fields(self._find(3))
+            if _kinds(self._annotations[field.name]) & {Mapping, Sequence} != {Mapping}
         }
+
+    @cached_property
+    def _annotations(self) -> Mapping[str, Any]:
+        return get_type_hints(self._find(3))
 
     @property
     def recipe(self) -> Recipe | None:
@@ -99,14 +105,14 @@ class Probe:
         Raises:
             ValueError: An option that it has not or that it needs, or a value out of range.
         """
-        own = {name: self._parameters[name].annotation for name in self.options}
+        own = {name: self._annotations[name] for name in self.options}
         of_recipe = {f.name: f.type for f in fields(Recipe)} if self.recipe is not None else {}
         annotations = of_recipe | own
         found = read_options(self.name, texts, {n: _kind(a) for n, a in annotations.items()})
         values = {name: _value(value, annotations[name]) for name, value in found.items()}
         arguments = {name: value for name, value in values.items() if name in own}
         for name, default in self.options.items():
-            if default is inspect.Parameter.empty and name not in arguments:
+            if default is MISSING and name not in arguments:
                 choices = ", ".join(map(str, get_args(own[name])))
                 raise ValueError(
                     f"{self.name!r} needs the option {name} ({choices or 'any'}); write "
@@ -142,17 +148,25 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def register_probe(
-    name: str, line: str, *, finds: "type[Finding]", networks: bool = True, trained: bool = False
+    name: str,
+    line: str,
+    *,
+    finds: "type[Finding]",
+    options: type | None = None,
+    networks: bool = True,
+    trained: bool = False,
 ) -> Callable[[F], F]:
     """Decorates the function of a probe, in a file below this folder, and so lists it.
 
     The list is read from the sources, without importing them, so that it costs no torch: give
-    literals, and for `finds` the name of a class that the file has.
+    literals, and for `finds` and `options` the names of classes that the file has.
 
     Args:
         name: "intrinsic-dimension"; the same as `finds.probe`.
         line: What it tells, in a line.
         finds: What it returns.
+        options: The frozen dataclass of its options, which the function takes as `options` or field
+            by field, as keyword arguments.
         networks: As in `Probe`.
         trained: As in `Probe`.
 
@@ -204,10 +218,10 @@ def _declared(tree: ast.Module, module: str) -> Iterator[Probe]:
         for call in node.decorator_list:
             if isinstance(call, ast.Call) and ast.unparse(call.func) == register_probe.__name__:
                 name, line = map(ast.literal_eval, call.args)
-                options = {keyword.arg: keyword.value for keyword in call.keywords}
-                finds = ast.unparse(options.pop("finds"))
-                flags = {str(key): ast.literal_eval(value) for key, value in options.items()}
-                yield Probe(name, f"{module}:{node.name}:{finds}", line, **flags)
+                given = {str(keyword.arg): keyword.value for keyword in call.keywords}
+                classes = [ast.unparse(given.pop(k)) for k in ("finds", "options") if k in given]
+                flags = {key: ast.literal_eval(value) for key, value in given.items()}
+                yield Probe(name, ":".join((module, node.name, *classes)), line, **flags)
 
 
 def probe(spec: str) -> tuple[Probe, dict[str, str]]:

@@ -76,7 +76,7 @@ def interval(
 
 
 def difference(found: Paired, digits: int = 2, *, unit: str = "", factor: float = 1) -> str:
-    """A paired difference: "+2.30 points, 95% [+1.10, +3.60], 5 seeds"; "(one seed)" of one.
+    """A paired difference: "+2.30 points, 95% [+1.10, +3.60], 5 seeds"; "+0.50 points, one seed".
 
     Args:
         found: The difference; its mean and interval are multiplied by `factor`.
@@ -87,7 +87,7 @@ def difference(found: Paired, digits: int = 2, *, unit: str = "", factor: float 
     scaled = found.scaled(factor)
     text = number(scaled.mean, digits, unit=unit, signed=True)
     if scaled.low is None:
-        return f"{text} (one seed)"
+        return f"{text}, one seed"
     ends = interval(scaled.low, scaled.high, digits, signed=True)
     return f"{text}, {scaled.level:.0%} {ends}, {scaled.n} seeds"
 

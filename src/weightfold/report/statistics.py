@@ -62,15 +62,55 @@ class Paired:
         )
         return Paired(factor * self.mean, std, low, high, self.n, self.level, self.p)
 
+    @property
+    def negated(self) -> "Paired":
+        """The second figure minus the first."""
+        low, high = (None if end is None else -end for end in (self.high, self.low))
+        return Paired(-self.mean, self.std, low, high, self.n, self.level, self.p)
 
-Judged = Literal["holds", "unclear", "does not hold"]
+    def minus(self, bar: float) -> "Paired":
+        """How far it is above `bar`; p, which is of no difference, is left out."""
+        low, high = (None if end is None else end - bar for end in (self.low, self.high))
+        return Paired(self.mean - bar, self.std, low, high, self.n, self.level)
+
+
+Judged = Literal["holds", "undecided", "does not hold"]
+Ends = tuple[float | None, float | None]
+"""Of an interval, lower and upper; None if there is none."""
 
 
 def judge(difference: Paired) -> Judged:
-    """Whether a difference is above 0: with its whole interval, only in its mean, or not."""
-    if difference.mean <= 0:
-        return "does not hold"
-    return "holds" if difference.low is not None and difference.low > 0 else "unclear"
+    """Whether a difference is above 0.
+
+    Returns:
+        "holds" if its whole interval is, "does not hold" if its whole interval is at or below 0;
+        "undecided" if 0 lies within it, or if one pair gives none.
+    """
+    if difference.low is None or difference.high is None:
+        return "undecided"
+    if difference.low > 0:
+        return "holds"
+    return "does not hold" if difference.high <= 0 else "undecided"
+
+
+def judge_apart(more: Ends, less: Ends) -> Judged:
+    """Whether one figure is above another, by intervals that are not paired."""
+    (a_low, a_high), (b_low, b_high) = more, less
+    if a_low is None or a_high is None or b_low is None or b_high is None:
+        return "undecided"
+    if b_high < a_low:
+        return "holds"
+    return "does not hold" if a_high <= b_low else "undecided"
+
+
+def judge_within(difference: Paired, bar: float) -> Judged:
+    """Whether a difference is at most `bar` either way, as `judge` says it."""
+    low, high = difference.low, difference.high
+    if low is None or high is None:
+        return "undecided"
+    if max(-low, high) <= bar:
+        return "holds"
+    return "does not hold" if low > bar or high < -bar else "undecided"
 
 
 def paired(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> Paired:

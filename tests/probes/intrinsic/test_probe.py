@@ -23,10 +23,10 @@ ALONE, SIDE_BY_SIDE = 1, 24
 def probe(make_net, samples, quick):
     """The probe with small defaults."""
 
-    def run(model=make_net, data=samples, **options) -> IntrinsicDimension:
+    def run(net=make_net, data=samples, **options) -> IntrinsicDimension:
         small = {"recipe": quick, "seeds": (0, 1), "start": 8, "resolution": 0.5}
         options = small | {"progress": False} | options
-        return intrinsic_dimension(model, data, **options)
+        return intrinsic_dimension(net, data, **options)
 
     return run
 

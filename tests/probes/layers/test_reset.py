@@ -234,7 +234,7 @@ def test_bad_arguments_are_refused_before_anything_is_trained(make_net, samples)
 
     def call(**options):
         options = {"bn": "keep", **QUIET, "progress": heard} | options
-        return layer_reset(options.pop("model", make_net), samples, **options)
+        return layer_reset(options.pop("net", make_net), samples, **options)
 
     net = make_net()
     past = {0: net, 1: net}
@@ -250,8 +250,8 @@ def test_bad_arguments_are_refused_before_anything_is_trained(make_net, samples)
         ({"checkpoints": [past, {0: net, 2: net}]}, ValueError, r"network 1 have.*\[0, 2\]"),
         ({"checkpoints": {"0": net, "1": net}}, TypeError, "must map epochs"),
         ({"checkpoints": {0: net, 1: nn.Linear(2, 2)}}, ValueError, r"checkpoints\[1\]"),
-        ({"model": subspace(net, 3)}, TypeError, "model holds a Charted net"),
-        ({"model": nn.Sequential(net, nn.Linear(4, 2))}, ValueError, "classes of the data"),
+        ({"net": subspace(net, 3)}, TypeError, "net holds a Charted net"),
+        ({"net": nn.Sequential(net, nn.Linear(4, 2))}, ValueError, "classes of the data"),
     ):
         with pytest.raises(error, match=text):
             call(**options)

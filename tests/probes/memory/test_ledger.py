@@ -26,12 +26,12 @@ def found(data, network):
 
 def test_it_tells_what_the_networks_say(found, data, network):
     """Trained again one by one and asked after the last epoch, they agree with the ledger."""
-    for name, book in found.books.items():
+    for name, each in found.correctness.items():
         now = disturb(data, name)
-        assert book.right.shape == (5, 7, 80)
-        assert np.array_equal(book.labels, now.train.targets.numpy())
+        assert each.right.shape == (5, 7, 80)
+        assert np.array_equal(each.labels, now.train.targets.numpy())
         assert np.array_equal(
-            book.labels_changed, (now.train.targets != data.train.targets).numpy()
+            each.labels_changed, (now.train.targets != data.train.targets).numpy()
         )
         for seed in (0, 3):
             net = fresh(network, seed)
@@ -39,7 +39,7 @@ def test_it_tells_what_the_networks_say(found, data, network):
             fit_together({"one": Run(net, now, seed)}, RECIPE, device="cpu")
             right.append(_right(net, now))
             # Side by side and alone differ by rounding only, which may turn a close decision.
-            agree = book.right[seed][[0, 6]] == np.stack(right)
+            agree = each.right[seed][[0, 6]] == np.stack(right)
             assert agree[0].all() and agree[1].mean() > 0.97
 
 
@@ -50,7 +50,7 @@ def _right(net, samples):
 
 
 def test_runs_differ_in_weights_and_share_the_noise(found):
-    true, noise = found.books["true"], found.books["random-labels"]
+    true, noise = found.correctness["true"], found.correctness["random-labels"]
     assert len({run.tobytes() for run in true.right[:, 0]}) == 5
     assert not true.labels_changed.any() and noise.labels_changed.sum() > 40
     totals = {t.condition: t for t in found.totals}
@@ -66,8 +66,8 @@ def test_finding_files_and_record(found, tmp_path):
     record = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
     assert record.pop("probe") == "example-ledger"
     read = ExampleLedger.from_record(record)
-    assert read == found and not read.books
-    with pytest.raises(ValueError, match="no books"):
+    assert read == found and not read.correctness
+    with pytest.raises(ValueError, match="no correctness"):
         read.save(tmp_path)
     assert (tmp_path / "example-ledger.png").stat().st_size > 20_000
 
@@ -77,13 +77,13 @@ def test_saved_ledger(found, tmp_path):
     with np.load(tmp_path / "new" / "ledger.npz", allow_pickle=False) as arrays:
         packed = arrays["random-labels/right"]
         right = np.unpackbits(packed, axis=2, count=80).astype(bool)
-        assert np.array_equal(right, found.books["random-labels"].right)
-        assert np.array_equal(arrays["true/first_learnt"], found.books["true"].first_learnt)
+        assert np.array_equal(right, found.correctness["random-labels"].right)
+        assert np.array_equal(arrays["true/first_learnt"], found.correctness["true"].first_learnt)
         assert arrays["true/seeds"].tolist() == [0, 1, 2, 3, 4]
     with (tmp_path / "new" / "examples.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 160
-    last = found.books["random-labels"].right[:, 1, 79].sum()
+    last = found.correctness["random-labels"].right[:, 1, 79].sum()
     assert int(rows[-1]["runs_right_after_epoch_1"]) == last
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["examples.csv", "ledger.npz"]
 
@@ -111,9 +111,9 @@ def test_a_stopped_call_goes_on_and_groups_do_not_matter(data, network, found, t
     with pytest.raises(Stop):
         ask(stop)
     again = ask(False)
-    for name, book in found.books.items():
+    for name, each in found.correctness.items():
         # Groups of 2, 2 and 1 round otherwise than one of 5.
-        assert (again.books[name].right == book.right).mean() > 0.97
+        assert (again.correctness[name].right == each.right).mean() > 0.97
     assert ask(False).totals == again.totals
 
 

@@ -79,7 +79,7 @@ def test_variants_have_their_own_recipe(found):
     claims = {verdict.claim: verdict.holds for verdict in found.verdicts}
     assert claims["Every condition is fitted to zero training error"] == "holds"
     name = "Explicit regularisation does not keep the network from fitting random labels"
-    assert claims[name] == "unclear"
+    assert claims[name] == "undecided"
 
 
 def test_noise_brings_predictions_closer_together(found):

@@ -36,9 +36,9 @@ class WeightSize(Finding):
 
 @register_probe("toy-size", "how large the weights of a network are", finds=WeightSize)
 def weight_size(
-    model: Model, data: Any, *, seeds: range = range(2), scale: float = 1.0
+    net: Model, data: Any, *, seeds: range = range(2), scale: float = 1.0
 ) -> WeightSize:
     """|w|, multiplied by `scale`."""
-    nets = [net_of(model, seed) for seed in seeds]
+    nets = [net_of(net, seed) for seed in seeds]
     sizes = [fmean(p.abs().mean().item() for p in one.parameters()) for one in nets]
     return WeightSize(values=tuple(scale * size for size in sizes))

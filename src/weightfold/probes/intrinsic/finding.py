@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 from weightfold.probes.finding import Finding
 from weightfold.probes.intrinsic import search
 from weightfold.report.figures import COLOURS, drawing
+from weightfold.report.numbers import count, mean_and_spread
 from weightfold.report.page import Table
 from weightfold.report.statistics import Paired, Summary, paired, summarize
 from weightfold.train.recipe import Recipe
@@ -169,7 +170,8 @@ class IntrinsicDimension(Finding):
         """The answer in words."""
         goal = (
             f"{100 * self.threshold:g}% of the accuracy that all {self.parameters:,} reach "
-            f"({100 * self.baseline.mean:.2f}% {_ON[self.part]}, mean of {_seeds(self.baseline.n)})"
+            f"({100 * self.baseline.mean:.2f}% {_ON[self.part]}, "
+            f"mean of {count(self.baseline.n, 'seed')})"
         )
         published = "" if self.published is None else f" Published: {self.published:,.0f}."
         if self.dimension is None:
@@ -190,13 +192,13 @@ class IntrinsicDimension(Finding):
     def _answer(self) -> str:
         """The dimension with its interval."""
         assert self.dimension is not None
-        count = sum(d is not None for d in self.crossings.values())
+        seeds = sum(d is not None for d in self.crossings.values())
         if self.interval is None:
             return f"{self.dimension:,.0f} (one seed, no interval)"
         low, high = self.interval
         return (
             f"{self.dimension:,.0f} ({100 * LEVEL:g}% interval {low:,.0f} to {high:,.0f}, "
-            f"{_seeds(count)})"
+            f"{count(seeds, 'seed')})"
         )
 
     @property
@@ -231,11 +233,11 @@ class IntrinsicDimension(Finding):
     def table(self) -> Table | None:
         """Accuracy for each dimension, and how many seeds reach the bar."""
         columns = ["d", f"accuracy {_ON[self.part]} (%)", f"at {100 * self.bar:.2f}% or above"]
-        rows = [["all weights", _percent(self.baseline), ""]]
+        rows = [["all weights", mean_and_spread(self.baseline, factor=100), ""]]
         for d, accuracies in self.curve.items():
             known = [a for a in accuracies if a is not None]
             reached = sum(a >= self.bar for a in known)
-            cell = _percent(summarize(known)) if known else "failed"
+            cell = mean_and_spread(summarize(known), factor=100) if known else "failed"
             rows.append([f"{d:,}", cell, f"{reached} of {len(known)} seeds"])
         return Table(columns, rows)
 
@@ -288,7 +290,7 @@ class IntrinsicDimension(Finding):
             axis.grid(alpha=0.3)
             axis.legend(fontsize="small")
             figure.supxlabel(self.policy, fontsize="small")
-            figure.suptitle(f"{self.network} on {self.data}: {_seeds(len(self.seeds))}")
+            figure.suptitle(f"{self.network} on {self.data}: {count(len(self.seeds), 'seed')}")
 
 
 _ON = {
@@ -301,12 +303,3 @@ _ON = {
 def _share(share: float) -> str:
     percent = 100 * share
     return f"{percent:.0f}%" if percent >= 10 else f"{percent:.2g}%"
-
-
-def _seeds(count: int) -> str:
-    return f"{count} seed{'' if count == 1 else 's'}"
-
-
-def _percent(summary: Summary) -> str:
-    text = f"{100 * summary.mean:.2f}"
-    return text if summary.std is None else f"{text} ± {100 * summary.std:.2f}"

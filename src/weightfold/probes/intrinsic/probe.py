@@ -2,29 +2,29 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import isfinite, sqrt
+from math import sqrt
 from pathlib import Path
 from statistics import fmean
-from typing import Literal, get_args
+from typing import Unpack
 
 import torch
 from torch import nn
 
-from weightfold.core.select import Where
+from weightfold.core.arguments import gathered
 from weightfold.data import Dataset
-from weightfold.data.pairs import Data, as_dataset
-from weightfold.methods.subspace.projections import KINDS, Kind
+from weightfold.data.pairs import Data
 from weightfold.probes.intrinsic import search
 from weightfold.probes.intrinsic.finding import IntrinsicDimension, Trained
+from weightfold.probes.intrinsic.options import IntrinsicKeywords, IntrinsicOptions, Metric
 from weightfold.probes.intrinsic.trials import Trials, plain
-from weightfold.probes.models import Model, check_network
+from weightfold.probes.models import Model, check_network, dataset_of
 from weightfold.probes.registry import register_probe
+from weightfold.tasks.task import Task
 from weightfold.train.progress import ProgressCallback, progress_bar
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import session
-from weightfold.train.together import Together, group_size
-
-Metric = Literal["validation", "train"]
+from weightfold.train.seeding import as_seeds
+from weightfold.train.together import device_of, group_size
 
 RECIPE = Recipe(epochs=20, batch_size=128, lr=0.1, schedule="constant", crop_padding=0, flip=False)
 """Ours for every network and dimension."""
@@ -37,24 +37,18 @@ BREADTH = 8
     "intrinsic-dimension",
     "how many parameters the network needs: the smallest random subspace it can train in",
     finds=IntrinsicDimension,
+    options=IntrinsicOptions,
 )
 def intrinsic_dimension(
-    model: Model,
-    data: Data,
+    net: Model,
+    data: Task | Data,
     *,
-    threshold: float = 0.9,
-    metric: Metric = "validation",
-    kind: Kind = "srht",
-    where: Where = None,
-    start: int = 64,
-    d_max: int | None = None,
-    resolution: float = 0.1,
-    recipe: Recipe = RECIPE,
-    seeds: Sequence[int] = (0, 1, 2),
+    seeds: int | Sequence[int] = 3,
     folder: Path | str | None = None,
-    device: torch.device | str = "cpu",
-    together: Together = "auto",
+    device: torch.device | str = "auto",
     progress: bool | ProgressCallback = True,
+    recipe: Recipe = RECIPE,
+    **options: Unpack[IntrinsicKeywords],
 ) -> IntrinsicDimension:
     """The smallest d for which training theta = theta0 + P psi does nearly as well as all of theta.
 
@@ -68,28 +62,16 @@ def intrinsic_dimension(
     Source: Li, Farkhoor, Liu and Yosinski 2018, sections 2 and 3.
 
     Args:
-        model: A module, whose present weights are theta0 for all seeds, or a function that makes
+        net: A module, whose present weights are theta0 for all seeds, or a function that makes
             the network of a seed. It may be a Charted net (`wf.expand`): theta then is its psi.
-        data: Dataset, a Dataset, or a pair (training set, held-out set).
-        threshold: Share of the plain network's accuracy, in (0, 1].
-        metric: "validation": accuracy on the held-out set, `validation` if the data has one, else
-            `test`. "train": on the training set, in eval mode, for data that cannot be
-            generalised from, such as shuffled labels.
-        kind: Of the projection P, see `wf.subspace`.
-        where: Tensors that theta is made of; None: all trainable. All others stay as they are, in
-            the plain network too.
-        start: First d, at least 1; `d_max` if that is smaller.
-        d_max: Largest d; None: D, the number of weights.
-        resolution: The search ends when the two dimensions around the answer differ by no more
-            than this share.
-        recipe: Hyperparameters of all runs.
-        seeds: Of data order, P, and the network where `model` is a function.
+        data: A classification task, or what `weightfold.data.as_dataset` takes.
+        seeds: Of data order, P, and the network where `net` is a function; a count n: 0 to n - 1.
         folder: Runs are kept in its folder runs, and a stopped search goes on from there; None:
             nothing is written.
-        device: To train on.
-        together: Runs trained as one batch, see `fit_together`. Several dimensions are then
-            trained as one: subsets of the columns of one P, as wide as the largest of them.
+        device: To train on; "auto": an accelerator if there is one.
         progress: True shows a bar; a function is told instead.
+        recipe: Hyperparameters of all runs.
+        **options: Fields of `IntrinsicOptions`, or one as `options`.
 
     Returns:
         The answer with its interval and the accuracies it comes from. If `d_max` does not reach
@@ -97,30 +79,26 @@ def intrinsic_dimension(
 
     Raises:
         FileExistsError: The folder holds other runs.
-        TypeError: `model` or `data` is no such thing.
+        TypeError: `net` or `data` is no such thing, or `options` has no such field.
         ValueError: An option is out of range; the data has one class; parameters get no gradient;
             the plain network learns nothing, or its initial weights reach the bar.
     """
-    seeds = tuple(seeds)
-    samples = as_dataset(data)
-    _check(threshold, metric, kind, resolution, seeds)
-    net = plain(model, where, seeds[0])
-    trained = {name: p for name, p in net.named_parameters() if p.requires_grad}
-    check_network(net, samples, device, gradients=trained)
+    chosen, seeds, device = gathered(IntrinsicOptions, options), as_seeds(seeds), device_of(device)
+    samples = dataset_of(data)
+    first = plain(net, chosen.where, seeds[0])
+    trained = {name: p for name, p in first.named_parameters() if p.requires_grad}
+    check_network(first, samples, device, gradients=trained)
     size = sum(p.numel() for p in trained.values())
-    d_max = size if d_max is None else d_max
+    d_max = size if chosen.d_max is None else chosen.d_max
     if not 1 <= d_max <= size:
         raise ValueError(f"d_max={d_max}: give 1 to {size}, the number of weights")
-    if start < 1:
-        raise ValueError(f"start={start}: give a dimension of at least 1")
-    side_by_side = group_size(net, samples, BREADTH * len(seeds), together, device)
+    side_by_side = group_size(first, samples, BREADTH * len(seeds), chosen.together, device)
     with progress_bar(progress, "intrinsic dimension") as show:
         trials = Trials(
-            model=model,
-            where=where,
-            kind=kind,
+            net=net,
+            options=chosen,
             samples=samples,
-            part=_part(samples, metric),
+            part=_part(samples, chosen.metric),
             recipe=recipe,
             seeds=seeds,
             side_by_side=side_by_side,
@@ -129,47 +107,32 @@ def intrinsic_dimension(
             show=show,
         )
         baselines = trials.plain()
-        bar = _bar(baselines, samples, trials.part, threshold)
+        bar = _bar(baselines, samples, trials.part, chosen.threshold)
         search.search(
             trials.subspaces,
             bar,
-            start=min(start, d_max),
+            start=min(chosen.start, d_max),
             d_max=d_max,
-            resolution=resolution,
+            resolution=chosen.resolution,
             # A dense P for each run, as wide as the largest of several d, would fill any memory.
-            breadth=1 if kind == "dense" else max(1, side_by_side // len(seeds)),
+            breadth=1 if chosen.kind == "dense" else max(1, side_by_side // len(seeds)),
         )
     found = IntrinsicDimension(
-        network=type(net).__name__,
+        network=type(first).__name__,
         data=samples.name,
         parameters=size,
-        metric=metric,
+        metric=chosen.metric,
         part=trials.part,
         examples=len(samples.parts[trials.part]),
-        threshold=threshold,
-        kind=kind,
+        threshold=chosen.threshold,
+        kind=chosen.kind,
         seeds=seeds,
         baselines=baselines,
         trained=tuple(sorted(trials.trained, key=lambda run: run.dim or 0)),
         recipe=recipe,
         sessions=(session(device),),
     )
-    return replace(found, notes=_notes(found, isinstance(model, nn.Module), side_by_side > 1))
-
-
-def _check(
-    threshold: float, metric: str, kind: str, resolution: float, seeds: tuple[int, ...]
-) -> None:
-    if not 0 < threshold <= 1:
-        raise ValueError(f"threshold={threshold}: give a share in (0, 1], such as 0.9")
-    if metric not in get_args(Metric):
-        raise ValueError(f"metric={metric!r}; give one of {', '.join(get_args(Metric))}")
-    if kind not in KINDS:
-        raise ValueError(f"kind={kind!r}; give one of {', '.join(KINDS)}")
-    if not (resolution > 0 and isfinite(resolution)):
-        raise ValueError(f"resolution={resolution}: give a share above 0, such as 0.1")
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise ValueError(f"seeds={seeds}: give at least one, each once")
+    return replace(found, notes=_notes(found, isinstance(net, nn.Module), side_by_side > 1))
 
 
 def _part(samples: Dataset, metric: Metric) -> str:

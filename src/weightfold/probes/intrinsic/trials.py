@@ -13,6 +13,7 @@ from weightfold.methods.mask.verb import mask
 from weightfold.methods.subspace.projections import Kind
 from weightfold.methods.subspace.verb import subspace
 from weightfold.probes.intrinsic.finding import Trained
+from weightfold.probes.intrinsic.options import IntrinsicOptions
 from weightfold.probes.models import Model, net_of
 from weightfold.train.history import History, Row
 from weightfold.train.progress import Progress, ProgressCallback
@@ -21,13 +22,13 @@ from weightfold.train.seeding import mixed_seed
 from weightfold.train.together import SIDE_BY_SIDE, Run, fit_together
 
 
-def plain(model: Model, where: Where, seed: int) -> nn.Module:
+def plain(net: Model, where: Where, seed: int) -> nn.Module:
     """The network of a seed, of which only the tensors that `where` chooses are trained."""
-    net = net_of(model, seed)
-    chosen = select_tensors(net, where)
-    for name, parameter in net.named_parameters():
+    made = net_of(net, seed)
+    chosen = select_tensors(made, where)
+    for name, parameter in made.named_parameters():
         parameter.requires_grad_(name in chosen)
-    return net
+    return made
 
 
 def nested(net: nn.Module, dim: int, width: int, kind: Kind, seed: int) -> nn.Module:
@@ -47,7 +48,7 @@ class Trials:
     """Trains the plain network and its subspaces, with every seed.
 
     Attributes:
-        model: As given to the probe, like `where`, `kind`, `recipe`, `seeds` and `device`.
+        net: As given to the probe, like `options`, `recipe`, `seeds` and `device`.
         samples: The data.
         part: The part of it that accuracies are on.
         side_by_side: Runs that are trained as one batch; 1: one after another.
@@ -56,9 +57,8 @@ class Trials:
         trained: The subspaces trained so far.
     """
 
-    model: Model
-    where: Where
-    kind: Kind
+    net: Model
+    options: IntrinsicOptions
     samples: Dataset
     part: str
     recipe: Recipe
@@ -74,9 +74,7 @@ class Trials:
 
     def plain(self) -> tuple[Trained, ...]:
         """The plain network, once for each seed."""
-        return tuple(
-            self._train({(None, seed): plain(self.model, self.where, seed) for seed in self.seeds})
-        )
+        return tuple(self._train({(None, seed): self._plain(seed) for seed in self.seeds}))
 
     def subspaces(self, dims: Sequence[int]) -> dict[int, tuple[float | None, ...]]:
         """Train in subspaces of these dimensions; the accuracies of the seeds."""
@@ -85,17 +83,20 @@ class Trials:
         self.trained += found
         return {d: tuple(run.accuracy for run in found if run.dim == d) for d in dims}
 
+    def _plain(self, seed: int) -> nn.Module:
+        return plain(self.net, self.options.where, seed)
+
     def _subspace(self, dim: int, seed: int, width: int) -> nn.Module:
-        net = plain(self.model, self.where, seed)
+        net = self._plain(seed)
         # Other draws than those of the initial weights, which may come from the same generator.
         drawn = mixed_seed("subspace", seed) % 2**31
         if self.side_by_side > 1:
-            return nested(net, dim, width, self.kind, drawn)
-        return subspace(net, dim, kind=self.kind, seed=drawn)
+            return nested(net, dim, width, self.options.kind, drawn)
+        return subspace(net, dim, kind=self.options.kind, seed=drawn)
 
     def _train(self, starts: dict[tuple[int | None, int], nn.Module]) -> list[Trained]:
         names = {
-            (f"plain-seed{s}" if d is None else f"{self.kind}-d{d}-seed{s}"): (d, s)
+            (f"plain-seed{s}" if d is None else f"{self.options.kind}-d{d}-seed{s}"): (d, s)
             for d, s in starts
         }
         points = 1 + self.recipe.epochs

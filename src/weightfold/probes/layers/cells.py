@@ -57,14 +57,14 @@ class Bench:
         bn: What becomes of running statistics.
         samples: Tested on their test set; on the device of the networks.
         draws: Times that each unit is drawn anew.
-        model: Of which new weights are drawn.
+        net: Of which new weights are drawn.
     """
 
     units: tuple[Unit, ...]
     bn: Policy
     samples: Dataset
     draws: int
-    model: Model
+    net: Model
 
     @cached_property
     def calibration(self) -> Dataset:
@@ -141,12 +141,12 @@ def _drawn(network: Network, bench: Bench) -> list[Draw]:
     drawn = []
     for draw in range(bench.draws):
         seed = mixed_seed("layer reset", network.seed, draw)
-        if isinstance(bench.model, nn.Module):
+        if isinstance(bench.net, nn.Module):
             net = deepcopy(network.net)
             units = [unit for unit in bench.units if redrawable(net, unit)]
             redraw(net, [part for unit in units for part in _parts(net, unit)], seed)
         else:
-            net, units = fresh(bench.model, seed), list(bench.units)
+            net, units = fresh(bench.net, seed), list(bench.units)
         tensors = {name: tensor.detach() for name, tensor in kept_tensors(net).items()}
         drawn.append(Draw(tensors, {unit.name for unit in units}))
     return drawn

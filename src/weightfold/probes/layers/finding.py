@@ -11,6 +11,7 @@ from weightfold.probes.layers.batch_norm import EXPLAINED
 from weightfold.probes.layers.figures import draw_reset
 from weightfold.probes.layers.measurements import DRAWN, Cell, Correlation, Distance
 from weightfold.probes.layers.units import Unit
+from weightfold.report.numbers import difference, mean_and_spread
 from weightfold.report.page import Table
 from weightfold.report.statistics import Paired, Summary, paired, summarize
 
@@ -162,9 +163,11 @@ class LayerReset(Finding):
         return (
             f"{text} Critical is a layer whose initial weights in place of the trained ones raise "
             f"the test error by more than {100 * CRITICAL:g} points. {worst} costs the most, "
-            f"{_points(self.increase(worst))}, and the mean over layers is "
-            f"{_points(self.robustness)}. {self.policy[0].upper()}{self.policy[1:]}. {count}, "
-            f"test error {_percent(summarize(self.trained))} (chance {100 * self.chance:.1f}%)."
+            f"{difference(self.increase(worst), 1, unit='points', factor=100)}, and the mean over "
+            f"layers is {difference(self.robustness, 1, unit='points', factor=100)}. "
+            f"{self.policy[0].upper()}{self.policy[1:]}. {count}, test error "
+            f"{mean_and_spread(summarize(self.trained), 1, unit='%', factor=100)} "
+            f"(chance {100 * self.chance:.1f}%)."
         )
 
     @property
@@ -215,9 +218,9 @@ class LayerReset(Finding):
                 [
                     " + ".join((unit.name, *unit.modules[1:])),
                     f"{unit.parameters:,}",
-                    _percent(summarize(self.errors(unit.name, 0) or []), sign=""),
-                    _points(self.increase(unit.name), unit=""),
-                    "" if drawn is None else _percent(summarize(drawn), sign=""),
+                    mean_and_spread(summarize(self.errors(unit.name, 0) or []), 1, factor=100),
+                    difference(self.increase(unit.name), 1, factor=100),
+                    "" if drawn is None else mean_and_spread(summarize(drawn), 1, factor=100),
                     f"{self.distance(unit.name, 'l2').mean:.2g}",
                     f"{self.distance(unit.name, 'linf').mean:.2g}",
                     self.verdict(unit.name),
@@ -233,15 +236,3 @@ class LayerReset(Finding):
 def finite(value: float) -> float | None:
     """The value, None if it is NaN or infinite, which JSON has no word for."""
     return value if isfinite(value) else None
-
-
-def _points(rise: Paired, unit: str = " points") -> str:
-    text = f"{100 * rise.mean:.1f}{unit}"
-    if rise.low is None or rise.high is None:
-        return text
-    return f"{text} ({100 * rise.low:.1f} to {100 * rise.high:.1f})"
-
-
-def _percent(value: Summary, sign: str = "%") -> str:
-    spread = "" if value.std is None else f" ± {100 * value.std:.1f}"
-    return f"{100 * value.mean:.1f}{spread}{sign}"

@@ -57,7 +57,7 @@ def saved_epochs(reset_to: Sequence[int] | None, last: int) -> tuple[int, ...]:
 
 
 def trained_networks(
-    model: Model,
+    net: Model,
     samples: Dataset,
     recipe: Recipe,
     seeds: Sequence[int],
@@ -70,7 +70,7 @@ def trained_networks(
     """Train a network for each seed and keep its weights on the way.
 
     Args:
-        model: A module, the start of all, or a function of the seed.
+        net: A module, the start of all, or a function of the seed.
         samples: To train on.
         recipe: Hyperparameters.
         seeds: Of the networks, all different.
@@ -104,7 +104,7 @@ def trained_networks(
         progress[name] = row.epoch
         hear(sum(progress.values()))
 
-    starts = {f"seed{seed}": Run(net_of(model, seed), samples, seed) for seed in seeds}
+    starts = {f"seed{seed}": Run(net_of(net, seed), samples, seed) for seed in seeds}
     options = replace(SIDE_BY_SIDE, callbacks=(keep,))
     runs = fit_together(
         starts, recipe, folder=folder, device=device, progress=shown, options=options

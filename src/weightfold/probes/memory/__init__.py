@@ -7,5 +7,5 @@ from weightfold.probes.memory.ledger import example_ledger as example_ledger
 from weightfold.probes.memory.ledger_finding import ExampleLedger as ExampleLedger
 from weightfold.probes.memory.memorizer import Memorizer as Memorizer
 from weightfold.probes.memory.memorizer import memorizer as memorizer
-from weightfold.probes.memory.probe import Variant as Variant
+from weightfold.probes.memory.options import Variant as Variant
 from weightfold.probes.memory.probe import memorization as memorization

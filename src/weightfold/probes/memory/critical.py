@@ -4,21 +4,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from weightfold.core.arguments import gathered
 from weightfold.data import Dataset
-from weightfold.data.pairs import Data, as_dataset
+from weightfold.data.pairs import Data
 from weightfold.probes.finding import Finding
-from weightfold.probes.models import Model, net_of
+from weightfold.probes.memory.options import CriticalKeywords, CriticalOptions
+from weightfold.probes.models import Model, dataset_of, net_of
 from weightfold.probes.registry import register_probe
 from weightfold.report.figures import COLOURS, drawing
+from weightfold.report.numbers import interval
 from weightfold.report.statistics import paired
+from weightfold.tasks.task import Task
 from weightfold.train.progress import Progress, ProgressCallback, progress_bar
 from weightfold.train.record import session
+from weightfold.train.seeding import as_seeds
+from weightfold.train.together import device_of
 
 RADIUS = 0.3
 """Of the box, in Arpit et al. 2017, section 4.2, for pixels from 0 to 255."""
@@ -94,9 +100,9 @@ class CriticalSamples(Finding):
         if len(self.searches) > 1:
             ratios = [search.ratio for search in self.searches]
             over = paired(ratios, [0.0] * len(ratios))
-            return f"{text} (95% {over.low:.1%} to {over.high:.1%}, {over.n} seeds)."
+            return f"{text} ({_within(over.low, over.high)}, {over.n} seeds)."
         low, high = self.searches[0].interval()
-        return f"{text} (95% {low:.1%} to {high:.1%} over draws of the examples)."
+        return f"{text} ({_within(low, high)} over draws of the examples)."
 
     @property
     def meaning(self) -> str:
@@ -130,22 +136,27 @@ class CriticalSamples(Finding):
             figure.suptitle(f"box of radius {self.radius:g}, {seeds} seed{'s' * (seeds > 1)}")
 
 
+def _within(low: float | None, high: float | None) -> str:
+    """The 95% interval of a share."""
+    low, high = (None if end is None else 100 * end for end in (low, high))
+    return f"95% {interval(low, high, 1, within=(0, 100))}%"
+
+
 @register_probe(
     "critical-samples",
     "the share of examples with another prediction close by, for a trained network",
     finds=CriticalSamples,
+    options=CriticalOptions,
     trained=True,
 )
 def critical_sample_ratio(
-    model: Model,
-    data: Data,
+    net: Model,
+    data: Task | Data,
     *,
-    radius: float | None = None,
-    part: str = "test",
-    steps: int = 10,
-    seeds: Sequence[int] = (0,),
-    device: torch.device | str = "cpu",
+    seeds: int | Sequence[int] = 1,
+    device: torch.device | str = "auto",
     progress: bool | ProgressCallback = True,
+    **options: Unpack[CriticalKeywords],
 ) -> CriticalSamples:
     """The share of examples with a point of another predicted class in a small box around them.
 
@@ -153,29 +164,25 @@ def critical_sample_ratio(
     Langevin adversarial sample search (Algorithm 1), see `search`. Labels are not used.
 
     Args:
-        model: A trained network, measured as it is; or a function that gives the trained network
+        net: A trained network, measured as it is; or a function that gives the trained network
             of a seed.
-        data: Inputs, see `weightfold.data.as_dataset`.
-        radius: Of the box (largest change of a value), in the unit of the data's values: of 255
-            for uint8. None: 0.3 for uint8, as in the paper.
-        part: "train", "test" or "validation".
-        steps: Of the search. The paper does not tell its number; 10 is ours.
-        seeds: Of the networks that a function gives, and of the search.
-        device: To compute on.
+        data: A classification task, or what `weightfold.data.as_dataset` takes.
+        seeds: Of the networks that a function gives, and of the search; a count n: 0 to n - 1.
+        device: To compute on; "auto": an accelerator if there is one.
         progress: Show a bar; or a function that is told how far the probe is.
+        **options: Fields of `CriticalOptions`, or one as `options`.
 
     Returns:
         The ratios. They are lower bounds: a search may miss the point.
 
     Raises:
-        TypeError: `model` is no model.
+        TypeError: `net` is no model, or `options` has no such field.
         ValueError: An argument is out of range, or no radius is given for floating point inputs.
     """
-    samples = as_dataset(data).to(device)
+    chosen, seeds, device = gathered(CriticalOptions, options), as_seeds(seeds), device_of(device)
+    samples, part, radius = dataset_of(data).to(device), chosen.part, chosen.radius
     if part not in samples.parts:
         raise ValueError(f"part={part!r}; the data has {', '.join(samples.parts)}")
-    if not seeds:
-        raise ValueError("seeds is empty; give at least one")
     x = samples.parts[part].inputs
     if radius is None:
         if x.dtype != torch.uint8:
@@ -192,14 +199,14 @@ def critical_sample_ratio(
                 total = len(seeds) * len(x)
                 show(Progress(index * len(x) + done, total, f"network {index + 1}/{len(seeds)}"))
 
-            net = net_of(model, seed).to(device)
+            searched = net_of(net, seed).to(device)
             steps_found = search(
-                net, samples, x, radius=radius, steps=steps, seed=seed, told=listen
+                searched, samples, x, radius=radius, steps=chosen.steps, seed=seed, told=listen
             )
-            searches.append(Search(seed, len(x), counted(steps_found, steps)))
+            searches.append(Search(seed, len(x), counted(steps_found, chosen.steps)))
     notes = (
-        f"Searched in {steps} steps in a box of radius {radius:g} around each {part} input, not "
-        "clipped to the range of the inputs; networks in eval mode.",
+        f"Searched in {chosen.steps} steps in a box of radius {radius:g} around each {part} input, "
+        "not clipped to the range of the inputs; networks in eval mode.",
     )
     return CriticalSamples(
         searches=tuple(searches),

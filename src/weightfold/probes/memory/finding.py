@@ -8,9 +8,11 @@ from typing import Any, ClassVar
 
 from weightfold.probes.finding import Finding
 from weightfold.probes.memory.figures import draw_fits
-from weightfold.probes.memory.fits import Fit, Fits, spread
+from weightfold.probes.memory.fits import Fit, Fits
 from weightfold.probes.memory.verdicts import RANDOM, TRUE, Verdict, verdicts
+from weightfold.report.numbers import mean_and_spread
 from weightfold.report.page import Section, Table
+from weightfold.report.statistics import summarize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +116,7 @@ class Memorization(Finding):
                     results.epochs(line),
                     results.accuracy(line, "train"),
                     results.accuracy(line, "test"),
-                    *([spread(critical, "{:.1f}")] if self.radius is not None else []),
+                    *([mean_and_spread(summarize(critical), 1)] if self.radius is not None else []),
                     str(len(fits)),
                 ]
             )

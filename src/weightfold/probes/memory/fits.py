@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from weightfold.report.numbers import mean_and_spread
 from weightfold.report.statistics import summarize
 
 Curve = tuple[tuple[float, float, float], ...]
@@ -124,20 +125,14 @@ class Fits:
         fits = list(self.of(line).values())
         found = [fit.zero_epoch for fit in fits if fit.zero_epoch is not None]
         if len(found) == len(fits):
-            return spread(found, "{:.1f}")
+            return mean_and_spread(summarize(found), 1)
         bound = f"> {max(fit.epochs for fit in fits):g}"
         if not found:
             return bound
-        return f"{bound} in {len(fits) - len(found)} of {len(fits)}, else {spread(found, '{:.1f}')}"
+        rest = mean_and_spread(summarize(found), 1)
+        return f"{bound} in {len(fits) - len(found)} of {len(fits)}, else {rest}"
 
     def accuracy(self, line: Line, part: str) -> str:
         """Final accuracy on "train" or "test" in percent: mean and spread."""
         values = [100 * getattr(fit, f"{part}_accuracy") for fit in self.of(line).values()]
-        return spread(values, "{:.2f}")
-
-
-def spread(values: Sequence[float], form: str) -> str:
-    """Mean and standard deviation."""
-    found = summarize(values)
-    text = form.format(found.mean)
-    return text if found.std is None else f"{text} ± {form.format(found.std)}"
+        return mean_and_spread(summarize(values), 2)

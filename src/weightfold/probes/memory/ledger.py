@@ -3,18 +3,22 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 import torch
 
+from weightfold.core.arguments import gathered
 from weightfold.data import Dataset
-from weightfold.data.disturb import CONDITIONS, IN_PART, disturb
-from weightfold.data.pairs import Data, as_dataset
-from weightfold.probes.memory.book import Book
+from weightfold.data.disturb import IN_PART, disturb
+from weightfold.data.pairs import Data
+from weightfold.probes.memory.correctness import Correctness
 from weightfold.probes.memory.ledger_finding import ExampleLedger
-from weightfold.probes.models import Model, check_network, fresh
+from weightfold.probes.memory.options import LedgerKeywords, LedgerOptions
+from weightfold.probes.models import Model, check_network, dataset_of, fresh
 from weightfold.probes.registry import register_probe
 from weightfold.tasks.registry import as_task
+from weightfold.tasks.task import Task
 from weightfold.train.callbacks import Callback
 from weightfold.train.context import Context
 from weightfold.train.history import Row
@@ -22,7 +26,8 @@ from weightfold.train.loop import REMEDY, NonFiniteLoss
 from weightfold.train.progress import Progress, ProgressCallback, progress_bar
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import session
-from weightfold.train.together import SIDE_BY_SIDE, Run, Together, fit_together
+from weightfold.train.seeding import as_seeds
+from weightfold.train.together import SIDE_BY_SIDE, Run, Together, device_of, fit_together
 
 RECIPE = Recipe(epochs=20, lr=0.01, schedule="constant", crop_padding=0, flip=False)
 """Momentum SGD; the learning rate of Arpit et al., the rest is ours."""
@@ -32,20 +37,18 @@ RECIPE = Recipe(epochs=20, lr=0.01, schedule="constant", crop_padding=0, flip=Fa
     "example-ledger",
     "which examples are learnt early, late, never, or forgotten, over epochs and seeds",
     finds=ExampleLedger,
+    options=LedgerOptions,
 )
 def example_ledger(
-    model: Model,
-    data: Data,
+    net: Model,
+    data: Task | Data,
     *,
-    conditions: Sequence[str] = ("true", "random-labels"),
-    fraction: float = 1.0,
-    noise_seed: int = 0,
-    recipe: Recipe = RECIPE,
-    seeds: Sequence[int] = tuple(range(10)),
+    seeds: int | Sequence[int] = 10,
     folder: Path | str | None = None,
-    device: torch.device | str = "cpu",
-    together: Together = "auto",
+    device: torch.device | str = "auto",
     progress: bool | ProgressCallback = True,
+    recipe: Recipe = RECIPE,
+    **options: Unpack[LedgerKeywords],
 ) -> ExampleLedger:
     """Train from several initial weights and note after each epoch which examples are right.
 
@@ -54,47 +57,41 @@ def example_ledger(
     data differ.
 
     Args:
-        model: A module, of which copies with weights drawn anew are trained, or a function that
+        net: A module, of which copies with weights drawn anew are trained, or a function that
             makes the network of a seed; left unchanged.
-        data: Inputs and labels, see `weightfold.data.as_dataset`; its training set is what
-            the ledger is of.
-        conditions: Of `weightfold.data.disturb.CONDITIONS`.
-        fraction: Of the training set that random-labels, random-pixels and gaussian disturb.
-        noise_seed: Of the disturbance.
-        recipe: Of every network.
-        seeds: Of the runs.
+        data: A classification task, or what `weightfold.data.as_dataset` takes; its training set
+            is what the ledger is of.
+        seeds: Of the runs; a count n: 0 to n - 1.
         folder: Of the runs; a call that was stopped goes on from it. None: nothing is written.
-        device: To train on.
-        together: Runs trained as one batch, see `fit_together`.
+        device: To train on; "auto": an accelerator if there is one.
         progress: Show a bar; or a function that is told how far the probe is.
+        recipe: Of every network.
+        **options: Fields of `LedgerOptions`, or one as `options`.
 
     Returns:
         The ledger; `save` writes it example by example. A run whose loss became NaN or infinite is
         named in the notes and left out.
 
     Raises:
-        TypeError: `model` is no model.
+        TypeError: `net` is no model, or `options` has no such field.
         ValueError: An argument is out of range, or a layer's weights cannot be drawn anew.
         NonFiniteLoss: No run of a condition came to its end.
         FileExistsError: The folder holds other runs.
     """
-    samples = as_dataset(data)
-    seeds = tuple(seeds)
-    if not seeds or len({*seeds}) < len(seeds):
-        raise ValueError(f"seeds={seeds}: give at least one, each once")
-    if not conditions or len({*conditions}) < len(conditions) or {*conditions} - {*CONDITIONS}:
-        raise ValueError(
-            f"conditions={tuple(conditions)}: give some of {', '.join(CONDITIONS)}, each once"
-        )
+    chosen, seeds, device = gathered(LedgerOptions, options), as_seeds(seeds), device_of(device)
+    samples, conditions, fraction = dataset_of(data), chosen.conditions, chosen.fraction
     disturbed = {
         condition: disturb(
-            samples, condition, fraction=fraction if condition in IN_PART else 1.0, seed=noise_seed
+            samples,
+            condition,
+            fraction=fraction if condition in IN_PART else 1.0,
+            seed=chosen.noise_seed,
         )
         for condition in conditions
     }
-    net = fresh(model, seeds[0])
-    check_network(net, samples, device)
-    books: dict[str, Book] = {}
+    first = fresh(net, seeds[0])
+    check_network(first, samples, device)
+    correctness: dict[str, Correctness] = {}
     notes: list[str] = []
     with progress_bar(progress, "example ledger") as show:
         for index, (condition, now) in enumerate(disturbed.items()):
@@ -102,29 +99,29 @@ def example_ledger(
             def told(share: float, text: str, index: int = index) -> None:
                 show(Progress(index + share, len(disturbed), text))
 
-            starts = {f"seed-{s}": Run(fresh(model, s), now, s) for s in seeds}
+            starts = {f"seed-{s}": Run(fresh(net, s), now, s) for s in seeds}
             runs = None if folder is None else Path(folder) / "runs" / condition
-            right, failed = _written(starts, recipe, runs, device, together, told)
+            right, failed = _trained(starts, recipe, runs, device, chosen.together, told)
             notes += [f"{condition}, {name}: left out, {why}." for name, why in failed.items()]
             ended = [i for i, seed in enumerate(seeds) if f"seed-{seed}" not in failed]
             if not ended:
                 raise NonFiniteLoss(f"no run came to its end ({'; '.join(notes)}); {REMEDY}")
-            books[condition] = _book(
+            correctness[condition] = _correctness(
                 condition, tuple(seeds[i] for i in ended), right[ended], samples, now
             )
             told(1.0, condition)
-    size = sum(p.numel() for p in net.parameters())
+    size = sum(p.numel() for p in first.parameters())
     return ExampleLedger(
-        totals=tuple(book.totals() for book in books.values()),
-        network=f"{type(net).__name__} ({size:,} weights)",
+        totals=tuple(each.totals() for each in correctness.values()),
+        network=f"{type(first).__name__} ({size:,} weights)",
         data=f"{samples.name} ({len(samples.train):,} training examples)",
-        books=books,
+        correctness=correctness,
         notes=(_policy(recipe, fraction, conditions), *notes),
         sessions=(session(device),),
     )
 
 
-class _Scribe(Callback):
+class _RecordCorrectness(Callback):
     """Keeps, for each epoch, the examples of all runs that are right, as bits."""
 
     def on_measure(self, context: Context) -> None:
@@ -133,7 +130,7 @@ class _Scribe(Callback):
         self.state[str(context.epoch)] = torch.from_numpy(bits)
 
 
-def _written(
+def _trained(
     starts: dict[str, Run],
     recipe: Recipe,
     folder: Path | None,
@@ -142,11 +139,11 @@ def _written(
     told: Callable[[float, str], None],
 ) -> tuple[np.ndarray, dict[str, str]]:
     """Right, bool (runs, epochs + 1, examples); and run -> why it failed."""
-    scribes: list[_Scribe] = []
+    recorders: list[_RecordCorrectness] = []
 
-    def scribe() -> _Scribe:
-        scribes.append(_Scribe())
-        return scribes[-1]
+    def recorder() -> _RecordCorrectness:
+        recorders.append(_RecordCorrectness())
+        return recorders[-1]
 
     examples = len(as_task(next(iter(starts.values())).data).dataset.train)
     done = dict.fromkeys(starts, 0.0)
@@ -163,24 +160,24 @@ def _written(
         together=together,
         device=device,
         progress=shown,
-        options=replace(SIDE_BY_SIDE, measure=(), callbacks=(scribe,)),
+        options=replace(SIDE_BY_SIDE, measure=(), callbacks=(recorder,)),
     )
     groups = []
-    for one in scribes:
-        pages = [one.state[key].cpu().numpy() for key in sorted(one.state, key=int)]
+    for one in recorders:
+        epochs = [one.state[key].cpu().numpy() for key in sorted(one.state, key=int)]
         # A group all of whose runs failed has not come to the last epoch.
-        pages += [np.zeros_like(pages[0])] * (recipe.epochs + 1 - len(pages))
-        bits = np.stack(pages, axis=1)
+        epochs += [np.zeros_like(epochs[0])] * (recipe.epochs + 1 - len(epochs))
+        bits = np.stack(epochs, axis=1)
         groups.append(np.unpackbits(bits, axis=2, count=examples).astype(bool))
     failed = {name: run.failed for name, run in runs.items() if run.failed}
     return np.concatenate(groups), failed
 
 
-def _book(
+def _correctness(
     condition: str, seeds: tuple[int, ...], right: np.ndarray, before: Dataset, now: Dataset
-) -> Book:
+) -> Correctness:
     inputs = (now.train.inputs != before.train.inputs).flatten(1).any(dim=1)
-    return Book(
+    return Correctness(
         condition=condition,
         seeds=seeds,
         right=right,

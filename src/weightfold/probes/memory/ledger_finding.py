@@ -10,14 +10,14 @@ import numpy as np
 
 from weightfold.files import BRIEFLY, locked, replacing, write_csv
 from weightfold.probes.finding import Finding
-from weightfold.probes.memory.book import Book, Table, Totals
-from weightfold.probes.memory.fits import spread
+from weightfold.probes.memory.correctness import Correctness, Table, Totals
 from weightfold.probes.memory.verdicts import Verdict
 from weightfold.records import UNRECORDED
 from weightfold.report.figures import COLOURS, drawing
+from weightfold.report.numbers import mean_and_spread
 from weightfold.report.page import Section
 from weightfold.report.page import Table as PageTable
-from weightfold.report.statistics import summarize
+from weightfold.report.statistics import judge_apart, summarize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class ExampleLedger(Finding):
         totals: Of each condition, in the order asked for.
         network: Class and size of the network.
         data: Name of the data.
-        books: Condition -> every example, epoch and run. Not part of the record; see `save`.
+        correctness: Condition -> every example, epoch and run. Not part of the record; see `save`.
     """
 
     probe: ClassVar[str] = "example-ledger"
@@ -36,7 +36,7 @@ class ExampleLedger(Finding):
     totals: tuple[Totals, ...]
     network: str
     data: str
-    books: Mapping[str, Book] = field(
+    correctness: Mapping[str, Correctness] = field(
         default_factory=dict, repr=False, compare=False, metadata=UNRECORDED
     )
 
@@ -46,7 +46,7 @@ class ExampleLedger(Finding):
         parts = []
         for t in self.totals:
             sure = t.kept_in_all / t.examples
-            always = spread([100 * row[-1] for row in t.kept], "{:.1f}")
+            always = mean_and_spread(summarize([100 * row[-1] for row in t.kept]), 1)
             parts.append(
                 f"{t.title}: {always}% of a run's examples, and {sure:.1%} of them in all "
                 f"{len(t.seeds)} runs"
@@ -81,11 +81,10 @@ class ExampleLedger(Finding):
         true = [t for t in several if t.condition == "true"]
         for t in several:
             if t.condition != "true" and true:
-                (low, high), (floor, _) = t.dispersion_interval(), true[0].dispersion_interval()
-                above = true[0].dispersion > t.dispersion
+                low, high = t.dispersion_interval()
                 yield Verdict(
                     f"Examples differ more in how hard they are on true data than on {t.title}",
-                    "holds" if floor > high else "unclear" if above else "does not hold",
+                    judge_apart(true[0].dispersion_interval(), (low, high)),
                     f"variance over examples {_dispersion(true[0])} times that of luck, against "
                     f"{t.dispersion:.1f} [{low:.1f}, {high:.1f}]",
                 )
@@ -124,7 +123,7 @@ class ExampleLedger(Finding):
         for t in self.totals:
 
             def percent(values: list[float]) -> str:
-                return spread([100 * value for value in values], "{:.1f}")
+                return mean_and_spread(summarize([100 * value for value in values]), 1)
 
             rows.append(
                 [
@@ -134,7 +133,7 @@ class ExampleLedger(Finding):
                     f"{100 * t.kept_in_all / t.examples:.1f}",
                     percent([row[-1] for row in t.right]),
                     percent([1 - sum(row) for row in t.learnt]),
-                    spread([sum(row) for row in t.forgotten], "{:.2f}"),
+                    mean_and_spread(summarize([sum(row) for row in t.forgotten]), 2),
                     _dispersion(t),
                     str(len(t.seeds)),
                 ]
@@ -175,7 +174,7 @@ class ExampleLedger(Finding):
     def save(self, folder: Path) -> None:
         """Write ledger.npz and examples.csv.
 
-        The archive holds, for each condition, `Book.arrays` under names such as
+        The archive holds, for each condition, `Correctness.arrays` under names such as
         "random-labels/right"; numpy.load(path, allow_pickle=False) reads it. The CSV file has a
         line for each condition and example with its totals over the runs.
 
@@ -183,16 +182,18 @@ class ExampleLedger(Finding):
             folder: Made if missing.
 
         Raises:
-            ValueError: The finding was read from a record, which holds no books.
+            ValueError: The finding was read from a record, which holds none.
         """
-        if not self.books:
-            raise ValueError("this finding has no books: it was read from its record")
+        if not self.correctness:
+            raise ValueError(
+                "this finding has no correctness of examples: it was read from its record"
+            )
         arrays: dict[str, Any] = {
             f"{name}/{key}": array
-            for name, book in self.books.items()
-            for key, array in book.arrays().items()
+            for name, each in self.correctness.items()
+            for key, array in each.arrays().items()
         }
-        rows = [row for book in self.books.values() for row in book.examples()]
+        rows = [row for each in self.correctness.values() for row in each.examples()]
         with locked(folder, BRIEFLY):
             with replacing(folder / "ledger.npz") as temporary, temporary.open("wb") as file:
                 np.savez_compressed(file, **arrays)

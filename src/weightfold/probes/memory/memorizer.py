@@ -5,7 +5,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from weightfold.probes.memory.points import first_equal
+from weightfold.probes.memory.duplicates import first_equal
 
 DIRECTIONS = 8
 """Random directions drawn; the one that keeps the points furthest apart is taken."""

@@ -1,66 +1,54 @@
 """`wf.memorization`: does the network fit noise, and how much later than true data?"""
 
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Unpack
 
 import torch
 
+from weightfold.core.arguments import gathered
 from weightfold.data import Dataset
-from weightfold.data.disturb import CONDITIONS, IN_PART, disturb
-from weightfold.data.pairs import Data, as_dataset
+from weightfold.data.disturb import disturb
+from weightfold.data.pairs import Data
 from weightfold.probes.memory.critical import search
+from weightfold.probes.memory.duplicates import contradictions
 from weightfold.probes.memory.finding import Memorization
 from weightfold.probes.memory.fits import Fit, Line
-from weightfold.probes.memory.points import contradictions
-from weightfold.probes.models import Model, check_network, net_of
+from weightfold.probes.memory.options import MemorizationKeywords, MemorizationOptions, Variant
+from weightfold.probes.models import Model, check_network, dataset_of, net_of
 from weightfold.probes.registry import register_probe
 from weightfold.tasks.registry import as_task
+from weightfold.tasks.task import Task
 from weightfold.train.history import History, Row
 from weightfold.train.loop import REMEDY, NonFiniteLoss
 from weightfold.train.progress import Progress, ProgressCallback, progress_bar
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import session
-from weightfold.train.together import SIDE_BY_SIDE, Run, fit_together
+from weightfold.train.seeding import as_seeds
+from weightfold.train.together import SIDE_BY_SIDE, Run, device_of, fit_together
 
 RECIPE = Recipe(epochs=100, lr=0.01, schedule="constant", crop_padding=0, flip=False)
 """Momentum SGD in batches of 128 with the learning rate of Zhang et al.'s MLPs, without a
 regulariser. Ours: that lr stays (theirs falls by 5% an epoch) and the number of epochs."""
 
 
-@dataclass(frozen=True)
-class Variant:
-    """Another way to train, such as with a regulariser.
-
-    Attributes:
-        model: With dropout, say; None: the network of the call.
-        recipe: With weight decay or with crop and flip, say; None: the recipe of the call.
-    """
-
-    model: Model | None = None
-    recipe: Recipe | None = None
-
-
 @register_probe(
     "memorization",
     "whether the network could learn its data by heart: random labels, pixels, noise",
     finds=Memorization,
+    options=MemorizationOptions,
 )
 def memorization(
-    model: Model,
-    data: Data,
+    net: Model,
+    data: Task | Data,
     *,
-    conditions: Sequence[str] = CONDITIONS,
-    fractions: Sequence[float] = (),
-    noise: Sequence[str] = ("random-labels",),
-    variants: Mapping[str, Variant] | None = None,
-    radius: float | None = None,
-    recipe: Recipe = RECIPE,
-    seeds: Sequence[int] = (0, 1, 2),
+    seeds: int | Sequence[int] = 3,
     folder: Path | str | None = None,
-    device: torch.device | str = "cpu",
+    device: torch.device | str = "auto",
     progress: bool | ProgressCallback = True,
+    recipe: Recipe = RECIPE,
+    **options: Unpack[MemorizationKeywords],
 ) -> Memorization:
     """Train on true data and on noise until no training error is left.
 
@@ -71,20 +59,15 @@ def memorization(
     start from the same weights and read their data in the same order; its noise is its own.
 
     Args:
-        model: A module, whose present weights all networks start from, or a function that makes the
+        net: A module, whose present weights all networks start from, or a function that makes the
             network of a seed; left unchanged.
-        data: Inputs and labels, see `weightfold.data.as_dataset`.
-        conditions: Of `weightfold.data.disturb.CONDITIONS`, each on the whole training set.
-        fractions: Fractions of the training set, in (0, 1), at which those of `noise` are done too.
-        noise: Of random-labels, random-pixels and gaussian.
-        variants: Name -> another network or recipe, trained on true and on random labels.
-        radius: Of the box in which critical samples are searched around the test inputs, at the end
-            of training; see `critical_sample_ratio`. None: they are not.
-        recipe: Of every network but variants with their own; epochs is when it is given up.
-        seeds: Of noise, order and, with a function, weights.
+        data: A classification task, or what `weightfold.data.as_dataset` takes.
+        seeds: Of noise, order and, with a function, weights; a count n: 0 to n - 1.
         folder: Of the runs; a call that was stopped goes on from it. None: nothing is written.
-        device: To train on.
+        device: To train on; "auto": an accelerator if there is one.
         progress: Show a bar; or a function that is told how far the probe is.
+        recipe: Of every network but variants with their own; epochs is when it is given up.
+        **options: Fields of `MemorizationOptions`, or one as `options`.
 
     Returns:
         Times, accuracies and verdicts. Where zero training error was not reached, the epochs tried
@@ -92,21 +75,20 @@ def memorization(
         left out.
 
     Raises:
-        TypeError: `model` is no model.
+        TypeError: `net` is no model, or `options` has no such field.
         ValueError: An argument is out of range.
         NonFiniteLoss: No network came to its end.
         FileExistsError: The folder holds other runs.
     """
-    samples = as_dataset(data)
-    variants = variants or {}
-    plan = _plan(conditions, fractions, noise, variants)
-    seeds = tuple(seeds)
-    if not seeds or len({*seeds}) < len(seeds):
-        raise ValueError(f"seeds={seeds}: give at least one, each once")
-    if radius is not None and not radius > 0:
-        raise ValueError(f"radius={radius}: give a number above 0, in the unit of the inputs")
-    net = net_of(model, seeds[0])
-    check_network(net, samples, device)
+    chosen, seeds, device = (
+        gathered(MemorizationOptions, options),
+        as_seeds(seeds),
+        device_of(device),
+    )
+    samples, radius = dataset_of(data), chosen.radius
+    plan = _plan(chosen)
+    first = net_of(net, seeds[0])
+    check_network(first, samples, device)
     fits: list[Fit] = []
     notes: list[str] = []
     with progress_bar(progress, "memorization") as show:
@@ -115,10 +97,10 @@ def memorization(
             def told(share: float, text: str, index: int = index) -> None:
                 show(Progress(index + share, len(plan), text))
 
-            variant = variants.get(line.variant, Variant())
+            variant = (chosen.variants or {}).get(line.variant, Variant())
             found, said = _train(
                 line,
-                model if variant.model is None else variant.model,
+                net if variant.net is None else variant.net,
                 samples,
                 recipe if variant.recipe is None else variant.recipe,
                 seeds,
@@ -131,10 +113,10 @@ def memorization(
             notes += said
     if not fits:
         raise NonFiniteLoss(f"no network came to its end ({'; '.join(notes)}); {REMEDY}")
-    size = sum(p.numel() for p in net.parameters())
+    size = sum(p.numel() for p in first.parameters())
     return Memorization(
         fits=tuple(fits),
-        network=f"{type(net).__name__} ({size:,} weights)",
+        network=f"{type(first).__name__} ({size:,} weights)",
         data=f"{samples.name} ({len(samples.train):,} training examples)",
         chance=1 / samples.num_classes,
         epochs=recipe.epochs,
@@ -144,38 +126,20 @@ def memorization(
     )
 
 
-def _plan(
-    conditions: Sequence[str],
-    fractions: Sequence[float],
-    noise: Sequence[str],
-    variants: Mapping[str, Variant],
-) -> list[Line]:
-    for name, given, allowed in (("conditions", conditions, CONDITIONS), ("noise", noise, IN_PART)):
-        if unknown := [one for one in given if one not in allowed]:
-            raise ValueError(f"{name} has {unknown[0]!r}; give some of {', '.join(allowed)}")
-    for fraction in fractions:
-        if not 0 < fraction < 1:
-            raise ValueError(f"fractions has {fraction}; give numbers above 0 and below 1")
-    for name in variants:
-        if not re.fullmatch(r"[\w.-]+( [\w.-]+)*", name):
-            raise ValueError(
-                f"variants has {name!r}; name them in letters, digits, . _ - and space"
-            )
+def _plan(options: MemorizationOptions) -> list[Line]:
+    conditions, fractions, noise = options.conditions, options.fractions, options.noise
     lines: list[Line] = []
     for condition in dict.fromkeys((*conditions, *(noise if fractions else ()))):
         lines += [Line(condition, f) for f in sorted(fractions) if condition in noise]
         lines += [Line(condition)] if condition in conditions else []
-    lines += [Line(one, variant=name) for name in variants for one in ("true", "random-labels")]
-    if not lines:
-        raise ValueError(
-            "conditions, fractions and variants are empty; give at least one condition"
-        )
+    for name in options.variants or {}:
+        lines += [Line(one, variant=name) for one in ("true", "random-labels")]
     return list(dict.fromkeys(lines))
 
 
 def _train(
     line: Line,
-    model: Model,
+    net: Model,
     samples: Dataset,
     recipe: Recipe,
     seeds: tuple[int, ...],
@@ -189,7 +153,7 @@ def _train(
     starts: dict[str, Run] = {}
     for seed in seeds:
         disturbed = disturb(samples, line.condition, fraction=line.fraction, seed=seed)
-        starts[f"seed-{seed}"] = Run(net_of(model, seed), disturbed, seed)
+        starts[f"seed-{seed}"] = Run(net_of(net, seed), disturbed, seed)
     done = dict.fromkeys(starts, 0.0)
     longest = recipe.epochs * len(samples.train) / recipe.batch_size
 

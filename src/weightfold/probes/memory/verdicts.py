@@ -6,8 +6,9 @@ from itertools import pairwise
 from math import exp, log
 from statistics import fmean, linear_regression
 
-from weightfold.probes.memory.fits import Fits, Line, spread
-from weightfold.report.statistics import Judged, Paired, judge, paired
+from weightfold.probes.memory.fits import Fits, Line
+from weightfold.report.numbers import difference, mean_and_spread
+from weightfold.report.statistics import Judged, judge, judge_within, paired, summarize
 
 NEAR_CHANCE = 0.02
 """Test accuracy at most this far from chance counts as chance; ours. Zhang et al.'s networks that
@@ -22,8 +23,8 @@ class Verdict:
 
     Attributes:
         claim: In our words.
-        holds: "holds": on the claim's side with the whole 95% interval over seeds; "unclear": only
-            in the mean, or there is but one seed; "does not hold": not even that.
+        holds: "holds": on the claim's side with the whole 95% interval over seeds; "does not
+            hold": on the other with the whole interval; else "undecided".
         numbers: What decides it.
     """
 
@@ -67,7 +68,7 @@ def _all_fitted(fits: Fits, lines: list[Line]) -> Verdict:
     missed = [line for line in lines if not fits.reached(line)]
     return Verdict(
         "Every condition is fitted to zero training error",
-        "unclear" if missed else "holds",  # more epochs might
+        "undecided" if missed else "holds",  # more epochs might
         "; ".join(
             f"{line.title} {fits.epochs(line)} epochs, training accuracy "
             f"{fits.accuracy(line, 'train')}%"
@@ -80,15 +81,12 @@ def _all_fitted(fits: Fits, lines: list[Line]) -> Verdict:
 def _at_chance(fits: Fits, chance: float) -> Verdict:
     values = [fit.test_accuracy for fit in fits.of(RANDOM).values()]
     found = paired(values, [chance] * len(values))
-    holds: Judged = "does not hold"
-    if abs(found.mean) <= NEAR_CHANCE:
-        sure = found.low is not None and max(-found.low, found.high or 0.0) <= NEAR_CHANCE
-        holds = "holds" if sure else "unclear"
     return Verdict(
         "After training on random labels the test accuracy is that of chance, "
         f"within {100 * NEAR_CHANCE:g} points",
-        holds,
-        f"{fits.accuracy(RANDOM, 'test')}%, chance {chance:.2%}{_interval(found, 100, ' points')}",
+        judge_within(found, NEAR_CHANCE),
+        f"{fits.accuracy(RANDOM, 'test')}%, chance {chance:.2%}, difference "
+        f"{difference(found, unit='points', factor=100)}",
     )
 
 
@@ -98,7 +96,7 @@ def _later(fits: Fits) -> Verdict:
     seeds = [s for s in true if s in random and true[s].zero_epoch]
     claim = "Random labels are fitted later than true ones"
     if not seeds:
-        return Verdict(claim, "unclear", f"true labels {fits.epochs(TRUE)} epochs")
+        return Verdict(claim, "undecided", f"true labels {fits.epochs(TRUE)} epochs")
     found = paired(
         [log(random[s].at_least) for s in seeds],
         [log(true[s].at_least) for s in seeds],
@@ -109,7 +107,7 @@ def _later(fits: Fits) -> Verdict:
     if found.low is not None and found.high is not None:
         text += f" as many, 95% [{exp(found.low):.2f}, {exp(found.high):.2f}], {found.n} seeds"
     holds = judge(found)
-    return Verdict(claim, "unclear" if bounded and holds == "does not hold" else holds, text)
+    return Verdict(claim, "undecided" if bounded and holds == "does not hold" else holds, text)
 
 
 def _critical(fits: Fits, line: Line) -> dict[int, float]:
@@ -120,11 +118,11 @@ def _more_critical(true: dict[int, float], random: dict[int, float]) -> Verdict:
     seeds = [s for s in true if s in random]
     claim = "Trained on random labels, more test examples are critical than trained on true ones"
     if not seeds:
-        return Verdict(claim, "unclear", "no seed has both")
+        return Verdict(claim, "undecided", "no seed has both")
     a, b = [random[s] for s in seeds], [true[s] for s in seeds]
     found = paired(a, b)
-    text = f"{spread(a, '{:.1f}')}% against {spread(b, '{:.1f}')}%"
-    return Verdict(claim, judge(found), text + _interval(found, 1, " points"))
+    text = f"{mean_and_spread(summarize(a), 1)}% against {mean_and_spread(summarize(b), 1)}%"
+    return Verdict(claim, judge(found), f"{text}, {difference(found, unit='points')}")
 
 
 def _grows(fits: Fits, condition: str, lines: list[Line]) -> Verdict:
@@ -136,7 +134,7 @@ def _grows(fits: Fits, condition: str, lines: list[Line]) -> Verdict:
     claim = f"The more noise, the later it is fitted ({condition.replace('-', ' ')})"
     numbers = ", ".join(f"{line.noise:.0%}: {fits.epochs(line)}" for line in lines)
     if not seeds:
-        return Verdict(claim, "unclear", numbers)
+        return Verdict(claim, "undecided", numbers)
     epochs = {line: {s: fits.of(line)[s].at_least for s in seeds} for line in lines}
     noise = [line.noise for line in lines]
     slopes = [
@@ -145,28 +143,21 @@ def _grows(fits: Fits, condition: str, lines: list[Line]) -> Verdict:
     holds = judge(paired(slopes, [0.0] * len(slopes)))
     means = [fmean(epochs[line].values()) for line in lines]
     if holds == "holds" and any(b < a for a, b in pairwise(means)):
-        holds = "unclear"
+        holds = "undecided"
     # Of times that are bounds only the last one's is no matter, and that only if they rise to it.
     bounded = [line for line in lines if not fits.reached(line)]
     if bounded and (holds != "holds" or bounded != lines[-1:]):
-        holds = "unclear"
+        holds = "undecided"
     return Verdict(claim, holds, f"epochs at {numbers}")
 
 
 def _not_prevented(fits: Fits, lines: list[Line]) -> Verdict:
     return Verdict(
         "Explicit regularisation does not keep the network from fitting random labels",
-        "holds" if all(fits.reached(line) for line in lines) else "unclear",
+        "holds" if all(fits.reached(line) for line in lines) else "undecided",
         "; ".join(
             f"{line.variant} {fits.epochs(line)} epochs, training accuracy "
             f"{fits.accuracy(line, 'train')}%"
             for line in lines
         ),
     )
-
-
-def _interval(found: Paired, factor: float, unit: str) -> str:
-    if found.low is None or found.high is None:
-        return ", one seed"
-    low, high = factor * found.low, factor * found.high
-    return f", 95% [{low:+.2f}, {high:+.2f}]{unit}, {found.n} seeds"

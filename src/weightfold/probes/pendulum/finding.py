@@ -10,6 +10,7 @@ from weightfold.probes.finding import Finding
 from weightfold.probes.pendulum.search import LONGEST, PARAMETERS
 from weightfold.records import within
 from weightfold.report.figures import COLOURS, drawing
+from weightfold.report.numbers import mean_and_spread
 from weightfold.report.page import Table
 from weightfold.report.statistics import Paired, paired, summarize
 
@@ -152,10 +153,9 @@ class PendulumDimension(Finding):
         lines = []
         for dim in (*self.dims, None):
             found = summarize(self._scores(dim))
-            spread = "" if found.std is None else f" ± {found.std:.0f}"
             reached = "" if dim is None else "yes" if found.mean >= self.bar else "no"
             name = f"all {PARAMETERS}" if dim is None else str(dim)
-            lines.append([name, f"{found.mean:.0f}{spread}", reached])
+            lines.append([name, mean_and_spread(found, 0), reached])
         return Table(["coordinates", "steps balanced", f"at least {self.bar:.0f}"], lines)
 
     def draw(self, path: Path) -> None:

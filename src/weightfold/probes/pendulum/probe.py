@@ -4,34 +4,33 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import TypedDict
+from typing import TypedDict, Unpack
 
+from weightfold.core.arguments import gathered
 from weightfold.files import locked
 from weightfold.probes.pendulum.finding import PendulumDimension, Trial
-from weightfold.probes.pendulum.search import PARAMETERS, TASK, count_name, gymnasium, train
+from weightfold.probes.pendulum.options import PendulumKeywords, PendulumOptions
+from weightfold.probes.pendulum.search import TASK, count_name, gymnasium, train
 from weightfold.probes.registry import register_probe
 from weightfold.records import read_record, write_record
 from weightfold.train.progress import Progress, ProgressCallback, progress_bar
 from weightfold.train.record import session
+from weightfold.train.seeding import as_seeds
 
 
 @register_probe(
     "pendulum",
     "the intrinsic dimension of balancing a pole on a cart, with a policy of its own",
     finds=PendulumDimension,
+    options=PendulumOptions,
     networks=False,
 )
 def pendulum_dimension(
     *,
-    dims: Sequence[int] = (1, 2, 3, 4, 6, 8, 12, 16),
-    threshold: float = 0.9,
-    population: int = 64,
-    generations: int = 40,
-    episodes: int = 4,
-    test_episodes: int = 100,
-    seeds: Sequence[int] = (0, 1, 2),
+    seeds: int | Sequence[int] = 3,
     folder: Path | str | None = None,
     progress: bool | ProgressCallback = True,
+    **options: Unpack[PendulumKeywords],
 ) -> PendulumDimension:
     """Train a policy to balance a pole on a cart in random subspaces of rising dimension.
 
@@ -46,31 +45,21 @@ def pendulum_dimension(
     trained likewise. All this was fixed by looking at that policy alone.
 
     Args:
-        dims: Dimensions to try, 1 to 562.
-        threshold: Share of the return with all parameters to reach, above 0, at most 1.
-        population: Policies of a generation, at least 16.
-        generations: At most so many; fewer if all policies of one balance to the end.
-        episodes: Of each policy of a generation.
-        test_episodes: Of the policy that is tested, the same for all dimensions of a seed.
-        seeds: Of first weights, subspaces, search and episodes.
+        seeds: Of first weights, subspaces, search and episodes; a count n: 0 to n - 1.
         folder: Keeps each policy's result, so that the same call goes on after a stop; None keeps
             nothing.
         progress: Whether to show a bar, or who is told instead.
+        **options: Fields of `PendulumOptions`, or one as `options`.
 
     Raises:
         ImportError: gymnasium is not installed.
         ValueError: An argument is out of range.
         FileExistsError: `folder` holds results of other arguments, or another process is at it.
     """
-    budget = {
-        "population": population,
-        "generations": generations,
-        "episodes": episodes,
-        "test_episodes": test_episodes,
-    }
-    _check(dims, seeds, threshold, budget)
+    chosen, seeds = gathered(PendulumOptions, options), as_seeds(seeds)
+    budget = chosen.budget
     gymnasium()
-    tasks = [(dim, seed) for dim in (*sorted(dims), None) for seed in seeds]
+    tasks = [(dim, seed) for dim in (*sorted(chosen.dims), None) for seed in seeds]
     trials = []
     runs = None if folder is None else Path(folder) / "runs"
     with (
@@ -89,16 +78,16 @@ def pendulum_dimension(
         show(Progress(len(tasks), len(tasks)))
     return PendulumDimension(
         trials=tuple(trials),
-        threshold=threshold,
+        threshold=chosen.threshold,
         notes=(
             "The dimension is the geometric mean of the smallest that each seed learns in. A first "
             "success leans to luck; the dimension from which on every seed learns leans the other "
             "way.",
             "Policies were trained by the cross-entropy method, which is our choice; the authors' "
             "code trains by Q-learning, and their task may have had shorter episodes.",
-            f"A policy's budget is {generations} generations of {population} policies with "
-            f"{episodes} episodes each; its return is the mean of {test_episodes} other episodes "
-            f"of {TASK}.",
+            f"A policy's budget is {chosen.generations} generations of {chosen.population} "
+            f"policies with {chosen.episodes} episodes each; its return is the mean of "
+            f"{chosen.test_episodes} other episodes of {TASK}.",
         ),
         sessions=(session(),),
     )
@@ -109,25 +98,6 @@ class Kept(TypedDict):
 
     budget: dict[str, int]
     trial: Trial
-
-
-def _check(
-    dims: Sequence[int], seeds: Sequence[int], threshold: float, budget: Mapping[str, int]
-) -> None:
-    for name, values in (("dims", dims), ("seeds", seeds)):
-        if not values or len(set(values)) < len(values):
-            raise ValueError(f"{name}={tuple(values)}: give at least one, and none twice")
-    if min(dims) < 1 or max(dims) > PARAMETERS:
-        raise ValueError(
-            f"dims={tuple(dims)}: the policy has {PARAMETERS} parameters; give dimensions from 1 "
-            f"to {PARAMETERS}"
-        )
-    if not 0 < threshold <= 1:
-        raise ValueError(f"threshold={threshold} must be above 0 and at most 1")
-    for name, value in budget.items():
-        least = 16 if name == "population" else 1
-        if value < least:
-            raise ValueError(f"{name}={value} must be at least {least}")
 
 
 def _trial(

@@ -1,6 +1,6 @@
 """The networks of a lottery ticket experiment, trained level by level."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from math import isfinite
@@ -13,6 +13,7 @@ from weightfold.core.charted import Charted
 from weightfold.data import Dataset
 from weightfold.methods.mask.verb import mask
 from weightfold.probes.models import Model, fresh, net_of
+from weightfold.probes.tickets.options import TicketOptions
 from weightfold.probes.tickets.outcomes import TITLES, Kind, Outcome
 from weightfold.probes.tickets.prune import Masks, Pruning, full_masks, random_masks, share
 from weightfold.train.callbacks import Callback, KeepWeights
@@ -22,7 +23,7 @@ from weightfold.train.progress import Progress, ProgressCallback
 from weightfold.train.recipe import Recipe
 from weightfold.train.seeding import mixed_seed
 from weightfold.train.starts import Start, begin
-from weightfold.train.together import SIDE_BY_SIDE, Run, Together, fit_together
+from weightfold.train.together import SIDE_BY_SIDE, Run, fit_together
 
 
 @dataclass(frozen=True)
@@ -46,40 +47,32 @@ class Experiment:
     """Trains the full networks, then the tickets and controls of a level at a time.
 
     Attributes:
-        model: As of `lottery_ticket`, like all up to `together`.
+        net: As of `lottery_ticket`, like `recipe`, `seeds` and `device`.
         samples: With a validation set.
+        options: With `random_trials` as a number.
         pruning: What a level prunes.
         names: Tensors that are pruned.
         recipe: Of every network.
-        steps: Optimizer steps of a full network; None: recipe.epochs epochs.
-        every: Steps between measurements.
-        rewind: Steps after which the full network's weights are what survivors are set back to.
-        random_trials: Networks with random masks at each level.
+        seeds: One a trial.
         folder: Holds a folder for each level; None: nothing is written.
         device: To train on.
-        together: As of `fit_together`.
         show: Called with how far the experiment is.
-        networks: How many there will be, for `show`.
         outcomes: Of every network trained to the end so far.
         failures: A sentence on each of the others.
         masks: (level, seed) -> the mask of each ticket trained to the end.
         starts: Seed -> network that the trial's tickets start from.
     """
 
-    model: Model
+    net: Model
     samples: Dataset
+    options: TicketOptions
     pruning: Pruning
     names: tuple[str, ...]
     recipe: Recipe
-    steps: int | None
-    every: int
-    rewind: int
-    random_trials: int
+    seeds: tuple[int, ...]
     folder: Path | None
-    device: torch.device | str
-    together: Together
+    device: torch.device
     show: ProgressCallback
-    networks: int
     outcomes: list[Outcome] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     masks: dict[tuple[int, int], Masks] = field(default_factory=dict)
@@ -88,31 +81,51 @@ class Experiment:
     _before: dict[int, Masks] = field(default_factory=dict)
     _done: int = 0
 
-    def full(self, seeds: Sequence[int]) -> None:
-        """Train the full network of each trial.
+    @property
+    def random_trials(self) -> int:
+        """Networks with random masks at each level."""
+        return self.options.random_trials or len(self.seeds)
 
-        Args:
-            seeds: One a trial.
+    @property
+    def networks(self) -> int:
+        """How many there will be."""
+        trials = len(self.seeds)
+        return trials + self.options.rounds * (2 * trials + self.random_trials)
+
+    def run(self) -> None:
+        """Train all, level after level, until no ticket is left to go on with.
+
+        Raises:
+            NonFiniteLoss: No full network was trained to the end.
+        """
+        self.full()
+        for level in range(1, self.options.rounds + 1):
+            if not self.level(level):
+                break
+
+    def full(self) -> None:
+        """Train the full network of each trial.
 
         Raises:
             NonFiniteLoss: None was trained to the end.
         """
-        nets = {seed: net_of(self.model, seed).cpu() for seed in seeds}
+        nets = {seed: net_of(self.net, seed).cpu() for seed in self.seeds}
         self.starts = {seed: deepcopy(net) for seed, net in nets.items()}
         networks = [_Network("full", seed, net, 1.0) for seed, net in nets.items()]
         kept: list[KeepWeights] = []
+        rewind = self.options.rewind
 
         def keep() -> KeepWeights:
-            kept.append(KeepWeights([self.rewind]))
+            kept.append(KeepWeights([rewind]))
             return kept[-1]
 
-        finished = self._train(0, networks, self.steps, callbacks=(keep,) if self.rewind else ())
+        finished = self._train(0, networks, self.options.steps, callbacks=(keep,) if rewind else ())
         if not finished:
             raise NonFiniteLoss(
                 f"no full network was trained to the end: {'; '.join(self.failures)}; {REMEDY}"
             )
         for name, tensors in (item for one in kept for item in one.state.items()):
-            begin(self.starts[int(name.removeprefix("full-"))], Start(tensors[self.rewind]))
+            begin(self.starts[int(name.removeprefix("full-"))], Start(tensors[rewind]))
         self._take(finished)
         self._before = {seed: full_masks(weights) for seed, weights in self._trained.items()}
 
@@ -131,8 +144,8 @@ class Experiment:
         }
         rewound, anew = self._networks(level, masks)
         end = self.outcomes[0].last_iteration
-        if self.rewind:
-            finished = self._train(level, rewound, end - self.rewind, begin=self.rewind)
+        if rewind := self.options.rewind:
+            finished = self._train(level, rewound, end - rewind, begin=rewind)
             self._train(level, anew, end, "-fresh")
         else:
             finished = self._train(level, [*rewound, *anew], end)
@@ -151,7 +164,7 @@ class Experiment:
         for seed, chosen in masks.items():
             left = share(chosen)
             rewound.append(_Network("ticket", seed, sparse(self.starts[seed], chosen), left))
-            drawn = fresh(self.model, mixed_seed("control", seed, level) % 2**31).cpu()
+            drawn = fresh(self.net, mixed_seed("control", seed, level) % 2**31).cpu()
             anew.append(_Network("fresh", seed, sparse(drawn, chosen), left))
         for index in range(self.random_trials):
             draw, trial = divmod(index, len(self.starts))
@@ -187,13 +200,13 @@ class Experiment:
             {n.name: Run(n.net, self.samples, n.seed) for n in networks},
             self.recipe,
             folder=None if self.folder is None else self.folder / f"level-{level:02}{suffix}",
-            together=self.together,
+            together=self.options.together,
             device=self.device,
             progress=shown,
             options=replace(
                 SIDE_BY_SIDE,
                 measure=("validation", "test"),
-                every=self.every,
+                every=self.options.every,
                 steps=steps,
                 callbacks=callbacks,
             ),

@@ -14,8 +14,9 @@ from weightfold.probes.tickets.masks_file import Masks, write_masks
 from weightfold.probes.tickets.outcomes import TITLES, Kind, Measure, Outcome, Outcomes
 from weightfold.records import UNRECORDED
 from weightfold.report.figures import COLOURS, drawing
+from weightfold.report.numbers import difference, mean_and_spread
 from weightfold.report.page import Table
-from weightfold.report.statistics import Paired, summarize
+from weightfold.report.statistics import summarize
 
 PUBLISHED_SHARE = 0.211
 """Of the LeNet ticket that learns fastest (Frankle and Carbin 2019, Figure 3); the headline is of
@@ -106,25 +107,25 @@ class LotteryTicket(Finding):
             return "No ticket is as accurate as the full network."
         results = self.results
         level = next(n for n in results.levels if results.remaining(n) == self.smallest)
-        difference = results.difference("full", level, "accuracy")
-        assert difference is not None
+        above = results.difference("full", level, "accuracy")
+        assert above is not None
         return (
             f"Down to {self.smallest:.1%} of the weights the ticket's test accuracy is on average "
             f"at most {100 * TOLERANCE:g} points below the full network's "
-            f"({_interval(difference, 100, '.2f', 'points')})."
+            f"({difference(above, unit='points', factor=100)})."
         )
 
     def _judged(self, level: int) -> list[str]:
         """A sentence on each verdict there is: what the ticket learns faster than."""
         sentences = {
             "holds": "It learns faster than {}.",
-            "unclear": "These trials leave open whether it learns faster than {}.",
-            "does not hold": "On average it did not learn faster than {}.",
+            "undecided": "These trials leave open whether it learns faster than {}.",
+            "does not hold": "It does not learn faster than {}.",
         }
         found = self.results.comparisons(level)
         grouped = {
             holds: [
-                f"{_NAMES[c.other]} ({_interval(c.iterations, 1, ',.0f', 'iterations')})"
+                f"{_NAMES[c.other]} ({difference(c.iterations, 0, unit='iterations')})"
                 for c in found
                 if c.faster == holds
             ]
@@ -256,14 +257,7 @@ def _center(values: list[float], factor: float) -> tuple[float, float]:
 def _spread(values: Mapping[int, float], measure: Measure) -> str:
     if not values:
         return ""
-    mean, std = _center(list(values.values()), 1 if measure == "iteration" else 100)
-    text = "{:,.0f}" if measure == "iteration" else "{:.2f}"
-    return text.format(mean) + (f" ± {text.format(std)}" if len(values) > 1 else "")
-
-
-def _interval(difference: Paired, factor: float, form: str, unit: str) -> str:
-    mean = f"{factor * difference.mean:+{form}} {unit}"
-    if difference.low is None or difference.high is None:
-        return f"{mean}, one trial"
-    low, high = factor * difference.low, factor * difference.high
-    return f"{mean}, 95% [{low:+{form}}, {high:+{form}}]"
+    found = summarize(list(values.values()))
+    if measure == "iteration":
+        return mean_and_spread(found, 0)
+    return mean_and_spread(found, factor=100)

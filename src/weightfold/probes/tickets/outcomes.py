@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-from weightfold.report.statistics import Judged, Paired, paired
+from weightfold.report.statistics import Judged, Paired, judge, paired
 
 Kind = Literal["full", "ticket", "fresh", "random"]
 
@@ -77,9 +77,9 @@ class Comparison:
 
     @property
     def faster(self) -> Judged:
-        """Whether the ticket learns faster; "unclear" where interval or open trials leave it so."""
+        """Whether the ticket learns faster; "undecided" where interval or open trials leave it."""
         judged = _below(self.iterations)
-        return "unclear" if self.open and judged == "does not hold" else judged
+        return "undecided" if self.open and judged == "does not hold" else judged
 
 
 class Outcomes:
@@ -151,7 +151,4 @@ class Outcomes:
 
 
 def _below(difference: Paired) -> Judged:
-    if difference.mean >= 0:
-        return "does not hold"
-    sure = difference.high is not None and difference.high < 0 and difference.n >= FEWEST
-    return "holds" if sure else "unclear"
+    return "undecided" if difference.n < FEWEST else judge(difference.negated)

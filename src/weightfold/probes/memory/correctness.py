@@ -10,7 +10,7 @@ Table = tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True, eq=False)
-class Book:
+class Correctness:
     """Every example of a training set in several runs, epoch by epoch.
 
     Attributes:
@@ -110,10 +110,10 @@ class Book:
 
 @dataclass(frozen=True)
 class Totals:
-    """Sums over the examples of a `Book`. Tables have a row a run; shares are in [0, 1].
+    """Sums over the examples of a `Correctness`. Tables have a row a run; shares are in [0, 1].
 
     Attributes:
-        condition: As of the book.
+        condition: As of `Correctness`.
         seeds: Of the runs.
         examples: In the training set.
         labels_changed: How many of them have another label than the data's own.

@@ -6,15 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weightfold.codec import decode, encode
-from weightfold.probes.memory.book import Book, Totals
+from weightfold.probes.memory.correctness import Correctness, Totals
 
 
-def book(right, seeds=None):
+def correctness(right, seeds=None):
     right = np.array(right, dtype=bool)
     runs, _, examples = right.shape
     none = np.zeros(examples, dtype=bool)
     labels = np.arange(examples)
-    return Book("true", tuple(seeds or range(runs)), right, labels, none, none.copy())
+    return Correctness("true", tuple(seeds or range(runs)), right, labels, none, none.copy())
 
 
 # Two runs, epochs 0 to 4, three examples: columns are examples.
@@ -25,7 +25,7 @@ RIGHT = [
 
 
 def test_by_hand():
-    made = book(RIGHT)
+    made = correctness(RIGHT)
     assert made.epochs == 4
     assert made.first_learnt.tolist() == [[1, 2, 0], [1, 1, 4]]
     # Epoch 0 does not count: before the first step being right is luck.
@@ -65,7 +65,7 @@ bits = st.integers(1, 4).flatmap(
 
 @given(bits)
 def test_sums_belong_together(right):
-    made = book(right)
+    made = correctness(right)
     totals = made.totals()
     runs, _, examples = made.right.shape
     for run in range(runs):
@@ -91,12 +91,12 @@ def test_sums_belong_together(right):
 def test_dispersion_is_one_for_equally_hard_examples_and_the_runs_for_fixed_ones():
     random = np.random.default_rng(0)
     luck = random.random((20, 2, 4000)) < 0.3
-    totals = book(luck).totals()
+    totals = correctness(luck).totals()
     # The variance's own relative error is about sqrt(2 / 4000) = 2.2%.
     assert abs(totals.dispersion - 1) < 4 * 0.022
     low, high = totals.dispersion_interval()
     assert low < totals.dispersion < high and 0.05 < high - low < 0.15
     fixed = np.broadcast_to(random.random((1, 1, 4000)) < 0.3, (20, 2, 4000))
     # All or none of the 20 runs: 20 * 20 p (1 - p) against 20 p (1 - p).
-    assert book(fixed).totals().dispersion == pytest.approx(20, rel=1e-3)
-    assert np.isnan(book(np.ones((3, 2, 5))).totals().dispersion)
+    assert correctness(fixed).totals().dispersion == pytest.approx(20, rel=1e-3)
+    assert np.isnan(correctness(np.ones((3, 2, 5))).totals().dispersion)

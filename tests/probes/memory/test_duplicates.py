@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from weightfold.probes.memory.points import contradictions, first_equal
+from weightfold.probes.memory.duplicates import contradictions, first_equal
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), min_size=1, max_size=30))

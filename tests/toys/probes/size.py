@@ -5,6 +5,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar
 
+from weightfold.core.arguments import gathered
 from weightfold.probes.finding import Finding
 from weightfold.probes.models import Model, net_of
 from weightfold.probes.registry import register_probe
@@ -34,11 +35,19 @@ class WeightSize(Finding):
             axis.plot(self.values, "o")
 
 
-@register_probe("toy-size", "how large the weights of a network are", finds=WeightSize)
-def weight_size(
-    net: Model, data: Any, *, seeds: range = range(2), scale: float = 1.0
-) -> WeightSize:
+@dataclass(frozen=True)
+class SizeOptions:
+    """Options of the toy."""
+
+    scale: float = 1.0
+
+
+@register_probe(
+    "toy-size", "how large the weights of a network are", finds=WeightSize, options=SizeOptions
+)
+def weight_size(net: Model, data: Any, *, seeds: range = range(2), **options: Any) -> WeightSize:
     """|w|, multiplied by `scale`."""
+    chosen = gathered(SizeOptions, options)
     nets = [net_of(net, seed) for seed in seeds]
     sizes = [fmean(p.abs().mean().item() for p in one.parameters()) for one in nets]
-    return WeightSize(values=tuple(scale * size for size in sizes))
+    return WeightSize(values=tuple(chosen.scale * size for size in sizes))

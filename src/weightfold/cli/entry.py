@@ -1,6 +1,7 @@
 """Where the command line begins: what is asked for is found, filled in and run."""
 
 import inspect
+import os
 import signal
 import sys
 import threading
@@ -44,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Of the command line; None: sys.argv's.
 
     Returns:
-        The exit code: 0; 2 after an error; 130 after Ctrl-C (SIGINT), 143 after SIGTERM.
+        The exit code: 0; 2 after an error; 130 after Ctrl-C (SIGINT), 143 after SIGTERM, 141 after a pipe
+        that was closed.
 
     Raises:
         SystemExit: After --help and --version (0) and after options that cannot be read (2).
@@ -57,6 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         print("\nweightfold: stopped; the same command goes on from here", file=sys.stderr)
         return 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
+    except BrokenPipeError:  # whoever read what is printed, such as head, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # as the shell says of SIGPIPE
     except ERRORS as error:
         if debug:
             traceback.print_exc()

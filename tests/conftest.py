@@ -1,4 +1,5 @@
 import multiprocessing
+import signal
 import threading
 from collections.abc import Callable
 
@@ -6,6 +7,13 @@ import pytest
 import torch
 
 FORK = multiprocessing.get_context("fork")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def interruptible():
+    """Commands that tests start hear Ctrl-C, also where the tests run in the background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")

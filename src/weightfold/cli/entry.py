@@ -45,8 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Of the command line; None: sys.argv's.
 
     Returns:
-        The exit code: 0; 2 after an error; 130 after Ctrl-C (SIGINT), 143 after SIGTERM, 141 after a
-        pipe that was closed.
+        The exit code: 0; 2 after an error; 130 after Ctrl-C (SIGINT), 143 after SIGTERM, 141 after
+        a pipe that was closed.
 
     Raises:
         SystemExit: After --help and --version (0) and after options that cannot be read (2).

@@ -6,9 +6,8 @@ from html.parser import HTMLParser
 import pytest
 
 from weightfold.files import write_csv
-from weightfold.report.figures import Dot, dot_plot, learning_curves
+from weightfold.report.figures import learning_curves
 from weightfold.report.page import Section, Table, write_page
-from weightfold.report.statistics import Summary
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -99,12 +98,6 @@ def test_a_figure_is_an_svg_in_the_page_and_a_png_beside_it(tmp_path):
     text = (tmp_path / "x.html").read_text(encoding="utf-8")
     assert "<svg" in text and "data:image" not in text and "<?xml" not in text
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "again.svg").read_bytes()
-
-
-def test_dot_plot(tmp_path):
-    dots = [Dot("a", Summary(70, 1, 3), (71, 0.5)), Dot("b", None, (3, None)), Dot("c", None, None)]
-    dot_plot(dots, tmp_path / "d.png", title="t", unit="accuracy (%)")
-    assert (tmp_path / "d.png").read_bytes().startswith(PNG)
 
 
 def test_csv_has_the_columns_of_all_rows(tmp_path):

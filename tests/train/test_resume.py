@@ -153,3 +153,12 @@ def test_weights_of_tied_tensors_are_written(dataset, quick, tmp_path):
     state = load_file(tmp_path / "last.safetensors")
     assert torch.equal(state["1.weight"], state["3.weight"])
     assert all(path.stat().st_mode & 0o44 for path in tmp_path.iterdir())
+
+
+def test_weights_of_another_epoch_in_a_finished_run_are_refused(dataset, make_net, quick, tmp_path):
+    """The file is whole and its own hash is right; it is not the one the history ended with."""
+    train(make_net(), dataset, quick, tmp_path / "a")
+    train(make_net(), dataset, replace(quick, epochs=1), tmp_path / "b")
+    (tmp_path / "b" / "last.safetensors").replace(tmp_path / "a" / "last.safetensors")
+    with pytest.raises(ValueError, match=r"last\.safetensors"):
+        train(make_net(), dataset, quick, tmp_path / "a")

@@ -2,16 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from weightfold.report.statistics import Summary, summarize
+from weightfold.report.statistics import summarize
 
 # Okabe and Ito's colours, which the colour-blind tell apart, without yellow; then other dashes.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _DASHES = ("-", "--", ":", "-.")
-_PUBLISHED = "#767676"
 
 
 @contextmanager
@@ -101,54 +99,3 @@ def draw_curve(axis: Any, index: int, name: str, runs: Sequence[Sequence[float]]
     axis.plot(x, [p.mean for p in points], label=f"{name} (n = {len(runs)})", **style)
     low, high = ([p.mean + sign * (p.std or 0) for p in points] for sign in (-1, 1))
     axis.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
-
-
-@dataclass(frozen=True)
-class Dot:
-    """A line of a dot plot.
-
-    Attributes:
-        label: What was measured.
-        ours: Our figure; None if it has not been measured.
-        published: Mean and std (None if not printed); None if nothing was published.
-    """
-
-    label: str
-    ours: Summary | None
-    published: tuple[float, float | None] | None
-
-
-def dot_plot(dots: Sequence[Dot], path: Path, *, title: str, unit: str) -> None:
-    """Our mean and spread beside the published ones, a line each.
-
-    Args:
-        dots: From top to bottom.
-        path: PNG file; its folder is made if missing.
-        title: Above the figure.
-        unit: Label of the axis.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-    """
-    with drawing(path, figsize=(8, 1.6 + 0.42 * len(dots))) as (figure, axis):
-        for y, dot in enumerate(dots):
-            if dot.ours:
-                _dot(axis, dot.ours.mean, dot.ours.std, y - 0.13, COLOURS[0], "o")
-            if dot.published:
-                _dot(axis, *dot.published, y + 0.13, _PUBLISHED, "D")
-        _dot(axis, float("nan"), None, 0, COLOURS[0], "o", "ours, mean ± std over seeds")
-        _dot(axis, float("nan"), None, 0, _PUBLISHED, "D", "published")
-        axis.set_yticks(range(len(dots)), [dot.label for dot in dots])
-        axis.set_ylim(len(dots) - 0.5, -0.5)
-        axis.set(xlabel=unit)
-        axis.grid(axis="x", alpha=0.3)
-        figure.legend(loc="outside lower center", ncols=2, fontsize="small", frameon=False)
-        figure.suptitle(title)
-
-
-def _dot(
-    axis: Any, x: float, std: float | None, y: float, colour: str, marker: str, label: str = ""
-) -> None:
-    axis.errorbar(
-        x, y, xerr=std, fmt=marker, color=colour, capsize=3, markersize=5, label=label or None
-    )

@@ -15,6 +15,7 @@ _NAMES = {
     "core.charted": "Charted",
     "core.store": "save",
     "methods": "list_methods load",
+    "methods.doconv.verb": "doconv",
     "methods.embed.verb": "embed",
     "methods.expand.chain": "Chain",
     "methods.expand.options": "ExpandOptions",

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 Shape = tuple[int, ...]
 Order = int | tuple
 
+
 def compose(second: Tensor, first: Tensor, groups: int = 1) -> Tensor:
     """Weight of the layer `second` after the layer `first`.
 
@@ -38,7 +39,7 @@ def compose(second: Tensor, first: Tensor, groups: int = 1) -> Tensor:
         return product.view(groups * out, inner, *kernel)
     if prod(first.shape[2:]) > 1:
         return _compose_kernels(second, first, groups, kernel)
-    # A product for each output, over its taps as they lie: nothing large is copied or laid out anew.
+    # A product for each output, over its taps as they lie: nothing large is laid out anew.
     mixed = first.flatten(1).view(groups, 1, mid, inner).transpose(2, 3)
     each = mixed.expand(-1, out, -1, -1).flatten(0, 1)
     return torch.bmm(each, second.flatten(2)).view(groups * out, inner, *kernel)

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from math import ceil, prod
+from math import ceil
 from typing import Any
 
 import torch

@@ -1,6 +1,5 @@
 """What is exported: a network in eval mode, inputs to trace it with, and its comparison."""
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from weightfold.core.copying import copied
 from weightfold.export.runners import torch_runner
 
 BATCH_SIZES = (1, 2, 5)
@@ -100,7 +100,7 @@ def plain_subject(net: nn.Module, example_input: Tensor, *, dynamic_batch: bool 
 
 def frozen(module: nn.Module) -> nn.Module:
     """A copy of `module` on the CPU in eval mode; `module` keeps its modes, device and values."""
-    return copy.deepcopy(module).cpu().eval()
+    return copied(module).cpu().eval()
 
 
 def traceable(

@@ -98,7 +98,6 @@ def load_run(
             check_recorded(
                 partial(make, variant), [spec, variant], stored=path.stat().st_size, where=where
             )
-    checkpoint.check_weights(folder, path.name)
     try:
         net = make(about["variant"])
     except ValueError as error:

@@ -132,8 +132,11 @@ def _gain(records: Sequence[Any]) -> Estimate | None:
 
 
 def _smallest(records: Sequence[Any]) -> Estimate | None:
-    share = records[0].smallest
-    return None if share is None else Estimate(100 * share, n=records[0].trials)
+    found = records[0]
+    if found.smallest is None:
+        return None
+    last = found.results.remaining(max(found.results.levels))
+    return Estimate(100 * found.smallest, n=found.trials, bound="<" * (found.smallest == last))
 
 
 def _measure(

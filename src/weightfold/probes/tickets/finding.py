@@ -140,8 +140,9 @@ class LotteryTicket(Finding):
         level = next(n for n in results.levels if results.remaining(n) == self.smallest)
         above = results.difference("full", level, "accuracy")
         assert above is not None
+        last = ", the last level tried," if level == results.levels[-1] else ""
         return (
-            f"Down to {self.smallest:.1%} of the weights the ticket's test accuracy is on average "
+            f"Down to {self.smallest:.1%} of the weights{last} the ticket's test accuracy is on average "
             f"at most {100 * TOLERANCE:g} points below the full network's "
             f"({difference(above, unit='points', factor=100)})."
         )

@@ -90,9 +90,18 @@ def test_only_seeds_that_both_lines_have_are_compared():
     ("scores", "text"),
     [
         ({"a": [73, 74.1, 75.2], "b": BASE, "c": [60, 61, 63]}, "holds: of 2 comparisons 2 hold"),
-        ({"a": [73, 74.1, 75.2], "b": BASE, "c": []}, "undecided: of 2 comparisons 1 holds, 1 not run"),
-        ({"a": [73, 74.1, 75.2], "b": BASE, "c": [90, 91, 93]}, "does not hold: of 2 comparisons 1 holds, 1 does not"),
-        ({"a": [70, 72, 73], "b": BASE, "c": [60, 61, 63]}, "undecided: of 2 comparisons 1 holds, 1 undecided"),
+        (
+            {"a": [73, 74.1, 75.2], "b": BASE, "c": []},
+            "undecided: of 2 comparisons 1 holds, 1 not run",
+        ),
+        (
+            {"a": [73, 74.1, 75.2], "b": BASE, "c": [90, 91, 93]},
+            "does not hold: of 2 comparisons 1 holds, 1 does not",
+        ),
+        (
+            {"a": [70, 72, 73], "b": BASE, "c": [60, 61, 63]},
+            "undecided: of 2 comparisons 1 holds, 1 undecided",
+        ),
         ({"a": [], "b": BASE, "c": []}, "not run"),
     ],
 )

@@ -186,6 +186,7 @@ RECIPES: dict[str, Recipe] = {
         epochs=250,
         batch_size=1024,
         lr=0.5,
+        nesterov=True,
         weight_decay=4e-5,
         schedule="linear",
         crop_padding=0,

@@ -41,7 +41,7 @@ def doconv(net: nn.Module, *, where: Where = None) -> Charted:
     if where is None:
         layers = {n: m for n, m in layers.items() if prod(m.kernel_size) > 1}
     names = select(layers, where, what="convolution") if layers else []
-    slots, groups = Slots.of(net), {}
+    slots, groups = Slots.of(net), dict[str, int]()
     for name in names:
         place = locate(net, f"{name}.weight")
         if place is None or prod(layers[name].kernel_size) == 1:
@@ -58,7 +58,8 @@ def doconv(net: nn.Module, *, where: Where = None) -> Charted:
         groups[weight] = layers[name].groups
     if not groups:
         raise ValueError(f"where={where!r} finds no trainable convolution with a kernel above 1")
-    values = {name: slots.tensors[name] for name in groups}
+    parameters = dict(net.named_parameters(remove_duplicate=False))
+    values = {name: parameters[name] for name in groups}
     sizes = [groups[n] * v.shape[1] * prod(v.shape[2:]) ** 2 for n, v in values.items()]
     check_memory("doconv makes factors", sum(sizes) * max(v.itemsize for v in values.values()))
     return Charted(net, [DepthwiseFactor(values, groups)])

@@ -98,7 +98,8 @@ class LotteryTicket(Finding):
         level = shares.get(self.smallest) if self.smallest else max(results.levels, default=None)
         if level is None:
             return ""
-        found = {k: results.difference(k, level, "accuracy") for k in ("random", "fresh")}
+        controls: tuple[Kind, ...] = ("random", "fresh")
+        found = {k: results.difference(k, level, "accuracy") for k in controls}
         better = [f"{_NAMES[k]} ({difference(d.negated, unit='points', factor=100)})"
                   for k, d in found.items() if d is not None and d.mean < 0]  # fmt: skip
         if not better:
@@ -142,8 +143,8 @@ class LotteryTicket(Finding):
         assert above is not None
         last = ", the last level tried," if level == results.levels[-1] else ""
         return (
-            f"Down to {self.smallest:.1%} of the weights{last} the ticket's test accuracy is on average "
-            f"at most {100 * TOLERANCE:g} points below the full network's "
+            f"Down to {self.smallest:.1%} of the weights{last} the ticket's test accuracy is on "
+            f"average at most {100 * TOLERANCE:g} points below the full network's "
             f"({difference(above, unit='points', factor=100)})."
         )
 

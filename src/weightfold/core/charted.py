@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_map
 from weightfold.core.chart import Chart
 from weightfold.core.checking import check_charts
 from weightfold.core.copying import compute_again, without_history
+from weightfold.core.gradients import coordinates, unreached
 from weightfold.core.mixins import NO_CONTEXT, CallContext, Described, LayerExecution
 from weightfold.core.slots import (
     PlaceholderGuard,
@@ -293,6 +294,14 @@ class Charted(nn.Module):
 
     def _release(self) -> None:
         self._cache, self._pulls = None, []
+
+    def unreached(self) -> list[str]:
+        """Names of trainable coordinates without gradient; to be asked after the first backward.
+
+        Forward does not use their weights then, or reads those of the module that was charted: a
+        lambda, a closure or a hook in it still holds that module, where the copy runs.
+        """
+        return unreached(coordinates(self), dict(self.named_parameters()))
 
     def summary(self) -> None:
         """Print the parameters while training and deployed, and each chart's rows."""

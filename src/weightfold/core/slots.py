@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
+from torch.utils._pytree import tree_leaves
 
 from weightfold.core.copying import copied
 
@@ -151,10 +152,14 @@ def with_placeholders(model: nn.Module, places: Iterable[str]) -> nn.Module:
     Args:
         model: Left unchanged.
         places: One name for each (module, attribute) to empty.
+
+    Raises:
+        ValueError: A module keeps one of the tensors elsewhere too, or see `copied`.
     """
     places = tuple(places)
     originals = [model.get_submodule(split_name(p)[0]) for p in places]
     tensors = [getattr(m, split_name(p)[1]) for m, p in zip(originals, places, strict=True)]
+    _check_not_kept(model, dict(zip(map(id, tensors), places, strict=True)))
     skeleton = copied(model, {id(t): _EMPTY for t in tensors})
     guarded: dict[str, str] = {}
     for place in places:
@@ -167,6 +172,20 @@ def with_placeholders(model: nn.Module, places: Iterable[str]) -> nn.Module:
     for prefix, name in guarded.items():
         skeleton.get_submodule(prefix).register_forward_pre_hook(PlaceholderGuard(name))
     return skeleton
+
+
+def _check_not_kept(model: nn.Module, names: Mapping[int, str]) -> None:
+    """Refuse tensors (id -> name) that a module keeps elsewhere too, in a list for example."""
+    for path, module in model.named_modules():
+        for attribute, value in vars(module).items():
+            if attribute in ("_parameters", "_buffers", "_modules"):
+                continue
+            if found := [names[id(v)] for v in tree_leaves(value) if id(v) in names]:
+                raise ValueError(
+                    f"module {path!r} ({type(module).__name__}) also keeps {found[0]!r} in "
+                    f"{attribute!r}, where no chart can put what it computes; read the tensor from "
+                    "its layer in forward, or leave it out with `where`"
+                )
 
 
 def check_state(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from weightfold.core.gradients import coordinates, warn_unreached
 from weightfold.data import Augment
 from weightfold.tasks.task import Task, evaluating
 from weightfold.train.evaluation import Evaluation
@@ -49,6 +50,7 @@ class OnFabric(Strategy):
         self.seeds = (seed,)
         self.optimizer = optimizer
         self.model, self._stepper = fabric.setup(module, optimizer)
+        self._unseen = coordinates(net)
 
     @property
     def device(self) -> torch.device:
@@ -68,6 +70,9 @@ class OnFabric(Strategy):
         loss, counts = self.losses(batch)
         self.optimizer.zero_grad()
         self.backward(loss)
+        if self._unseen:
+            warn_unreached(self._unseen, dict(self.net.named_parameters()))
+            self._unseen = []
         if self.recipe.clip_norm is not None:
             self.fabric.clip_gradients(
                 self.model,

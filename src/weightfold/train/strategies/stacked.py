@@ -11,6 +11,7 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from weightfold.core.charted import Charted
 from weightfold.core.copying import copied
+from weightfold.core.gradients import coordinates, warn_unreached
 from weightfold.core.slots import split_name
 from weightfold.data import Augment, Dataset
 from weightfold.tasks.task import Task
@@ -97,12 +98,14 @@ class Stack:
         """
         self._objective.train()
         losses, scores, penalties, rest = self._call(self.trained, self.rest, x, y)
-        if not self._ran:
+        first, self._ran = not self._ran, True
+        if first:
             self._attributes.check()
-            self._ran = True
         self.rest = {name: tensor.detach().contiguous() for name, tensor in rest.items()}
         self.optimizer.zero_grad()
         (losses.mean(dim=1) + penalties).sum().backward()
+        if first:
+            warn_unreached(coordinates(self._objective), self.trained)
         self._clip()
         for group in self.optimizer.param_groups:
             group["lr"] = lr

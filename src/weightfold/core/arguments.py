@@ -9,21 +9,37 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from weightfold.core.charted import Charted
+
 SEEDS = 2**63
+WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 Options = TypeVar("Options")
 
 
-def check_net(net: Any, argument: str = "net") -> None:
-    """Refuse what is no module.
+def unwrapped(net: Any, argument: str = "net") -> nn.Module:
+    """The module inside what torch.compile, DataParallel and DistributedDataParallel make of one.
 
     Raises:
-        TypeError: `net` is something else, or a class.
+        TypeError: `net` is no module, or a class; or it holds a Charted net inside.
     """
-    if isinstance(net, nn.Module):
-        return
     if isinstance(net, type):
         raise TypeError(f"{argument} is the class {net.__name__}; give a module, {net.__name__}()")
-    raise TypeError(f"{argument} is a {type(net).__name__}; give a torch.nn.Module")
+    if not isinstance(net, nn.Module):
+        raise TypeError(f"{argument} is a {type(net).__name__}; give a torch.nn.Module")
+    while isinstance(inner := getattr(net, "_orig_mod", None), nn.Module) or isinstance(
+        net, WRAPPERS
+    ):
+        net = net.module if inner is None else inner
+    plain = net
+    while isinstance(plain, Charted):
+        plain = plain.model
+    inside = [path for path, module in plain.named_modules() if isinstance(module, Charted)]
+    if inside:
+        raise TypeError(
+            f"{argument} is a {type(net).__name__} that holds a Charted net at {inside[0]!r}; give "
+            "that one, or the whole with what its deploy() gives in its place"
+        )
+    return net
 
 
 def whole(value: Any, argument: str, *, least: int | None = None) -> int:

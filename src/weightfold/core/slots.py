@@ -203,11 +203,16 @@ def check_state(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> No
     ]
     if missing or unexpected or shapes:
         found = {"missing": missing, "unexpected": unexpected, "other shape": shapes}
+        ends = [
+            k.removesuffix(missing[0]) for k in unexpected if missing and k.endswith(missing[0])
+        ]
+        wrapped = [end for end in ends if all(end + key in given for key in missing)]
         raise KeyError(
             "the weights are of another architecture; "
             + "; ".join(
                 f"{len(keys)} {what}: {', '.join(keys[:5])}" for what, keys in found.items() if keys
             )
+            + (f"; strip {wrapped[0]!r} from the keys" if wrapped else "")
         )
 
 

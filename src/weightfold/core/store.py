@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from weightfold.core.arguments import check_net
+from weightfold.core.arguments import unwrapped
 from weightfold.core.chart import Chart
 from weightfold.core.charted import Charted
 from weightfold.core.manifest import FORMAT, MANIFEST, read_manifest
@@ -58,8 +58,7 @@ def save(net: nn.Module, folder: str | Path) -> None:
             chart's configuration (what is told about a domain), is not of JSON values.
         ValueError: A part's name does not do for a file.
     """
-    check_net(net)
-    net = _unwrapped(net)
+    net = unwrapped(net)
     folder = Path(folder)
     others = [file for file in foreign(folder) if not file.name.startswith(OWN_NAMES)]
     if others and not (folder / MANIFEST).exists():
@@ -82,26 +81,6 @@ def save(net: nn.Module, folder: str | Path) -> None:
         shared = write_hashed(folder, SHARED if groups else WHOLE, tensors)
         parts = {p: write_part(folder, p, own, shared["sha256"]) for p, own in groups.items()}
         write_manifest(folder, {**shared, "aliases": aliases, "extra": extra}, parts, charts)
-
-
-def _unwrapped(net: nn.Module) -> nn.Module:
-    """The net inside what torch.compile, DataParallel and DistributedDataParallel made of it."""
-    while isinstance(inner := getattr(net, "_orig_mod", net), nn.Module):
-        wrapped = isinstance(inner, nn.DataParallel | nn.parallel.DistributedDataParallel)
-        inner = inner.module if wrapped else inner
-        if inner is net:
-            break
-        net = inner
-    plain = net
-    while isinstance(plain, Charted):
-        plain = plain.model
-    inside = [path for path, module in plain.named_modules() if isinstance(module, Charted)]
-    if inside:
-        raise TypeError(
-            f"net is a {type(net).__name__} that holds a Charted net at {inside[0]!r}; save that "
-            "one, or the whole with what its deploy() gives in its place"
-        )
-    return net
 
 
 def contents(

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from weightfold.core.arguments import (
     check_choices,
     check_memory,
-    check_net,
     checked_seed,
     gathered,
     real,
+    unwrapped,
 )
 from weightfold.core.charted import Charted
 from weightfold.core.select import Where, coordinate_layers, locate, plain_model, select
@@ -90,7 +90,7 @@ def expand(
         TypeError: `net` is no module, or an argument is of another type.
         MemoryError: The factors take more memory than there is.
     """
-    check_net(net)
+    net = unwrapped(net)
     check_choices({"conv": conv, "linear": linear, "init": init}, CHOICES)
     made = gathered(ExpandOptions, options)
     if not 0 < (rate := real(rate, "rate")) < float("inf"):

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from weightfold.core.arguments import check_net
+from weightfold.core.arguments import unwrapped
 from weightfold.core.charted import Charted, short_name
 from weightfold.core.select import select_tensors
 from weightfold.methods.mask.chart import Live, Mask
@@ -33,7 +33,7 @@ def mask(net: nn.Module, masks: Mapping[str, Tensor], *, live: bool = False) -> 
         TypeError: `net` is no module, or `masks` is no mapping of tensors.
         ValueError: A name is no trainable tensor, or a mask has another shape or other values.
     """
-    check_net(net)
+    net = unwrapped(net)
     if not isinstance(masks, Mapping) or not all(isinstance(m, Tensor) for m in masks.values()):
         raise TypeError(f"masks is a {type(masks).__name__}; give tensor name -> mask, a tensor")
     tensors = select_tensors(net, list(masks))

@@ -244,6 +244,37 @@ def test_a_kernel_of_zeros(conv, init):
     assert all(p.grad.isfinite().all() for p in net.parameters())
 
 
+@pytest.mark.parametrize("conv", ["cl", "ck"])
+@pytest.mark.parametrize("init", ["preserve", "fit"])
+@pytest.mark.parametrize("size", [1e-42, 1e-30, 1e20, 1e30])
+def test_kernels_of_any_size(conv, init, size):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 3, 5), nn.Conv2d(3, 4, 5, groups=1), nn.Linear(4, 4))
+    with torch.no_grad():
+        for layer in model:
+            layer.weight.mul_(size / layer.weight.abs().max())
+        model[1].weight[:2] = 0  # pruned filters
+    start = init if init == "preserve" else "paper"
+    net = wf.expand(model, rate=4, conv=conv, linear="fc", where=["*"], init=start, seed=0)
+    if init == "fit":
+        net.fit(model.state_dict())
+    # Below 1e-38 every one of 16 sums rounds to a multiple of the least float32.
+    atol = 16 * 2.0**-149 if size < 1e-38 else size * 1e-4
+    for name, tensor in net.deploy().named_parameters():
+        wanted = model.get_parameter(name)
+        torch.testing.assert_close(tensor, wanted, rtol=0, atol=atol if tensor.dim() > 1 else 1e-6)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_fit_names_the_layer_that_is_not_finite(value):
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Conv2d(3, 3, 3))
+    net = wf.expand(model, rate=2, seed=0)
+    with torch.no_grad():
+        model[1].weight[0, 0, 0, 0] = value
+    with pytest.raises(ValueError, match=r"'1'.*not finite"):
+        net.fit(model.state_dict())
+
+
 def test_weights_that_are_not_finite_are_refused():
     model = nn.Sequential(nn.Conv2d(2, 3, 3))
     with torch.no_grad():

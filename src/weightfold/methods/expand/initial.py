@@ -57,7 +57,12 @@ def fit_chain(chain: Chain, weight: Tensor, bias: Tensor | None) -> None:
     groups = geometry(chain.plain)[2]
     weights = [factor.weight.detach().double() for factor in chain.factors]
     target = weight.detach().double()
-    scale = torch.maximum(target.norm(), fold_weights(weights, groups).norm())
+    product, ratio = fold_weights(weights, groups).norm(), 1.0
+    if target.any() and not 1e-3 < target.norm() / product < 1e3:
+        # What is far smaller or larger than the factors is fitted at their scale, then scaled.
+        ratio = (target.norm() / product).item()
+        target = target / ratio
+    scale = torch.maximum(target.norm(), product)
     if not target.any():
         weights[-1] = torch.zeros_like(weights[-1])
     elif sum(prod(w.shape[2:]) > 1 for w in weights) < 2:
@@ -66,7 +71,9 @@ def fit_chain(chain: Chain, weight: Tensor, bias: Tensor | None) -> None:
         weights = _descend(weights, target, groups)
     with torch.no_grad():
         for factor, w in zip(chain.factors, weights, strict=True):
-            factor.weight.copy_(w)
+            factor.weight.copy_(w * ratio ** (1 / len(weights)))
+            if ratio != 1 and factor.bias is not None:  # else it would drown in what they add up to
+                factor.bias.zero_()
         folded = chain.fold()[1]
         if bias is not None and folded is not None:
             chain.factors[-1].bias.add_(bias - folded)

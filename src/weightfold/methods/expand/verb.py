@@ -1,7 +1,6 @@
 """wf.expand: choose layers and train them as products of linear layers."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from itertools import pairwise
 from math import prod
 from typing import Any, Literal, Unpack
@@ -26,6 +25,7 @@ from weightfold.methods.expand.chain import (
     chains_bias,
     kernels,
     make_chain,
+    naming,
     obstacle,
     widths,
 )
@@ -110,7 +110,7 @@ def expand(
         for path, (kind, channels) in plans.items():
             weight = tensors[f"{path}.weight"]
             bias = tensors[f"{path}.bias"] if chains_bias(tensors, path) else None
-            with _naming(path):
+            with naming(path):
                 chain = make_chain(chosen[path], channels, kind, bias is not None)
                 chain.to(weight.device, weight.dtype)
                 if init != "paper":
@@ -137,7 +137,7 @@ def _plans(
     opening = next((m for m in plain_model(net).modules() if isinstance(m, CONVOLUTIONS)), None)
     plans: dict[str, tuple[str, tuple[int, ...]]] = {}
     for path, layer in chosen.items():
-        with _naming(path):
+        with naming(path):
             kind, length = _factors(layer, conv, options.linear_depth)
             first = options.first if layer is opening else "rm"
             plans[path] = kind, widths(layer, rate, length, first)
@@ -157,15 +157,6 @@ def _check_size(
         for (a, b), kernel in zip(pairwise(channels), sizes, strict=False):
             size += a * b // groups * prod(kernel) * weight.element_size()
     check_memory(f"rate={rate} makes factors", size)
-
-
-@contextmanager
-def _naming(path: str) -> Iterator[None]:
-    """Put the layer's name into an error about it."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"layer {path!r}: {error}") from None
 
 
 def _choose(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from weightfold.core.gradients import coordinates, warn_unreached
 from weightfold.data import Augment
-from weightfold.tasks.task import Task, evaluating
+from weightfold.tasks.task import Task, evaluating, naming_dtype
 from weightfold.train.evaluation import Evaluation
 from weightfold.train.optimizer import make_optimizer
 from weightfold.train.penalty import Penalty
@@ -188,7 +188,7 @@ class Single(OnFabric):
         share = self.world / len(targets)  # DDP averages: in all, the mean over the whole batch
         if self.world > 1:
             inputs, targets = inputs[self.rank :: self.world], targets[self.rank :: self.world]
-        with self._autocast():
+        with naming_dtype(self.net), self._autocast():
             terms = self._task.objective(self.model, inputs, targets)
         loss = terms.losses.sum() * share if terms.losses.dim() else terms.losses
         if self._penalty is not None:

@@ -14,7 +14,7 @@ from weightfold.core.copying import copied
 from weightfold.core.gradients import coordinates, warn_unreached
 from weightfold.core.slots import split_name
 from weightfold.data import Augment, Dataset
-from weightfold.tasks.task import Task
+from weightfold.tasks.task import Task, naming_dtype
 from weightfold.train.evaluation import judged
 from weightfold.train.optimizer import make_optimizer
 from weightfold.train.penalty import Penalty
@@ -131,7 +131,8 @@ class Stack:
     def _naming(self) -> Iterator[None]:
         """Say of an error of vmap what it means."""
         try:
-            yield
+            with naming_dtype(self._objective.net):
+                yield
         except RuntimeError as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise

@@ -299,6 +299,44 @@ def test_verify_compares_every_output():
         assert found.rows[-1].layer == "whole net" and found.worst < 1e-12
 
 
+@pytest.mark.parametrize("execution", ["chain", "fold"])
+@pytest.mark.parametrize("level", [lambda net: net, lambda net: wf.subspace(net, 5)])
+def test_apply_names_what_it_cannot_initialise(execution, level):
+    def initialise(layer):
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(layer.weight)
+
+    model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.Flatten(), nn.Linear(64, 3))
+    net = level(wf.expand(model, rate=2, seed=0, execution=execution))
+    with pytest.raises(RuntimeError, match=r"'\S*model\.\S*' \(\w+\)"):
+        net.apply(initialise)
+    with pytest.raises(ZeroDivisionError):
+        net.apply(lambda layer: 1 / 0)
+    seen = []
+    net.apply(lambda layer: seen.append(type(layer)))
+    assert nn.Linear in seen
+    expanded = wf.expand(model, rate=2, seed=0)
+    before = [p.detach().clone() for p in expanded.charts.parameters()]
+    expanded.charts.apply(initialise)
+    assert not any(
+        torch.equal(a, b)
+        for a, b in zip(before, expanded.charts.parameters(), strict=True)
+        if a.dim() > 1
+    )
+
+
+@pytest.mark.parametrize("execution", ["chain", "fold"])
+def test_groups_by_layer_type_have_every_parameter_once(execution):
+    model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(64, 3))
+    net = wf.expand(model, rate=2, seed=0, execution=execution)
+    groups = {True: [], False: []}
+    for layer in net.modules():
+        for name, p in layer.named_parameters(recurse=False):
+            groups[isinstance(layer, nn.Conv2d | nn.Linear) and name == "weight"].append(p)
+    assert {id(p) for p in (*groups[True], *groups[False])} == {id(p) for p in net.parameters()}
+    assert len(groups[True]) == 4 and len(groups[False]) == 6  # three factors, the Linear
+
+
 def test_an_error_in_a_forward_leaves_nothing_behind(cases):
     case = cases.make("sharing")
     before = case.run(case.net.eval())
@@ -317,6 +355,15 @@ def test_code_around_a_layer_reads_its_attributes(execution):
         def forward(self, x):
             y = self.c(x.to(self.c.weight.dtype)).view(len(x), self.c.out_channels, -1)
             return self.f(y.mean(2).view(-1, self.f.in_features))
+
+    class Bias(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x) + (self[0].bias is None)
+
+    for bias in (False, True):
+        biased, image = Bias(nn.Conv2d(3, 6, 3, bias=bias)), torch.randn(2, 3, 8, 8)
+        net = wf.expand(biased, rate=2, seed=0, execution=execution)
+        torch.testing.assert_close(net(image), net.deploy()(image))
 
     model, x = Reads(), torch.randn(2, 3, 8, 8)
     net = wf.expand(model, rate=2, seed=0, execution=execution)

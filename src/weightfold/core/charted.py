@@ -1,7 +1,7 @@
 """Charted: an untouched model that runs with theta = T(psi)."""
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, Self, TypeVar
 
@@ -20,6 +20,7 @@ from weightfold.core.slots import (
     Slots,
     check_state,
     fill,
+    naming_computed,
     replace_module,
     split_name,
     with_placeholders,
@@ -105,6 +106,14 @@ class Charted(nn.Module):
         memo[id(self)] = made
         made.__setstate__(copy.deepcopy(self.__dict__, memo))
         return made
+
+    def apply(self, fn: Callable[[nn.Module], None]) -> Self:
+        """As torch's; what `fn` cannot do where a chart computes the weights is named.
+
+        Raises:
+            RuntimeError: `fn` failed on a layer whose tensors charts compute.
+        """
+        return super().apply(naming_computed(self, fn))
 
     def constant_names(self) -> list[str]:
         """Names of the charts' buffers, of all levels, that never change while training."""

@@ -1,7 +1,7 @@
 """Where tensors sit in a model: canonical names, ties, and slots emptied for a chart to fill."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -144,6 +144,26 @@ class PlaceholderGuard:
                 "checkpointing inside the model does that in backward: checkpoint the charted net "
                 "as a whole instead, torch.utils.checkpoint.checkpoint(net, x)"
             )
+
+
+def naming_computed(net: nn.Module, fn: Callable[[nn.Module], None]) -> Callable[[nn.Module], None]:
+    """`fn` for `Module.apply`, whose failure on modules with absent tensors is explained."""
+    paths = {module: path for path, module in net.named_modules()}
+
+    def named(module: nn.Module) -> None:
+        try:
+            fn(module)
+        except (AttributeError, TypeError) as error:
+            hooks = module._forward_pre_hooks.values()
+            if not any(isinstance(hook, PlaceholderGuard) for hook in hooks):
+                raise
+            raise RuntimeError(
+                f"apply: tensors of {paths.get(module)!r} ({type(module).__name__}) are computed by "
+                "a chart and are None outside forward; initialise the model before it is charted, "
+                f"or apply to net.charts ({error})"
+            ) from error
+
+    return named
 
 
 def with_placeholders(model: nn.Module, places: Iterable[str]) -> nn.Module:

@@ -107,6 +107,11 @@ class Chain(nn.Sequential):
         return None if self.nonlinear or self.factors[0].weight is None else self.fold()[0]
 
     @property
+    def bias(self) -> Tensor | None:
+        """The folded bias; None if there is none."""
+        return None if self.nonlinear or self.factors[0].bias is None else self.fold()[1]
+
+    @property
     def factors(self) -> list[Any]:
         """The factors, first layer first."""
         return list(self)

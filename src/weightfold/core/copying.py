@@ -35,8 +35,8 @@ def copied(model: Network, memo: dict[int, Any] | None = None) -> Network:
         if not computed and name != "_buffers":
             raise ValueError(
                 f"module {path!r} ({type(module).__name__}) keeps in {name!r} a tensor that "
-                "autograd computed: no copy can follow that; compute it in forward, or keep "
-                f"{name}.detach()"
+                "autograd computed, so that the network cannot be copied; compute it in forward, "
+                f"or keep {name}.detach()"
             )
         memo[id(tensor)] = tensor.detach().clone()
     return copy.deepcopy(model, memo)

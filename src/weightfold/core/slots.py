@@ -158,8 +158,8 @@ def naming_computed(net: nn.Module, fn: Callable[[nn.Module], None]) -> Callable
             if not any(isinstance(hook, PlaceholderGuard) for hook in hooks):
                 raise
             raise RuntimeError(
-                f"apply: tensors of {paths.get(module)!r} ({type(module).__name__}) are computed by "
-                "a chart and are None outside forward; initialise the model before it is charted, "
+                f"apply: tensors of {paths.get(module)!r} ({type(module).__name__}) are computed "
+                "by a chart and are None outside forward; initialise the model before it is charted, "
                 f"or apply to net.charts ({error})"
             ) from error
 

@@ -198,6 +198,8 @@ class _Group:
         """Train them, or read what they came to."""
         for run in self.runs.values():
             begin(run.net, run.start)
+            if (told := as_task(run.data).dataset.preprocessing) is not None:
+                told.attach(run.net)
         if self.folder is None:
             return self._train()
         configuration = self._configuration()

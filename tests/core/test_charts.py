@@ -1,5 +1,8 @@
 """What single charts must get right beyond the laws."""
 
+from collections import UserDict
+from dataclasses import dataclass
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +10,7 @@ from torch import nn
 import weightfold as wf
 from weightfold import Charted
 from weightfold.methods.embed.chart import ConvolutionMatrix, MatrixLayer
+from weightfold.methods.expand.chain import Chain
 from weightfold.methods.mask.chart import Mask
 from weightfold.methods.share.chart import Sharing
 from weightfold.methods.subspace.chart import Subspace
@@ -297,6 +301,41 @@ def test_verify_compares_every_output():
     for net in (wf.expand(Two(), rate=2, seed=0), wf.subspace(Two(), 3)):
         found = net.verify(x)
         assert found.rows[-1].layer == "whole net" and found.worst < 1e-12
+
+
+@dataclass
+class Output:
+    """What a model may return."""
+
+    features: torch.Tensor
+    more: object = None
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda good, bad: Output(good, {"x": bad}),
+        lambda good, bad: [good, {"a": (good, Output(bad))}],
+        lambda good, bad: UserDict(a=good, b=bad),
+        lambda good, bad: (good, torch.fft.fft(bad)),
+    ],
+)
+def test_verify_finds_a_difference_in_any_output(wrap):
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.c = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x):
+            y = self.c(x)
+            return wrap(y, y + isinstance(self.c, Chain))
+
+    x = torch.randn(2, 3, 8, 8)
+    right = wf.expand(Model(), rate=2, seed=0, execution="fold")
+    assert right.verify(x).worst < 1e-12
+    wrong = wf.expand(Model(), rate=2, seed=0, execution="chain")
+    found = wrong.verify(x).rows[-1]
+    assert found.layer == "whole net" and (found.relative > 0.1)
 
 
 @pytest.mark.parametrize("execution", ["chain", "fold"])

@@ -5,6 +5,7 @@ import os
 from collections.abc import Collection, Mapping
 from dataclasses import fields, replace
 from numbers import Real
+from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import nn
@@ -56,6 +57,17 @@ def whole(value: Any, argument: str, *, least: int | None = None) -> int:
     if least is not None and number < least:
         raise ValueError(f"{argument}={number}; give at least {least}")
     return number
+
+
+def as_path(value: Any, argument: str) -> Path:
+    """`value`, a str or path.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise TypeError(f"{argument}={value!r}; give a str or a Path")
+    return Path(value)
 
 
 def real(value: Any, argument: str) -> float:
@@ -133,4 +145,5 @@ def check_memory(what: str, size: int) -> None:
     except (AttributeError, ValueError, OSError):
         return
     if size > there:
-        raise MemoryError(f"{what} of {size / 1e9:,.0f} GB; this machine has {there / 1e9:,.0f} GB")
+        needed = f"{size / 1e9:,.0f}" if size < 1e18 else "more than 1,000,000,000"
+        raise MemoryError(f"{what} of {needed} GB; this machine has {there / 1e9:,.0f} GB")

@@ -11,7 +11,7 @@ from torch.func import functional_call
 from torch.utils._pytree import tree_map
 
 from weightfold.core.chart import Chart
-from weightfold.core.checking import check_charts
+from weightfold.core.checking import chart_list, check_charts
 from weightfold.core.copying import compute_again, without_history
 from weightfold.core.gradients import coordinates, unreached
 from weightfold.core.mixins import NO_CONTEXT, CallContext, Described, LayerExecution
@@ -59,6 +59,7 @@ class Charted(nn.Module):
 
     Raises:
         KeyError: A chart names a tensor that the model lacks.
+        TypeError: `model` is no module, or `charts` are no charts.
         ValueError: A tensor is computed twice, has another shape or dtype than the model's, is
             lazy, or belongs to a recurrent layer.
     """
@@ -71,7 +72,7 @@ class Charted(nn.Module):
 
     def __init__(self, model: nn.Module, charts: Iterable[Chart]) -> None:
         super().__init__()
-        charts = list(charts)
+        charts = chart_list(model, charts)
         slots = Slots.of(model)
         computed = check_charts(model, slots, charts)
         self._frozen = {n: not slots.tensors[n].requires_grad for n in computed}
@@ -265,6 +266,7 @@ class Charted(nn.Module):
 
         Raises:
             KeyError: Keys are missing, unexpected, or of another shape; the message lists them.
+            TypeError: `state` is no mapping of tensors.
         """
         model = self.lower(at or self.default_context())
         residuals = model.fit(state, at) if isinstance(model, Charted) else _load(model, state)

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
-from torch.utils._pytree import tree_leaves
 
-from weightfold.core.copying import copied
+from weightfold.core.copying import copied, kept_tensors
 
 
 @dataclass(frozen=True)
@@ -159,7 +158,7 @@ def naming_computed(net: nn.Module, fn: Callable[[nn.Module], None]) -> Callable
                 raise
             raise RuntimeError(
                 f"apply: tensors of {paths.get(module)!r} ({type(module).__name__}) are computed "
-                "by a chart and are None outside forward; initialise the model before it is charted, "
+                "by a chart, None outside forward; initialise the model before it is charted, "
                 f"or apply to net.charts ({error})"
             ) from error
 
@@ -196,16 +195,13 @@ def with_placeholders(model: nn.Module, places: Iterable[str]) -> nn.Module:
 
 def _check_not_kept(model: nn.Module, names: Mapping[int, str]) -> None:
     """Refuse tensors (id -> name) that a module keeps elsewhere too, in a list for example."""
-    for path, module in model.named_modules():
-        for attribute, value in vars(module).items():
-            if attribute in ("_parameters", "_buffers", "_modules"):
-                continue
-            if found := [names[id(v)] for v in tree_leaves(value) if id(v) in names]:
-                raise ValueError(
-                    f"module {path!r} ({type(module).__name__}) also keeps {found[0]!r} in "
-                    f"{attribute!r}, where no chart can put what it computes; read the tensor from "
-                    "its layer in forward, or leave it out with `where`"
-                )
+    for path, module, attribute, tensor in kept_tensors(model):
+        if id(tensor) in names:
+            raise ValueError(
+                f"module {path!r} ({type(module).__name__}) also keeps {names[id(tensor)]!r} in "
+                f"{attribute!r}, where no chart can put what it computes; read the tensor from its "
+                "layer in forward, or leave it out with `where`"
+            )
 
 
 def check_state(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
@@ -213,7 +209,13 @@ def check_state(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> No
 
     Raises:
         KeyError: They differ; the message lists up to five keys of each sort.
+        TypeError: `given` is no mapping, or what should be a tensor is none.
     """
+    if not isinstance(given, Mapping):
+        raise TypeError(f"state is a {type(given).__name__}; give a state_dict")
+    for key, tensor in wanted.items():
+        if isinstance(tensor, Tensor) and not isinstance(given.get(key, tensor), Tensor):
+            raise TypeError(f"state[{key!r}] is a {type(given[key]).__name__}; give a tensor")
     missing = [k for k in wanted if k not in given]
     unexpected = [k for k in given if k not in wanted]
     shapes = [

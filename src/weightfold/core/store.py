@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from weightfold.core.arguments import unwrapped
+from weightfold.core.arguments import as_path, unwrapped
 from weightfold.core.chart import Chart
 from weightfold.core.charted import Charted
 from weightfold.core.manifest import FORMAT, MANIFEST, read_manifest
@@ -66,7 +66,7 @@ def save(net: nn.Module, folder: str | Path, *, preprocessing: Preprocessing | N
     told = Preprocessing.of(net) if preprocessing is None else preprocessing
     if told is not None and not isinstance(told, Preprocessing):
         raise TypeError(f"preprocessing={told!r:.60}; give a weightfold.Preprocessing")
-    folder = Path(folder)
+    folder = as_path(folder, "folder")
     others = [file for file in foreign(folder) if not file.name.startswith(OWN_NAMES)]
     if others and not (folder / MANIFEST).exists():
         raise FileExistsError(
@@ -214,7 +214,7 @@ def load(folder: str | Path, model: nn.Module) -> nn.Module:
         manifest = read_manifest(folder)
         return manifest, read_state(folder, manifest)
 
-    manifest, state = settled(Path(folder) / MANIFEST, read)
+    manifest, state = settled(as_path(folder, "folder") / MANIFEST, read)
     net = rebuild(folder, model, manifest["levels"], state)
     try:
         told = Preprocessing.of_record(manifest.get("preprocessing", {}))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import nn
+from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
 from weightfold.core.charted import Charted
 
@@ -41,6 +42,26 @@ def unwrapped(net: Any, argument: str = "net") -> nn.Module:
             "that one, or the whole with what its deploy() gives in its place"
         )
     return net
+
+
+def check_values(net: nn.Module, argument: str = "net") -> None:
+    """Refuse a network whose tensors have no values.
+
+    Args:
+        net: A module.
+        argument: What the caller calls it.
+
+    Raises:
+        ValueError: A tensor is lazy or on the meta device.
+    """
+    for name, tensor in (*net.named_parameters(), *net.named_buffers()):
+        if isinstance(tensor, UninitializedTensorMixin):
+            raise ValueError(
+                f"{argument}: {name!r} of a lazy layer has no shape yet; run the model once on an "
+                "example input"
+            )
+        if tensor.is_meta:
+            raise ValueError(f"{argument}: {name!r} is on the meta device and has no values")
 
 
 def whole(value: Any, argument: str, *, least: int | None = None) -> int:

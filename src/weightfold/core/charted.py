@@ -342,6 +342,7 @@ class Charted(nn.Module):
 
         Raises:
             TypeError: The model's outputs hold no tensor.
+            ValueError: The model does not run in float64.
         """
         net = copy.deepcopy(self).double().eval()
         args, kwargs = tree_map(_double, (args, kwargs))
@@ -349,7 +350,13 @@ class Charted(nn.Module):
         plain = net.lower(at)
         executors = [chart.alternatives(**at) for chart in charts_of(net, LayerExecution)]
         below = {"at": at} if isinstance(plain, Charted) else {}
-        rows = compare_layers(plain, executors, lambda: plain(*args, **kwargs, **below))
+        try:
+            rows = compare_layers(plain, executors, lambda: plain(*args, **kwargs, **below))
+        except RuntimeError as error:
+            raise ValueError(
+                f"{type(plain).__name__} does not run on these inputs in float64 ({error}); let "
+                "its forward take dtypes from its inputs"
+            ) from error
         outputs = net(*args, at=at, **kwargs), net.deploy(at)(*args, **kwargs)
         return Verification((*rows, compare_outputs("whole net", *outputs)))
 

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from weightfold.core.arguments import as_path, unwrapped
+from weightfold.core.arguments import as_path, check_values, unwrapped
 from weightfold.core.chart import Chart
 from weightfold.core.charted import Charted
 from weightfold.core.manifest import FORMAT, MANIFEST, read_manifest
@@ -60,9 +60,11 @@ def save(net: nn.Module, folder: str | Path, *, preprocessing: Preprocessing | N
         TypeError: `net` is no module or holds a Charted net inside; `preprocessing` is no
             `Preprocessing`; or a module's extra state, or a chart's configuration (what is told
             about a domain), is not of JSON values.
-        ValueError: A part's name does not do for a file, or `preprocessing` of a net of domains.
+        ValueError: A tensor has no values, a part's name does not do for a file, or `preprocessing`
+            of a net of domains.
     """
     net = unwrapped(net)
+    check_values(net)
     told = Preprocessing.of(net) if preprocessing is None else preprocessing
     if told is not None and not isinstance(told, Preprocessing):
         raise TypeError(f"preprocessing={told!r:.60}; give a weightfold.Preprocessing")
@@ -214,6 +216,7 @@ def load(folder: str | Path, model: nn.Module) -> nn.Module:
         manifest = read_manifest(folder)
         return manifest, read_state(folder, manifest)
 
+    check_values(model, "net")
     manifest, state = settled(as_path(folder, "folder") / MANIFEST, read)
     net = rebuild(folder, model, manifest["levels"], state)
     try:

@@ -177,6 +177,8 @@ def _choose(
         if weight in weights or (where is None and not slots.tensors[weight].requires_grad):
             continue
         check_chartable(net, place, slots.tensors[weight])
+        if not (dtype := slots.tensors[weight].dtype).is_floating_point:
+            raise ValueError(f"layer {name!r}: its weight is of {dtype}; only real ones expand")
         weights.add(weight)
         chosen[split_name(place)[0]] = layer
     if not chosen:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from weightfold.core.arguments import unwrapped
+from weightfold.core.arguments import check_values, unwrapped
 from weightfold.core.charted import Charted
 from weightfold.core.copying import copied
 from weightfold.core.summary import compare_outputs
@@ -78,6 +78,7 @@ def _shrunk(model: nn.Module, example: Tensor) -> tuple[nn.Module, list[Dead]]:
     if not isinstance(example, Tensor):
         raise TypeError(f"example is a {type(example).__name__}; give a tensor of inputs")
     model = unwrapped(model, "model")
+    check_values(model, "model")
     net = (model.deploy() if isinstance(model, Charted) else copied(model)).eval()
     try:
         expected = net(example)

@@ -212,7 +212,7 @@ class Task(ABC):
         device = next((p.device for p in net.parameters()), torch.device("cpu"))
         few = self.dataset.test.select(torch.arange(min(2, len(self.dataset.test))))
         inputs = self.dataset.normalize(few.inputs).to(device)
-        with evaluating(net), torch.no_grad(), torch.random.fork_rng([]):
+        with evaluating(net), torch.no_grad(), torch.random.fork_rng([]), naming_dtype(net):
             outputs = (forward or net)(inputs)
         self.check_outputs(net, outputs, moved(few.targets, device))
 
@@ -252,6 +252,25 @@ def _plain(value: Any) -> Any:
     if isinstance(value, nn.Module):
         return digest_of(value.state_dict())
     return asdict(value) if hasattr(value, "__dataclass_fields__") else value
+
+
+@contextmanager
+def naming_dtype(net: nn.Module) -> Iterator[None]:
+    """Name the dtype of a net that stumbles over its inputs because they are of another.
+
+    Raises:
+        ValueError: It does.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        found = {str(p.dtype): None for p in net.parameters() if p.is_floating_point()}
+        if not found or list(found) == ["torch.float32"]:
+            raise
+        raise ValueError(
+            f"net={type(net).__name__} has parameters of {', '.join(found)} and does not run on "
+            f"inputs of float32 ({error}); give net.float(), or cast them in its forward"
+        ) from error
 
 
 @contextmanager

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from weightfold.core.charted import Charted, check_state
+from weightfold.core.checkpoint_file import named_as, read_checkpoint
 from weightfold.data.contents import digest_of
 from weightfold.methods.expand.twin import linear_from_twin
 from weightfold.train import checkpoint
@@ -57,7 +57,7 @@ class Start:
                 f"start: {path} does not exist; a run keeps its weights at an optimizer step with "
                 "Options(save_at=(...,))"
             )
-        return load_file(path)
+        return read_checkpoint(path)
 
     def identity(self) -> dict[str, Any]:
         """What defines it, as JSON values."""
@@ -113,9 +113,9 @@ def begin(net: nn.Module, start: Start | None) -> None:
 @start_map("identity")
 def identity(net: nn.Module, source: nn.Module | Tensors) -> None:
     """All weights and buffers as they are."""
-    tensors = _tensors(source)
-    check_state(net.state_dict(), dict(tensors))
-    net.load_state_dict(dict(tensors))
+    tensors = named_as(_tensors(source), net.state_dict())
+    check_state(net.state_dict(), tensors)
+    net.load_state_dict(tensors)
 
 
 @start_map("reset")
@@ -130,7 +130,8 @@ def reset(net: nn.Module, source: nn.Module | Tensors, *, layers: tuple[str, ...
     Raises:
         ValueError: The net has no such layer.
     """
-    own, tensors = net.state_dict(), dict(_tensors(source))
+    own = net.state_dict()
+    tensors = named_as(_tensors(source), own)
     check_state(own, tensors)
     for layer in layers:
         inside = [name for name in own if name == layer or name.startswith(f"{layer}.")]

@@ -319,7 +319,7 @@ def fit_seeds(
         there = check_run(records[seed], folder / str(seed))
         history = checkpoint.finished(folder / str(seed)) if there else None
         if history is None:
-            held.check(net)
+            held.check(net, batch_size=recipe.batch_size)
             runs[str(seed)] = Run(net, held, seed)
         else:
             found[seed] = history

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from weightfold.core.checkpoint_file import named_as
 from weightfold.core.manifest import MANIFEST
 from weightfold.core.part_file import file_stem
 from weightfold.data import Dataset
@@ -95,7 +96,9 @@ def add_domain(
     """
     bundle, model, spec = open_bundle(source, options.model)
     check_new(bundle, name, options)
-    weights = None if options.weights is None else read_weights(options.weights)
+    weights = None
+    if options.weights is not None:
+        weights = named_as(read_weights(options.weights), model.state_dict())
     check_sizes(model, {name: dataset}, spec)
     net = _start(bundle, model, name, dataset.num_classes, options, weights)
     alone = _start(bundle, model, name, dataset.num_classes, options, weights)

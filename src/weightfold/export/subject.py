@@ -236,6 +236,8 @@ def attempting(what: str, title: str, example_input: Tensor) -> Iterator[None]:
         yield
     except Exception as error:
         shape = ", ".join(["batch", *map(str, example_input.shape[1:])])
+        dtype = example_input.dtype
+        other = "" if dtype == torch.float32 else f" and dtype {dtype}; try net.float()"
         raise ExportError(
-            f"{what} failed on {title} with an input of shape ({shape}): {error}"
+            f"{what} failed on {title} with an input of shape ({shape}){other}: {error}"
         ) from error

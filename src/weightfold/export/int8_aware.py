@@ -139,8 +139,8 @@ def _prepared(module: nn.Module, images: Tensor, device: torch.device, cpu: Cpu)
     for path, layer in net.named_modules():
         if (mode := getattr(layer, "padding_mode", "zeros")) != "zeros":
             raise ExportError(
-                f"layer {path!r} has padding_mode={mode!r}, which torchao's quantizer does not take "
-                "in training; quantize_static does"
+                f"layer {path!r} has padding_mode={mode!r}, which torchao's quantizer does not "
+                "take in training; quantize_static does"
             )
     images = traceable(net, images, argument="images of batches").to(device)
     with quiet():

@@ -1,6 +1,5 @@
 """What is exported: a network in eval mode, inputs to trace it with, and its comparison."""
 
-import copy
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from weightfold.core.copying import copied
 from weightfold.core.preprocessing import Preprocessing, check_class_names
 from weightfold.export.runners import PREPROCESSING, torch_runner
 
@@ -123,7 +123,7 @@ def _told(net: nn.Module, images: Tensor) -> dict[str, str]:
 
 def frozen(module: nn.Module) -> nn.Module:
     """A copy of `module` on the CPU in eval mode; `module` keeps its modes, device and values."""
-    return copy.deepcopy(module).cpu().eval()
+    return copied(module).cpu().eval()
 
 
 def traceable(

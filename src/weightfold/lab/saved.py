@@ -1,6 +1,5 @@
 """Networks of finished runs and saved nets, read back from their folders."""
 
-import copy
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
@@ -8,6 +7,7 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 from torch import nn
 
 from weightfold.core.charted import Charted
+from weightfold.core.copying import copied
 from weightfold.core.manifest import MANIFEST, read_manifest
 from weightfold.core.preprocessing import Preprocessing
 from weightfold.data import Dataset
@@ -98,7 +98,6 @@ def load_run(
             check_recorded(
                 partial(make, variant), [spec, variant], stored=path.stat().st_size, where=where
             )
-    checkpoint.check_weights(folder, path.name)
     try:
         net = make(about["variant"])
     except ValueError as error:
@@ -168,4 +167,4 @@ def deployed(net: nn.Module) -> nn.Module:
         return net.deploy().eval()
     if any(isinstance(module, AsymmetricConv2d) for module in net.modules()):
         return asymmetric_deploy(net).eval()
-    return copy.deepcopy(net).eval()
+    return copied(net).eval()

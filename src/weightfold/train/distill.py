@@ -6,7 +6,8 @@ from pathlib import Path
 from torch import nn
 
 from weightfold.core.charted import check_state
-from weightfold.core.checkpoint_file import named_as, read_checkpoint
+from weightfold.core.checkpoint_file import named_as
+from weightfold.train import checkpoint
 
 
 def load_teacher(architecture: nn.Module, path: Path | str) -> nn.Module:
@@ -29,7 +30,7 @@ def load_teacher(architecture: nn.Module, path: Path | str) -> nn.Module:
     if not path.is_file():
         raise FileNotFoundError(f"teacher weights {path}: no such file; give a .safetensors file")
     teacher = copy.deepcopy(architecture)
-    state = named_as(read_checkpoint(path), teacher.state_dict())
+    state = named_as(checkpoint.read_weights(path), teacher.state_dict())
     try:
         check_state(teacher.state_dict(), state)
     except KeyError as error:

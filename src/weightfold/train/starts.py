@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from weightfold.core.charted import Charted, check_state
-from weightfold.core.checkpoint_file import named_as, read_checkpoint
+from weightfold.core.checkpoint_file import named_as
 from weightfold.data.contents import digest_of
 from weightfold.methods.expand.twin import linear_from_twin
 from weightfold.train import checkpoint
@@ -44,6 +44,7 @@ class Start:
 
         Raises:
             FileNotFoundError: The folder has no such weights.
+            ValueError: They are damaged or were changed.
         """
         if isinstance(self.source, nn.Module):
             return self.source.state_dict()
@@ -57,7 +58,7 @@ class Start:
                 f"start: {path} does not exist; a run keeps its weights at an optimizer step with "
                 "Options(save_at=(...,))"
             )
-        return read_checkpoint(path)
+        return checkpoint.read_weights(path)
 
     def identity(self) -> dict[str, Any]:
         """What defines it, as JSON values."""

@@ -14,6 +14,7 @@ from weightfold import export
 from weightfold.core.preprocessing import Preprocessing
 from weightfold.data import Batches, Dataset, load
 from weightfold.export.processor import Cpu
+from weightfold.export.subject import one_output
 from weightfold.files import write_json
 from weightfold.lab.saved import (
     configuration,
@@ -118,7 +119,14 @@ class Source:
             net = load_run(self.path, dataset, self.weights, model=self.model)
         if Preprocessing.of(net) is None and (told := dataset.preprocessing) is not None:
             told.attach(net)
-        return deployed(net), dataset
+        plain, example = deployed(net), torch.zeros(1, *dataset.image_shape)
+        return one_output(plain, example, self._output()), dataset
+
+    def _output(self) -> str | int | None:
+        """Which of several outputs the run was trained by."""
+        if is_saved_net(self.path):
+            return None
+        return configuration(self.path).get("task", {}).get("output")
 
     def _fed(self, dataset: Dataset) -> Dataset:
         """The data as the network is fed: by the folder, by what is given, or as trained on."""

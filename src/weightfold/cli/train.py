@@ -46,7 +46,7 @@ class Train:
 
     variant: str = "compact"
     """How the network is trained: compact (as it is), cl, ck, fc, cl+fc, ck+fc (with rate=4,
-    first=rm or m, init=paper, variance or preserve), acnet."""
+    first=rm or m, init=paper, variance or preserve), acnet, doconv."""
 
     seed: int = 0
     """Of initial weights, order of the data, augmentation, dropout and validation split."""

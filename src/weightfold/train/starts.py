@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from weightfold.core.charted import Charted, check_state
 from weightfold.core.slots import Slots
-from weightfold.core.tensor_file import read_tensors
 from weightfold.data.contents import digest_of
 from weightfold.methods.expand.twin import linear_from_twin
 from weightfold.train import checkpoint
@@ -45,7 +44,7 @@ class Start:
 
         Raises:
             FileNotFoundError: The folder has no such weights.
-            ValueError: The file is damaged or was changed.
+            ValueError: They are damaged or were changed.
         """
         if isinstance(self.source, nn.Module):
             return self.source.state_dict()
@@ -59,7 +58,7 @@ class Start:
                 f"start: {path} does not exist; a run keeps its weights at an optimizer step with "
                 "Options(save_at=(...,))"
             )
-        return read_tensors(path)
+        return checkpoint.read_weights(path)
 
     def identity(self) -> dict[str, Any]:
         """What defines it, as JSON values."""

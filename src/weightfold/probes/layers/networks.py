@@ -1,13 +1,13 @@
 """Trained networks with the weights they had at earlier epochs."""
 
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from weightfold.core.copying import copied
 from weightfold.data import Dataset
 from weightfold.probes.layers.splice import Checkpoint, read_checkpoint
 from weightfold.probes.models import Model, net_of
@@ -167,6 +167,6 @@ def given_networks(
             epoch: read_checkpoint(one[epoch], net, f"checkpoints[{epoch}]")
             for epoch in sorted(one)
         }
-        trained = begin(deepcopy(net).to(device), Start(past[max(past)]))
+        trained = begin(copied(net).to(device), Start(past[max(past)]))
         networks.append(Network(index, trained, past))
     return networks

@@ -1,13 +1,13 @@
 """wf.splice: one network of the tensors of two."""
 
 from collections.abc import Mapping
-from copy import deepcopy
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from weightfold.core.charted import check_state
+from weightfold.core.copying import copied
 from weightfold.core.select import Where, select
 from weightfold.core.slots import Slots
 from weightfold.core.tensor_file import read_tensors
@@ -95,7 +95,7 @@ def splice(
         going = [norm for norm in statistics if norm in chosen or layer_of.get(norm) in chosen]
         taken += [name for norm in going for name in statistics[norm]]
     start = Start(trained, through="reset", options={"layers": tuple(taken), "to": source})
-    net = begin(deepcopy(trained), start)
+    net = begin(copied(trained), start)
     if bn == "recalibrate" and statistics and samples is not None:
         recalibrate(net, samples)
     return net

@@ -2,14 +2,14 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from weightfold.cli import main
 from weightfold.core.chart import Chart
 from weightfold.core.charted import Charted
 from weightfold.lab.variants import make_net
-from weightfold.train import Recipe, fit, load_teacher
+from weightfold.train import Recipe, fit
 from weightfold.train.penalty import Penalty
 
 
@@ -87,20 +87,6 @@ def test_decay_on_the_way_from_theta0(charted):
 def test_decay_on_theta_refuses_a_charted_net_inside_a_plain_one():
     with pytest.raises(ValueError, match="decay_on='theta'"):
         Penalty(nn.Sequential(Charted(plain(), [Product()]), nn.ReLU()), decay(0.1, "theta"))
-
-
-def test_a_teacher_is_read_from_safetensors(tmp_path):
-    source, architecture = plain(), plain()
-    save_file(source.state_dict(), tmp_path / "teacher.safetensors")
-    teacher = load_teacher(architecture, tmp_path / "teacher.safetensors")
-    x = torch.randn(6, 4)
-    torch.testing.assert_close(teacher(x), source.eval()(x))
-    assert not teacher.training and not any(p.requires_grad for p in teacher.parameters())
-    assert not torch.equal(architecture[0].weight, source[0].weight)
-    with pytest.raises(KeyError, match=r"7 missing: a\.0\.weight"):
-        load_teacher(nn.ModuleDict({"a": plain()}), tmp_path / "teacher.safetensors")
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        load_teacher(architecture, tmp_path / "nowhere.safetensors")
 
 
 @pytest.mark.parametrize("variant", ["cl+fc,rate=2", "ck,rate=2", "doconv"])

@@ -18,7 +18,7 @@ class Recipe:
 
     batch_size: int = 128
     """Images in a step, over all devices together. An epoch's last step takes what is left, or is
-    left out if that is less than half of it."""
+    left out if that is less than half of it or one image a device."""
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """sgd (with momentum and nesterov), or adamw (betas 0.9 and 0.999, decoupled decay)."""

@@ -4,7 +4,7 @@ from math import prod
 
 from torch import nn
 
-from weightfold.core.arguments import check_memory, check_net
+from weightfold.core.arguments import check_memory, unwrapped
 from weightfold.core.charted import Charted
 from weightfold.core.select import Where, coordinate_layers, locate, plain_model, select
 from weightfold.core.slots import Slots, check_chartable
@@ -35,7 +35,7 @@ def doconv(net: nn.Module, *, where: Where = None) -> Charted:
             parameter.
         MemoryError: The factors take more memory than there is.
     """
-    check_net(net)
+    net = unwrapped(net)
     modules = {**dict(plain_model(net).named_modules()), **coordinate_layers(net)}
     layers = {n: m for n, m in modules.items() if isinstance(m, CONVOLUTIONS)}
     if where is None:

@@ -261,7 +261,7 @@ class LotteryTicket(Finding):
         axis.set_xlim(110, 0.9 * ticks[-1])
         axis.grid(alpha=0.3)
 
-    def save_masks(self, folder: Path) -> None:
+    def save_masks(self, folder: Path | str) -> None:
         """Write each ticket's mask, and what the tickets of a trial start from, as safetensors.
 
         Files mask-level-03-seed-0-HASH.safetensors, read by `load_masks`, and

@@ -155,7 +155,7 @@ class _Domains(Training):
 
     def check(self, net: nn.Module) -> None:
         """By each domain's task."""
-        check_outputs(net, self.tasks)
+        check_outputs(net, self.tasks, self.recipe.batch_size)
 
     def strategy(self, fabric: Fabric, net: nn.Module) -> OnFabric:
         """In one process."""

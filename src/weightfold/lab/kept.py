@@ -4,7 +4,7 @@ import csv
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 from weightfold.lab.experiment import Estimate
 from weightfold.lab.run import Run
@@ -25,10 +25,48 @@ class Asked(TypedDict):
     data: str | None
 
 
+class Entry(TypedDict):
+    """A run of a page; `history` was its record before."""
+
+    line: str
+    folder: str
+    finished: NotRequired[bool]
+    sessions: NotRequired[list[dict[str, Any]]]
+    settings: NotRequired[dict[str, Any]]
+    history: NotRequired[dict[str, Any] | None]
+
+
+class Number(TypedDict, total=False):
+    """A line's number; `mean` was its value before."""
+
+    line: str
+    measure: str
+    value: float | None
+    mean: float | None
+    std: float | None
+    low: float | None
+    high: float | None
+    n: int | None
+    bound: str | None
+
+
+class Judgement(TypedDict, total=False):
+    """A claim; before, with what it came to in words alone."""
+
+    text: str
+    comparisons: list[Comparison]
+    holds: Literal["holds", "undecided", "unclear", "does not hold", "not run"]
+    numbers: str
+
+
 class Page(TypedDict):
     """What is read of every results.json."""
 
     asked: Asked
+    runs: NotRequired[list[Entry]]
+    cells: NotRequired[list[Entry]]
+    results: NotRequired[list[Number]]
+    claims: NotRequired[list[Judgement]]
 
 
 @dataclass(frozen=True)
@@ -53,6 +91,7 @@ class Kept:
     """What a results.json has.
 
     Attributes:
+        path: Of the file.
         asked: What the page was asked for with.
         runs: (line, name of the run's folder without its hash) -> the run.
         estimates: (line, measure) -> ours.
@@ -60,6 +99,7 @@ class Kept:
         pruned: (line, seed) -> the run, of the version before's pruning experiment.
     """
 
+    path: Path
     asked: Mapping[str, Any]
     runs: Mapping[tuple[str, str], KeptRun]
     estimates: Mapping[tuple[str, str], Estimate] = field(default_factory=dict)
@@ -85,13 +125,20 @@ def read_kept(path: Path) -> Kept:
         ValueError: It is damaged, or no results.json.
     """
     content = read_record(path, Page)
+    try:
+        return _kept(content, path)
+    except KeyError as error:
+        raise ValueError(f"{path} is damaged: an entry lacks {error}") from error
+
+
+def _kept(content: Mapping[str, Any], path: Path) -> Kept:
     entries = content.get("runs", content.get("cells", []))
     runs = {(e["line"], _readable(e["folder"])): _run(e) for e in entries}
     rows = content.get("results", [])
     estimates = {(r["line"], r["measure"]): _estimate(r) for r in rows if _has_value(r)}
     verdicts = {c["text"]: _verdict(c) for c in content.get("claims", []) if "text" in c}
     pruned = {} if entries else _pruned(path.with_name("results.csv"))
-    return Kept(content["asked"], runs, estimates, verdicts, pruned)
+    return Kept(path, content["asked"], runs, estimates, verdicts, pruned)
 
 
 def _readable(folder: str) -> str:

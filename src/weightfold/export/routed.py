@@ -15,7 +15,6 @@ from weightfold.export.layers import (
     RoutedNorm,
     Segments,
     SplitConv,
-    filled,
     layer_of,
     parts,
 )
@@ -30,6 +29,7 @@ from weightfold.export.subject import (
 )
 from weightfold.folding import foldable, fuse
 from weightfold.methods.share.chart import Sharing
+from weightfold.methods.share.layout import filled
 from weightfold.methods.share.net import SharedNet
 
 BATCHES = (1, 2, 7)
@@ -190,7 +190,7 @@ def _routed(sharing: Sharing, path: str, layers: list[Any], route: Route) -> nn.
     layout = sharing.layout
     if len(layers) == 1 and isinstance(layers[0], nn.Identity):
         return layers[0]
-    if layout.runs_itself(path) and path in layout.executed and path != layout.head:
+    if layout.runs_itself(path) and path != layout.head:
         return Segments(layers, route)
     if path in layout.norms:
         return RoutedNorm(layers, route)

@@ -26,6 +26,7 @@ class RunRecord(TypedDict):
     configuration: dict[str, Any]
     sessions: NotRequired[list[dict[str, Any]]]
     format: NotRequired[int]
+    preprocessing: NotRequired[dict[str, Any]]
 
 
 class HistoryRecord(TypedDict):

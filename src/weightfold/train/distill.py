@@ -6,6 +6,7 @@ from pathlib import Path
 from torch import nn
 
 from weightfold.core.charted import check_state
+from weightfold.core.checkpoint_file import named_as
 from weightfold.train import checkpoint
 
 
@@ -14,7 +15,8 @@ def load_teacher(architecture: nn.Module, path: Path | str) -> nn.Module:
 
     Args:
         architecture: A module of the teacher's architecture; left unchanged.
-        path: Its state_dict as safetensors, such as `best.safetensors` of a training run.
+        path: Its state_dict as safetensors, such as `best.safetensors` of a training run, or as
+            torch.save wrote it, see `weightfold.core.checkpoint_file`.
 
     Returns:
         A copy with those weights, in eval mode and without gradients.
@@ -27,8 +29,8 @@ def load_teacher(architecture: nn.Module, path: Path | str) -> nn.Module:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"teacher weights {path}: no such file; give a .safetensors file")
-    state = checkpoint.read_weights(path)
     teacher = copy.deepcopy(architecture)
+    state = named_as(checkpoint.read_weights(path), teacher.state_dict())
     try:
         check_state(teacher.state_dict(), state)
     except KeyError as error:

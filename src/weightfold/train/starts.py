@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from weightfold.core.charted import Charted, check_state
+from weightfold.core.checkpoint_file import named_as
 from weightfold.data.contents import digest_of
 from weightfold.methods.expand.twin import linear_from_twin
 from weightfold.train import checkpoint
@@ -113,9 +114,9 @@ def begin(net: nn.Module, start: Start | None) -> None:
 @start_map("identity")
 def identity(net: nn.Module, source: nn.Module | Tensors) -> None:
     """All weights and buffers as they are."""
-    tensors = _tensors(source)
-    check_state(net.state_dict(), dict(tensors))
-    net.load_state_dict(dict(tensors))
+    tensors = named_as(_tensors(source), net.state_dict())
+    check_state(net.state_dict(), tensors)
+    net.load_state_dict(tensors)
 
 
 @start_map("reset")
@@ -130,7 +131,8 @@ def reset(net: nn.Module, source: nn.Module | Tensors, *, layers: tuple[str, ...
     Raises:
         ValueError: The net has no such layer.
     """
-    own, tensors = net.state_dict(), dict(_tensors(source))
+    own = net.state_dict()
+    tensors = named_as(_tensors(source), own)
     check_state(own, tensors)
     for layer in layers:
         inside = [name for name in own if name == layer or name.startswith(f"{layer}.")]

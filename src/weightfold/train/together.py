@@ -62,7 +62,7 @@ def fit_together(
     runs: Mapping[str, Run],
     recipe: Recipe,
     *,
-    folder: Path | None = None,
+    folder: Path | str | None = None,
     together: Together = "auto",
     device: torch.device | str = "auto",
     progress: bool | Callable[[str, Row], None] = False,
@@ -121,7 +121,7 @@ def fit_together(
         group = _Group(
             chosen,
             recipe,
-            None if folder is None else folder / _group_name(list(chosen)),
+            None if folder is None else Path(folder) / _group_name(list(chosen)),
             device,
             progress,
             options,
@@ -326,7 +326,7 @@ def fit_seeds(
         begin(net, options.start)
         records[seed] = describe(net, recipe, seed=seed, options=options, task=held.identity())
         if not is_finished(seed):
-            held.check(net)
+            held.check(net, batch_size=recipe.batch_size)
             runs[str(seed)] = Run(net, held, seed)
     with ExitStack() as stack:
         for name in runs:

@@ -4,7 +4,7 @@ from math import prod
 
 from torch import nn
 
-from weightfold.core.arguments import check_memory, check_net
+from weightfold.core.arguments import check_memory, unwrapped
 from weightfold.core.charted import Charted
 from weightfold.core.select import Where, coordinate_layers, locate, plain_model, select
 from weightfold.core.slots import Slots, check_chartable
@@ -30,12 +30,12 @@ def doconv(net: nn.Module, *, where: Where = None) -> Charted:
             layer types, a predicate `(name, layer)`.
 
     Raises:
-        TypeError: `net` is no module.
+        TypeError: `net` is no module, or holds a Charted net inside.
         ValueError: Nothing is chosen, or a chosen layer has a kernel of 1 or a weight that is no
             parameter.
         MemoryError: The factors take more memory than there is.
     """
-    check_net(net)
+    net = unwrapped(net)
     modules = {**dict(plain_model(net).named_modules()), **coordinate_layers(net)}
     layers = {n: m for n, m in modules.items() if isinstance(m, CONVOLUTIONS)}
     if where is None:

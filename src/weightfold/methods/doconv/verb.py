@@ -30,7 +30,7 @@ def doconv(net: nn.Module, *, where: Where = None) -> Charted:
             layer types, a predicate `(name, layer)`.
 
     Raises:
-        TypeError: `net` is no module.
+        TypeError: `net` is no module, or holds a Charted net inside.
         ValueError: Nothing is chosen, or a chosen layer has a kernel of 1 or a weight that is no
             parameter.
         MemoryError: The factors take more memory than there is.

@@ -121,7 +121,8 @@ def _print(rows: Sequence[Mapping[str, Any]], threads: int) -> None:
 
     title = f"latency: median of one image on {threads} thread{'s' * (threads > 1)}"
     columns = ("bytes", "from torch", "test accuracy", "ms", "10% to 90%")
-    table = Table("file", title=title, title_justify="left")
+    table = Table(title=title, title_justify="left")
+    table.add_column("file", overflow="fold")
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:

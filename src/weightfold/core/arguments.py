@@ -28,11 +28,12 @@ def unwrapped(net: Any, argument: str = "net") -> nn.Module:
         raise TypeError(f"{argument} is the class {net.__name__}; give a module, {net.__name__}()")
     if not isinstance(net, nn.Module):
         raise TypeError(f"{argument} is a {type(net).__name__}; give a torch.nn.Module")
-    while isinstance(inner := getattr(net, "_orig_mod", None), nn.Module) or isinstance(
-        net, WRAPPERS
+    found: Any = net
+    while isinstance(inner := getattr(found, "_orig_mod", None), nn.Module) or isinstance(
+        found, WRAPPERS
     ):
-        net = net.module if inner is None else inner
-    plain = net
+        found = found.module if inner is None else inner
+    plain = found
     while isinstance(plain, Charted):
         plain = plain.model
     inside = [path for path, module in plain.named_modules() if isinstance(module, Charted)]
@@ -41,7 +42,7 @@ def unwrapped(net: Any, argument: str = "net") -> nn.Module:
             f"{argument} is a {type(net).__name__} that holds a Charted net at {inside[0]!r}; give "
             "that one, or the whole with what its deploy() gives in its place"
         )
-    return net
+    return found
 
 
 def check_values(net: nn.Module, argument: str = "net") -> None:

@@ -30,8 +30,9 @@ from weightfold.report.numbers import percent
 from weightfold.report.page import Section
 from weightfold.report.terminal import as_text
 from weightfold.tasks.registry import as_task
-from weightfold.train import Recipe, checkpoint, evaluate, load_teacher, session
+from weightfold.train import Recipe, Start, checkpoint, evaluate, session
 from weightfold.train.record import check_same
+from weightfold.train.starts import begin
 
 PRESET = "comparison"
 
@@ -303,8 +304,7 @@ def _deploy(results: Results, folder: Path, dataset: Dataset) -> Deployed:
     means = {x: found.value for x in results.outcomes if (found := results.estimate(x, _LAST.key))}
     run = results.run_of(max(means, key=lambda label: means[label]))
     assert isinstance(run, Training)
-    weights = folder / "runs" / run.folder / checkpoint.LAST_WEIGHTS
-    net = deployed(load_teacher(net_of(run, dataset), weights))
+    net = deployed(begin(net_of(run, dataset), Start(folder / "runs" / run.folder)))
     target = folder / "deployed"
     target.mkdir(exist_ok=True)
     checkpoint.save_weights(net, target / "model.safetensors")

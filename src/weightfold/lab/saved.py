@@ -16,7 +16,8 @@ from weightfold.methods import load
 from weightfold.nets import AsymmetricConv2d, asymmetric_deploy, build
 from weightfold.nets.recorded import check_recorded, recorded_network
 from weightfold.records import conform, within
-from weightfold.train import checkpoint, load_teacher
+from weightfold.train import Start, checkpoint
+from weightfold.train.starts import begin
 
 WEIGHTS = {"last": checkpoint.LAST_WEIGHTS, "best": checkpoint.BEST_WEIGHTS}
 
@@ -102,7 +103,7 @@ def load_run(
         net = make(about["variant"])
     except ValueError as error:
         raise ValueError(f"{where} asks for {spec}, {about['variant']}: {error}") from error
-    net = load_teacher(net, path)
+    begin(net, Start(folder, at=weights)).eval().requires_grad_(False)
     told = preprocessing_of(folder)
     if told is not None:
         fed = dataset.fed_as(told, f"the network of {folder}")

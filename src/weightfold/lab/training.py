@@ -124,14 +124,13 @@ class Training(Run):
     ) -> "History":
         """Train it in its folder below `root`, or go on where it stopped; a no-op once finished."""
         from weightfold.tasks.registry import build as build_task
-        from weightfold.train import Options, fit, load_teacher
-        from weightfold.train.checkpoint import LAST_WEIGHTS
-        from weightfold.train.starts import Start
+        from weightfold.train import Options, Start, fit
+        from weightfold.train.starts import begin
 
         dataset = data_of(self, data_root)
 
         def trained(other: Training) -> "nn.Module":
-            return load_teacher(net_of(other, dataset), root / other.folder / LAST_WEIGHTS)
+            return begin(net_of(other, dataset), Start(root / other.folder))
 
         taught: dict[str, Any] = {}
         if self.teacher is not None:

@@ -1,4 +1,4 @@
-"""Variants: ways to train one compact network, written "cl", "ck+fc,rate=4,first=m", "acnet"."""
+"""Variants: ways to train one compact network, "cl", "ck+fc,rate=4,first=m", "acnet"..."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from weightfold.methods.doconv.verb import doconv
 from weightfold.methods.expand.twin import nonlinear_twin
 from weightfold.methods.expand.verb import expand
 from weightfold.nets import asymmetric, build
@@ -18,6 +19,9 @@ EXPANSIONS: dict[str, dict[str, Any]] = {
     "cl+fc": {"conv": "cl", "linear": "fc"},
     "ck+fc": {"conv": "ck", "linear": "fc"},
 }
+
+PLAIN = ("compact", "acnet", "doconv")
+"""Without options."""
 
 OPTIONS: dict[str, type] = {
     "rate": float,
@@ -41,10 +45,10 @@ def make_net(
 
     Args:
         model: Network spec, or a function that makes the network of a seed.
-        variant: "compact"; "acnet", with asymmetric branches; or one of `EXPANSIONS` with options
-            rate, first, init and execution of `wf.expand`; start=folded: the compact network with
-            the folded weights of the untrained expansion (Table 8); nonlinear=true: the
-            expansion's nonlinear twin.
+        variant: "compact"; "acnet", with asymmetric branches; "doconv"; or one of `EXPANSIONS`
+            with options rate, first, init and execution of `wf.expand`; start=folded: the compact
+            network with the folded weights of the untrained expansion (Table 8); nonlinear=true:
+            the expansion's nonlinear twin.
         seed: Of all initial weights.
         num_classes: Number of logits.
         image_shape: (channels, height, width).
@@ -53,8 +57,8 @@ def make_net(
         ValueError: The variant is unknown or has other options.
     """
     name, texts = parse_spec(variant)
-    if name not in (*EXPANSIONS, "compact", "acnet"):
-        raise ValueError(f"variant={variant!r}; choose compact, acnet, {', '.join(EXPANSIONS)}")
+    if name not in (*PLAIN, *EXPANSIONS):
+        raise ValueError(f"variant={variant!r}; choose {', '.join((*PLAIN, *EXPANSIONS))}")
     options = read_options(name, texts, OPTIONS if name in EXPANSIONS else {})
     start, nonlinear = options.pop("start", None), options.pop("nonlinear", False)
     if start not in (None, "folded"):
@@ -67,6 +71,8 @@ def make_net(
             net = build(model, num_classes=num_classes, in_channels=image_shape[0])
     if name == "compact":
         return net
+    if name == "doconv":
+        return doconv(net)
     example = torch.zeros(2, *image_shape)
     if name == "acnet":
         return asymmetric(net, example_input=example, seed=seed)

@@ -161,6 +161,7 @@ class Single(OnFabric):
             batch_size=recipe.batch_size,
             seed=seed,
             augment=Augment(recipe.crop_padding, recipe.flip),
+            processes=fabric.world_size,
         )
         self._evaluations: dict[str, Evaluation] = {}
 

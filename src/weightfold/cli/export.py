@@ -122,9 +122,9 @@ def _print(rows: Sequence[Mapping[str, Any]], threads: int) -> None:
     title = f"latency: median of one image on {threads} thread{'s' * (threads > 1)}"
     columns = ("bytes", "from torch", "test accuracy", "ms", "10% to 90%")
     table = Table(title=title, title_justify="left")
-    table.add_column("file", overflow="fold")
+    table.add_column("file", no_wrap=True, min_width=17)
     for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
+        table.add_column(column, justify="right")
     for row in rows:
         table.add_row(
             row["file"],

@@ -38,6 +38,12 @@ def shrink(model: nn.Module, example: Tensor) -> nn.Module:
     stay. So does a constant that is not 0 where a convolution pads its input, because the padding
     is 0. `dead_channels` tells which and why.
 
+    >>> import torch, weightfold as wf
+    >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    >>> _ = net[0].weight.data[:2].zero_()
+    >>> wf.shrink(net, torch.zeros(1, 3))[0]
+    Linear(in_features=3, out_features=2, bias=True)
+
     Args:
         model: A network, or a Charted net, which is deployed first; left unchanged.
         example: Inputs that the network takes, (B, ...).

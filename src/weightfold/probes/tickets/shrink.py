@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from weightfold.core.charted import Charted
 from weightfold.core.copying import copied
-from weightfold.probes.tickets.channels import Reader, Wire, trace, wires
+from weightfold.probes.tickets.channels import Reader, Wire, layer_graph, wires
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def _shrunk(model: nn.Module, example: Tensor) -> tuple[nn.Module, list[Dead]]:
     removed: dict[str, int] = {}
     while True:
         try:
-            graph = trace(net)
+            graph = layer_graph(net)
         except ValueError as error:
             return net, _untraced(net, str(error))
         cuts = [_Cut(wire) for wire in wires(net, graph, example)]

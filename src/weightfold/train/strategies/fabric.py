@@ -207,9 +207,14 @@ class Single(OnFabric):
         """As in `Strategy`."""
         with evaluating(self.net):
             for outputs, targets in self._evaluation(part).outputs(self.net, self.model):
-                yield outputs[None], targets[None] if isinstance(targets, Tensor) else [targets]
+                yield _alone(outputs), _alone(targets)
 
     def _evaluation(self, part: str) -> Evaluation:
         if part not in self._evaluations:
             self._evaluations[part] = Evaluation(self._task, part, self.device, self.fabric)
         return self._evaluations[part]
+
+
+def _alone(values: Any) -> Any:
+    """Of a single run, where a dimension, or a list, of runs is wanted."""
+    return values[None] if isinstance(values, Tensor) else [values]

@@ -127,7 +127,9 @@ class PlaceholderGuard:
     def applies(self, module: nn.Module) -> bool:
         """Whether the tensor is absent now; one whose layer an executor replaced never is."""
         path, attribute = split_name(self.name)
-        return getattr(module.get_submodule(path), attribute, module) is None
+        layer = module.get_submodule(path)
+        known = layer._parameters if attribute in layer._parameters else layer._buffers
+        return known.get(attribute, module) is None
 
     def __call__(self, module: nn.Module, args: tuple) -> None:
         """Raise if a computed tensor is absent, which only a call from elsewhere can meet.

@@ -13,6 +13,7 @@ from weightfold.version import __version__ as __version__
 _NAMES = {
     "core.chart": "Chart",
     "core.charted": "Charted",
+    "core.preprocessing": "Preprocessing",
     "core.store": "save",
     "methods": "list_methods load",
     "methods.embed.verb": "embed",

@@ -8,6 +8,7 @@ from weightfold import tasks as tasks
 from weightfold import train as train
 from weightfold.core.chart import Chart as Chart
 from weightfold.core.charted import Charted as Charted
+from weightfold.core.preprocessing import Preprocessing as Preprocessing
 from weightfold.core.store import save as save
 from weightfold.data.registry import list_data as list_data
 from weightfold.export.onnx_file import to_onnx as to_onnx

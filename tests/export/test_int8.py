@@ -6,7 +6,7 @@ import onnx
 import pytest
 import torch
 
-from weightfold.export import accuracy, int8_report, onnx_runner
+from weightfold.export import Aware, accuracy, int8_report, onnx_runner
 
 
 @pytest.fixture(scope="module")
@@ -16,8 +16,7 @@ def report(trained, tmp_path_factory):
         trained.images[:300],
         iter(trained.test),
         tmp_path_factory.mktemp("report"),
-        training_batches=trained.training,
-        steps=24,
+        aware=Aware(trained.training, steps=24),
         repeats=3,
     )
 

@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 import weightfold as wf
-from weightfold.train import Options, Start, fit
+from weightfold.train import Options, Start, fit, load_teacher
 from weightfold.train.callbacks import KeepWeights
+from weightfold.train.checkpoint import load_weights
 from weightfold.train.starts import begin, start_maps
 
 
@@ -46,6 +47,33 @@ def test_a_run_starts_from_another_at_a_step(other, dataset, make_net, quick, tm
         begin(net, Start(folder, at=4))
     with pytest.raises(ValueError, match="through='x'"):
         begin(net, Start(folder, through="x"))
+
+
+@pytest.mark.parametrize("read", [
+    lambda net, folder: begin(net, Start(folder)),
+    lambda net, folder: load_teacher(net, folder / "last.safetensors"),
+    lambda net, folder: load_weights(net, folder / "last.safetensors"),
+], ids=["start", "teacher", "weights"])  # fmt: skip
+def test_weights_that_a_finished_run_did_not_end_with_are_refused(other, make_net, read):
+    folder, _ = other
+    last = folder / "last.safetensors"
+    read(make_net(7), folder)
+    whole = last.read_bytes()
+    last.write_bytes((folder / "step-5.safetensors").read_bytes())  # whole, of another moment
+    with pytest.raises(ValueError, match=r"last\.safetensors"):
+        read(make_net(7), folder)
+    last.write_bytes(whole[:-1])
+    with pytest.raises(ValueError, match=r"last\.safetensors"):
+        read(make_net(7), folder)
+
+
+def test_kept_weights_that_were_changed_are_refused(other, make_net):
+    path = other[0] / "step-5.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"step-5\.safetensors"):
+        begin(make_net(7), Start(other[0], at=5))
 
 
 def test_a_layer_is_reset(other, make_net):

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_map
 
 from weightfold.core.chart import Chart
 from weightfold.core.checking import check_charts
+from weightfold.core.copying import compute_again, without_history
 from weightfold.core.mixins import NO_CONTEXT, CallContext, Described, LayerExecution
 from weightfold.core.slots import (
     PlaceholderGuard,
@@ -95,6 +96,14 @@ class Charted(nn.Module):
         self._cache: dict[Any, dict[str, Tensor]] | None = None
         self._pulls: list[tuple[Tensor, Tensor]] = []
         self._ddp_params_and_buffers_to_ignore = self.constant_names()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A copy, also of a net in which hooks compute weights."""
+        memo |= without_history(self)
+        made = type(self).__new__(type(self))
+        memo[id(self)] = made
+        made.__setstate__(copy.deepcopy(self.__dict__, memo))
+        return made
 
     def constant_names(self) -> list[str]:
         """Names of the charts' buffers, of all levels, that never change while training."""
@@ -200,7 +209,7 @@ class Charted(nn.Module):
             theta: dict[str, Tensor] = {}
             for chart in self.charts:
                 theta |= {self._canonical[n]: t for n, t in chart(**at).items()}
-        model = copy.deepcopy(self.model)
+        model = copy.deepcopy(self.model, without_history(self.model))
         layers = {path: copy.deepcopy(layer) for path, layer in self._layers.items()}
         for chart in charts_of(self, CallContext):
             layers |= chart.resized_layers(**at)
@@ -213,6 +222,7 @@ class Charted(nn.Module):
             if name not in buffers:
                 tensors[name] = nn.Parameter(tensors[name], requires_grad=not self._frozen[name])
         fill(model, self._places, tensors)
+        compute_again(model)
         return model
 
     def deploy(self, at: Mapping[str, Any] = NO_CONTEXT) -> nn.Module:

@@ -1,6 +1,5 @@
 """A saved net made again: first without memory, so that what a file asks for is seen in time."""
 
-import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from weightfold.core.arguments import check_memory
 from weightfold.core.chart import Chart, registered_charts
 from weightfold.core.charted import charted_class
+from weightfold.core.copying import copied
 from weightfold.core.slots import check_state
 
 
@@ -48,7 +48,7 @@ def rebuild(
             f"{folder} was saved from another architecture than this {type(model).__name__}: {told}"
         ) from error
     if net is model:
-        net = copy.deepcopy(model)
+        net = copied(model)
     _take_dtypes(net, state)
     net.load_state_dict(state, strict=False)
     return net
@@ -94,4 +94,4 @@ def _hollow(model: nn.Module) -> nn.Module:
         empty = torch.empty_like(tensor, device="meta")
         parameter = isinstance(tensor, nn.Parameter)
         memo[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if parameter else empty
-    return copy.deepcopy(model, memo)
+    return copied(model, memo)

@@ -1,12 +1,13 @@
 """Where tensors sit in a model: canonical names, ties, and slots emptied for a chart to fill."""
 
-import copy
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
+
+from weightfold.core.copying import copied
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ def with_placeholders(model: nn.Module, places: Iterable[str]) -> nn.Module:
     places = tuple(places)
     originals = [model.get_submodule(split_name(p)[0]) for p in places]
     tensors = [getattr(m, split_name(p)[1]) for m, p in zip(originals, places, strict=True)]
-    skeleton = copy.deepcopy(model, {id(t): _EMPTY for t in tensors})
+    skeleton = copied(model, {id(t): _EMPTY for t in tensors})
     guarded: dict[str, str] = {}
     for place in places:
         path, attribute = split_name(place)

@@ -32,7 +32,8 @@ def to_onnx(
 
     It is exported in eval mode (torch's exporter folds batch norms into the convolutions), without
     the source paths that the exporter would note on every node. The input is called "images" and
-    the output "logits".
+    the output "logits". How the network is fed (`weightfold.Preprocessing`), if it says so, is JSON
+    under "preprocessing" in the file's metadata.
 
     Of a SharedNet all domains are in the file: a second input "domain", int64 (B,), has the
     position of each image's domain; any mixture; ids out of range are an error. "logits" is then

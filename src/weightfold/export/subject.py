@@ -1,15 +1,17 @@
 """What is exported: a network in eval mode, inputs to trace it with, and its comparison."""
 
-import copy
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from weightfold.export.runners import torch_runner
+from weightfold.core.copying import copied
+from weightfold.core.preprocessing import Preprocessing, check_class_names
+from weightfold.export.runners import PREPROCESSING, torch_runner
 
 BATCH_SIZES = (1, 2, 5)
 MAGNITUDES = (1.0, 1000.0)
@@ -95,12 +97,33 @@ def plain_subject(net: nn.Module, example_input: Tensor, *, dynamic_batch: bool 
         {"images": images},
         batch_dimension(dynamic_batch),
         lambda run: relative_differences(run, net, example_input, sizes),
+        _told(net, images),
     )
+
+
+def _told(net: nn.Module, images: Tensor) -> dict[str, str]:
+    """What a file says of how a network is fed, as JSON texts; nothing, if the network does not.
+
+    Raises:
+        ValueError: Class names are not one an output, or images have other channels.
+    """
+    told = Preprocessing.of(net)
+    if told is None:
+        return {}
+    shape = tuple(images.shape[1:])
+    if len(shape) != 3 or shape[0] != told.image_shape[0]:
+        raise ValueError(
+            f"example_input has images of shape {shape}, but the network says that it is fed "
+            f"{told.image_shape}"
+        )
+    outputs = torch_runner(net)(images)
+    check_class_names(told.class_names, outputs.shape[1] if outputs.dim() == 2 else None)
+    return {PREPROCESSING: json.dumps(replace(told, image_shape=shape).record())}
 
 
 def frozen(module: nn.Module) -> nn.Module:
     """A copy of `module` on the CPU in eval mode; `module` keeps its modes, device and values."""
-    return copy.deepcopy(module).cpu().eval()
+    return copied(module).cpu().eval()
 
 
 def traceable(

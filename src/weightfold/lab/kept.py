@@ -1,8 +1,10 @@
 """results.json read back: records and numbers of runs whose folders are gone."""
 
 import csv
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from html import unescape
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -10,6 +12,7 @@ from weightfold.lab.experiment import Estimate
 from weightfold.lab.run import Run
 from weightfold.lab.verdicts import Comparison, Judged, Verdict
 from weightfold.records import read_record
+from weightfold.report.page import Section, Table
 
 RESULTS = "results.json"
 _JUDGED: Mapping[str, Judged] = {"unclear": "undecided"}
@@ -58,6 +61,7 @@ class Kept:
         estimates: (line, measure) -> ours.
         verdicts: Claim -> what it came to.
         pruned: (line, seed) -> the run, of the version before's pruning experiment.
+        details: Line -> what the page says of it.
     """
 
     asked: Mapping[str, Any]
@@ -65,6 +69,7 @@ class Kept:
     estimates: Mapping[tuple[str, str], Estimate] = field(default_factory=dict)
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)
     pruned: Mapping[tuple[str, int], KeptRun] = field(default_factory=dict)
+    details: Mapping[str, Section] = field(default_factory=dict)
 
     def run(self, label: str, run: Run) -> KeptRun | None:
         """The run of a line of that name, if no setting that both tell of differs.
@@ -91,7 +96,12 @@ def read_kept(path: Path) -> Kept:
     estimates = {(r["line"], r["measure"]): _estimate(r) for r in rows if _has_value(r)}
     verdicts = {c["text"]: _verdict(c) for c in content.get("claims", []) if "text" in c}
     pruned = {} if entries else _pruned(path.with_name("results.csv"))
-    return Kept(content["asked"], runs, estimates, verdicts, pruned)
+    details = (
+        {label: _section(label, **found) for label, found in content["details"].items()}
+        if "details" in content
+        else _sections(path.with_name("index.html"))
+    )
+    return Kept(content["asked"], runs, estimates, verdicts, pruned, details)
 
 
 def _readable(folder: str) -> str:
@@ -137,10 +147,39 @@ def _estimate(row: Mapping[str, Any]) -> Estimate:
 
 def _verdict(claim: Mapping[str, Any]) -> Verdict:
     if "comparisons" in claim:
-        return Verdict(tuple(Comparison(**one) for one in claim["comparisons"]))
+        together = claim.get("together")
+        return Verdict(
+            tuple(Comparison(**one) for one in claim["comparisons"]),
+            Comparison(**together) if together else None,
+        )
     holds = claim["holds"]
     judged = None if holds == "not run" else _JUDGED.get(holds, holds)
     return Verdict((Comparison(judged, claim["numbers"]),))
+
+
+def _section(title: str, text: str, columns: list[str], rows: list[list[str]]) -> Section:
+    return Section(title, text, Table(columns, rows) if columns else None)
+
+
+def _sections(page: Path) -> dict[str, Section]:
+    """Heading -> what stands below it on a page that the version before wrote."""
+    if not page.exists():
+        return {}
+    found = {}
+    for title, body in re.findall(r"<h2>(.*?)</h2>(.*?)</section>", page.read_text("utf-8"), re.S):
+        lines = [
+            _texts(r"<t[hd][^>]*>(.*?)</t[hd]>", row)
+            for row in re.findall(r"<tr>(.*?)</tr>", body, re.S)
+        ]
+        text = "\n\n".join(_texts(r"<p>(.*?)</p>", body))
+        found[unescape(title)] = _section(
+            unescape(title), text, lines[0] if lines else [], lines[1:]
+        )
+    return found
+
+
+def _texts(pattern: str, markup: str) -> list[str]:
+    return [unescape(text) for text in re.findall(pattern, markup, re.S)]
 
 
 def _pruned(path: Path) -> dict[tuple[str, int], KeptRun]:

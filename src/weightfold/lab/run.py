@@ -53,6 +53,11 @@ class Run(ABC):
         """The run that must be finished first."""
         return None
 
+    @property
+    def derived(self) -> dict[str, Any]:
+        """What follows from the settings alone and a page tells, as JSON values."""
+        return {}
+
     def over(self, seeds: Sequence[int]) -> tuple[Self, ...]:
         """This run with each of the seeds."""
         return tuple(replace(self, seed=seed) for seed in seeds)  # type: ignore[call-arg]

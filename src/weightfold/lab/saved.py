@@ -1,6 +1,5 @@
 """Networks of finished runs and saved nets, read back from their folders."""
 
-import copy
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
@@ -8,7 +7,9 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 from torch import nn
 
 from weightfold.core.charted import Charted
-from weightfold.core.store import MANIFEST
+from weightfold.core.copying import copied
+from weightfold.core.manifest import MANIFEST, read_manifest
+from weightfold.core.preprocessing import Preprocessing
 from weightfold.data import Dataset
 from weightfold.lab.variants import make_net, shape_of
 from weightfold.methods import load
@@ -79,7 +80,7 @@ def load_run(
     Raises:
         FileNotFoundError: No run, or no weights.
         KeyError: The weights are of another architecture.
-        ValueError: As in `configuration`.
+        ValueError: As in `configuration`, or the data is normalised otherwise than the run's was.
     """
     found, path = configuration(folder), folder / WEIGHTS[weights]
     about, where = found["about"], folder / checkpoint.RUN
@@ -97,12 +98,22 @@ def load_run(
             check_recorded(
                 partial(make, variant), [spec, variant], stored=path.stat().st_size, where=where
             )
-    checkpoint.check_weights(folder, path.name)
     try:
         net = make(about["variant"])
     except ValueError as error:
         raise ValueError(f"{where} asks for {spec}, {about['variant']}: {error}") from error
-    return load_teacher(net, path)
+    net = load_teacher(net, path)
+    told = preprocessing_of(folder)
+    if told is not None:
+        fed = dataset.fed_as(told, f"the network of {folder}")
+        if (fed.mean, fed.std) != (dataset.mean, dataset.std):
+            raise ValueError(
+                f"{where} says that the network is fed with mean {told.unit_mean} and std "
+                f"{told.unit_std}, but the data set {dataset.name!r} has {dataset.mean} and "
+                f"{dataset.std}; give data with the same"
+            )
+        told.attach(net)
+    return net
 
 
 def _sized(variant: str, where: Path) -> str:
@@ -124,6 +135,23 @@ def load_saved(folder: Path, model: str, dataset: Dataset) -> nn.Module:
     return load(folder, build(model, num_classes=dataset.num_classes, in_channels=channels)).eval()
 
 
+def preprocessing_of(folder: Path) -> Preprocessing | None:
+    """How the network of a run, or of a saved net, is fed; None: the folder does not say.
+
+    Raises:
+        FileNotFoundError: It holds neither.
+        ValueError: The record is damaged or was changed.
+    """
+    if is_saved_net(folder):
+        path, record = folder / MANIFEST, read_manifest(folder)
+    else:
+        path, record = folder / checkpoint.RUN, checkpoint.read_run(folder)
+    try:
+        return Preprocessing.of_record(record.get("preprocessing", {}))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: preprocessing: {error}") from error
+
+
 def is_saved_net(folder: Path) -> bool:
     """Whether `wf.save` wrote the folder."""
     return (folder / MANIFEST).exists()
@@ -139,4 +167,4 @@ def deployed(net: nn.Module) -> nn.Module:
         return net.deploy().eval()
     if any(isinstance(module, AsymmetricConv2d) for module in net.modules()):
         return asymmetric_deploy(net).eval()
-    return copy.deepcopy(net).eval()
+    return copied(net).eval()

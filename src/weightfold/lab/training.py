@@ -1,6 +1,6 @@
 """A training as a run: one network, one data set, one seed. Imports no torch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,6 +65,8 @@ class Training(Run):
         distillation: Temperature and weight, with `teacher`.
         teacher: Training whose last weights teach.
         task: What is learnt, as `weightfold.tasks.build` takes it.
+        twin: Training of its nonlinear twin, from whose last weights it starts.
+        test_limit: Test examples kept, the first of a random order; None: all.
     """
 
     model: str | Given
@@ -75,6 +77,8 @@ class Training(Run):
     distillation: Distillation | None = None
     teacher: "Training | None" = None
     task: str = field(default="classify", metadata=UNHASHED_DEFAULT)
+    twin: "Training | None" = field(default=None, metadata=UNHASHED_DEFAULT)
+    test_limit: int | None = field(default=None, metadata=UNHASHED_DEFAULT)
 
     @property
     def title(self) -> str:
@@ -89,16 +93,24 @@ class Training(Run):
     @property
     def before(self) -> "Training | None":
         """The training that must be finished first."""
-        return self.teacher
+        return self.teacher or self.twin
+
+    def over(self, seeds: Sequence[int]) -> "tuple[Training, ...]":
+        """This training with each of the seeds, from a twin of the same seed; one teacher."""
+        return tuple(
+            replace(self, seed=seed, twin=self.twin and replace(self.twin, seed=seed))
+            for seed in seeds
+        )
 
     def on(self, there: str, here: str) -> "Training":
-        """The same on other data, its teacher's too."""
+        """The same on other data, its teacher's and its twin's too."""
         if not isinstance(self.data, str) or not self.data.startswith(there):
             raise ValueError(f"data={here!r}: {self.title} is on {self.data}; leave data out")
         return replace(
             self,
             data=here + self.data[len(there) :],
             teacher=self.teacher and self.teacher.on(there, here),
+            twin=self.twin and self.twin.on(there, here),
         )
 
     def finished(self, root: Path) -> "History | None":
@@ -114,15 +126,17 @@ class Training(Run):
         from weightfold.tasks.registry import build as build_task
         from weightfold.train import Options, fit, load_teacher
         from weightfold.train.checkpoint import LAST_WEIGHTS
+        from weightfold.train.starts import Start
 
         dataset = data_of(self, data_root)
-        teacher = None
-        if self.teacher is not None:
-            weights = root / self.teacher.folder / LAST_WEIGHTS
-            teacher = load_teacher(net_of(self.teacher, dataset), weights)
+
+        def trained(other: Training) -> "nn.Module":
+            return load_teacher(net_of(other, dataset), root / other.folder / LAST_WEIGHTS)
+
         taught: dict[str, Any] = {}
-        if teacher is not None:
-            taught = {"teacher": teacher, "distillation": self.distillation}
+        if self.teacher is not None:
+            taught = {"teacher": trained(self.teacher), "distillation": self.distillation}
+        start = Start(trained(self.twin), through="twin") if self.twin else None
         about = {"model": str(self.model), "variant": self.variant, "data": str(self.data)}
         return fit(
             net_of(self, dataset),
@@ -131,7 +145,7 @@ class Training(Run):
             folder=root / self.folder,
             seed=self.seed,
             progress=by_epoch(progress, self.recipe.epochs),
-            options=Options(about=about),
+            options=Options(about=about, start=start),
         )
 
     def to_json(self, record: "History") -> Any:
@@ -148,9 +162,12 @@ class Training(Run):
 def data_of(training: Training, root: Path | None = None) -> "Dataset":
     """The data of a training."""
     from weightfold.data import load
+    from weightfold.data.pairs import as_dataset
 
     data = training.data
-    return data.value if isinstance(data, Given) else load(data, root)
+    dataset = data.value if isinstance(data, Given) else load(data, root)
+    limit = training.test_limit
+    return dataset if limit is None else as_dataset(dataset).limited(test=limit)
 
 
 def net_of(training: Training, dataset: "Dataset") -> "nn.Module":

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from weightfold.methods.expand.twin import nonlinear_twin
 from weightfold.methods.expand.verb import expand
 from weightfold.nets import asymmetric, build
 from weightfold.spec import parse_spec, read_options
@@ -24,6 +25,7 @@ OPTIONS: dict[str, type] = {
     "init": str,
     "execution": str,
     "start": str,
+    "nonlinear": bool,
 }
 
 
@@ -40,8 +42,9 @@ def make_net(
     Args:
         model: Network spec, or a function that makes the network of a seed.
         variant: "compact"; "acnet", with asymmetric branches; or one of `EXPANSIONS` with options
-            rate, first, init and execution of `wf.expand`, and start=folded: the compact network
-            with the folded weights of the untrained expansion (Table 8).
+            rate, first, init and execution of `wf.expand`; start=folded: the compact network with
+            the folded weights of the untrained expansion (Table 8); nonlinear=true: the
+            expansion's nonlinear twin.
         seed: Of all initial weights.
         num_classes: Number of logits.
         image_shape: (channels, height, width).
@@ -53,7 +56,7 @@ def make_net(
     if name not in (*EXPANSIONS, "compact", "acnet"):
         raise ValueError(f"variant={variant!r}; choose compact, acnet, {', '.join(EXPANSIONS)}")
     options = read_options(name, texts, OPTIONS if name in EXPANSIONS else {})
-    start = options.pop("start", None)
+    start, nonlinear = options.pop("start", None), options.pop("nonlinear", False)
     if start not in (None, "folded"):
         raise ValueError(f"variant={variant!r}: start={start!r}; the only other start is 'folded'")
     with torch.random.fork_rng(devices=[]):
@@ -68,6 +71,8 @@ def make_net(
     if name == "acnet":
         return asymmetric(net, example_input=example, seed=seed)
     expanded = expand(net, **EXPANSIONS[name], **options, seed=seed)  # type: ignore[arg-type]
+    if nonlinear:
+        return nonlinear_twin(expanded)
     return expanded.deploy() if start else expanded
 
 

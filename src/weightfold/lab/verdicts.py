@@ -42,9 +42,11 @@ class Verdict:
 
     Attributes:
         comparisons: Those the claim is about, run or not.
+        together: All that were run taken as one, for the reader: it judges nothing.
     """
 
     comparisons: tuple[Comparison, ...]
+    together: Comparison | None = None
 
     @property
     def ran(self) -> list[Comparison]:
@@ -81,8 +83,9 @@ class Verdict:
 
     @property
     def numbers(self) -> str:
-        """A line for each comparison that was run."""
-        return "\n".join(one.text for one in (self.ran or self.comparisons[:1]))
+        """A line for each comparison that was run, and for all of them together."""
+        lines = [one.text for one in (self.ran or self.comparisons[:1])]
+        return "\n".join([*lines, self.together.text] if self.together else lines)
 
 
 _SHORT: Mapping[Judged, str] = {

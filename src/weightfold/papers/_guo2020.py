@@ -40,6 +40,18 @@ SMOKE_DIFFERS = (
 )
 
 CPU = {"": RECIPES["expandnets-cifar-12"]}
+SHORT = {
+    "": replace(RECIPES["expandnets-cifar"], epochs=6, milestones=(3, 5)),
+    "teacher": replace(RECIPES["teacher-cifar-resnet18"], epochs=10, lr=0.05),
+}
+"""For tables of many lines at cpu, with `SHORT_OPTIONS`."""
+SHORT_OPTIONS, SHORT_TEST, SHORT_TEACHER = "limit=7680", 5000, "resnet_narrow,depth=8,width=12"
+SHORT_DIFFERS = (
+    "6 epochs on 7,680 training images, 360 steps in all, with learning rate steps after 3 and 5 "
+    "epochs, not 150 on all 50,000 with steps after 50 and 100; tested on 5,000 images. 3 seeds, "
+    "not 5. So short a training is no reproduction of the paper's accuracies; it tells which "
+    "lines are ahead at first."
+)
 FULL = {"": RECIPES["expandnets-cifar"]}
 CPU_DIFFERS = (
     "12 epochs with learning rate steps after 6 and 9, not 150 with steps after 50 and 100."
@@ -88,11 +100,17 @@ class Size:
         recipes: Hyperparameters; "" are those of networks that name none.
         data: Data spec.
         options: More options of the data, "limit=5000".
+        test_limit: As of `Training`.
+        teacher: Network spec of all teachers, in place of each line's; "": theirs.
+        models: Network spec -> what stands for it.
     """
 
     recipes: Mapping[str, Recipe]
     data: str = "cifar10"
     options: str = ""
+    test_limit: int | None = None
+    teacher: str = ""
+    models: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -108,6 +126,8 @@ class Network:
         options: Of the data, "corrupt=0.8,seed=0".
         recipe: Which of the preset's recipes.
         teacher: Network spec of a teacher, trained compact with the preset's recipe "teacher".
+        twin: Variant of the nonlinear twin from whose weights, trained with the same recipe, it
+            starts.
         at: As in `Line`.
         series: As in `Line`.
     """
@@ -120,6 +140,7 @@ class Network:
     options: str = ""
     recipe: str = ""
     teacher: str = ""
+    twin: str = ""
     at: float | None = None
     series: tuple[str, ...] = ("",)
 
@@ -137,17 +158,25 @@ class Network:
 
     def _training(self, size: Size) -> Training:
         clean = ",".join(filter(None, (size.data, size.options)))
-        taught = bool(self.teacher)
-        return Training(
-            self.model,
+        plain = Training(
+            size.models.get(self.model, self.model),
             self.variant,
             ",".join(filter(None, (clean, self.options))),
             size.recipes[self.recipe],
-            distillation=Distillation() if taught else None,
-            teacher=Training(self.teacher, "compact", clean, size.recipes["teacher"])
-            if taught
-            else None,
+            test_limit=size.test_limit,
         )
+        if self.twin:
+            return replace(plain, twin=replace(plain, variant=self.twin))
+        if not self.teacher:
+            return plain
+        teacher = replace(
+            plain,
+            model=size.teacher or self.teacher,
+            variant="compact",
+            data=clean,
+            recipe=size.recipes["teacher"],
+        )
+        return replace(plain, distillation=Distillation(), teacher=teacher)
 
 
 def lines_of(networks: Sequence[Network], sizes: Mapping[str, Size]) -> tuple[Line, ...]:

@@ -1,12 +1,12 @@
 """The networks a probe trains: copies of the user's module, or what the user's factory makes."""
 
 from collections.abc import Callable, Collection, Iterable
-from copy import deepcopy
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from weightfold.core.copying import copied
 from weightfold.data import Dataset
 from weightfold.data.pairs import Data, as_dataset
 from weightfold.tasks.classify import Classification
@@ -45,7 +45,7 @@ def net_of(net: Model, seed: int) -> nn.Module:
         ValueError: The network has parameters but none that is trained.
     """
     if isinstance(net, nn.Module):
-        made = deepcopy(net)
+        made = copied(net)
     elif callable(net):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -118,7 +118,7 @@ def check_network(
             parameter gets none.
     """
     device = torch.device(device)
-    tried = deepcopy(net).to(device).train()
+    tried = copied(net).to(device).train()
     x, y = (
         samples.normalize(samples.train.inputs[:8]).to(device),
         samples.train.targets[:8].to(device),

@@ -12,15 +12,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from weightfold.core.part_file import file_of
+from weightfold.core.preprocessing import Preprocessing, check_class_names
 from weightfold.core.tensor_file import DTYPES
-from weightfold.methods.share.bundle import PREPROCESSING, Bundle
+from weightfold.methods.share.bundle import Bundle
 from weightfold.methods.share.cache import DeltaCache
 from weightfold.methods.share.net import SharedNet
-from weightfold.serve.preprocessing import (
-    Preprocessing,
-    check_class_names,
-    preprocessing_of,
-)
 
 READY = 8
 """Domains a thread keeps in place, the last used; of others it holds the bytes alone."""
@@ -103,8 +99,8 @@ class Snapshot:
         try:
             check_class_names(names, count)
             self.class_names[name] = tuple(names) or self.class_names[name]
-            if about.keys() >= set(PREPROCESSING):
-                self.preprocessing[name] = preprocessing_of(about)
+            if (told := Preprocessing.of_record(about)) is not None:
+                self.preprocessing[name] = told
         except ValueError as error:
             return str(error)
         return None

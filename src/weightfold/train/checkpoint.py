@@ -8,7 +8,7 @@ from typing import Any, NotRequired, TypedDict
 from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from weightfold.core.tensor_file import read_tensors, write_tensors
 from weightfold.files import replacing, write_csv
@@ -25,6 +25,7 @@ class RunRecord(TypedDict):
     configuration: dict[str, Any]
     sessions: NotRequired[list[dict[str, Any]]]
     format: NotRequired[int]
+    preprocessing: NotRequired[dict[str, Any]]
 
 
 class HistoryRecord(TypedDict):
@@ -63,18 +64,21 @@ def write_history(folder: Path, history: History) -> None:
     write_record(folder / HISTORY, record)
 
 
-def check_weights(folder: Path, name: str) -> None:
-    """Check the weights of a finished run against history.json, if that has their hash.
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors by name, of a run or of elsewhere; a finished run's are those of its history.json.
 
     Raises:
-        FileNotFoundError: A file is missing.
-        ValueError: One is damaged or was changed.
+        FileNotFoundError: There is no such file.
+        ValueError: It, or history.json, is damaged or was changed.
     """
-    told = read_record(folder / HISTORY, HistoryRecord).get("weights", {})
-    if name in told and file_hash(folder / name) != told[name]:
-        raise ValueError(
-            f"{folder / name} is truncated or was changed: its hash is not that in {HISTORY}"
-        )
+    history = path.with_name(HISTORY)
+    if path.name in (LAST_WEIGHTS, BEST_WEIGHTS) and history.exists():
+        told = read_record(history, HistoryRecord).get("weights", {})
+        if path.name in told and file_hash(path) != told[path.name]:
+            raise ValueError(
+                f"{path} is truncated or was changed: its hash is not that in {HISTORY}"
+            )
+    return read_tensors(path)
 
 
 def step_weights(step: int) -> str:
@@ -95,7 +99,7 @@ def load_weights(net: nn.Module, path: Path) -> None:
         ValueError: It is damaged or was changed.
         RuntimeError: The weights are not this network's.
     """
-    state = read_tensors(path)
+    state = read_weights(path)
     try:
         net.load_state_dict(state)
     except RuntimeError as error:

@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import nn
 
 from weightfold.core.charted import check_state
-from weightfold.core.tensor_file import read_tensors
+from weightfold.train import checkpoint
 
 
 def load_teacher(architecture: nn.Module, path: Path | str) -> nn.Module:
@@ -27,7 +27,7 @@ def load_teacher(architecture: nn.Module, path: Path | str) -> nn.Module:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"teacher weights {path}: no such file; give a .safetensors file")
-    state = read_tensors(path)
+    state = checkpoint.read_weights(path)
     teacher = copy.deepcopy(architecture)
     try:
         check_state(teacher.state_dict(), state)

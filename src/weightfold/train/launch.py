@@ -108,7 +108,6 @@ def _finished(training: Training, net: nn.Module, folder: Path) -> History | Non
         )
     history = checkpoint.finished(folder)
     if history is not None:
-        checkpoint.check_weights(folder, checkpoint.LAST_WEIGHTS)
         checkpoint.load_weights(net, folder / checkpoint.LAST_WEIGHTS)
     return history
 

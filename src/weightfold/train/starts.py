@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from weightfold.core.charted import Charted, check_state
@@ -44,6 +43,7 @@ class Start:
 
         Raises:
             FileNotFoundError: The folder has no such weights.
+            ValueError: They are damaged or were changed.
         """
         if isinstance(self.source, nn.Module):
             return self.source.state_dict()
@@ -57,7 +57,7 @@ class Start:
                 f"start: {path} does not exist; a run keeps its weights at an optimizer step with "
                 "Options(save_at=(...,))"
             )
-        return load_file(path)
+        return checkpoint.read_weights(path)
 
     def identity(self) -> dict[str, Any]:
         """What defines it, as JSON values."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 
 from weightfold.core.charted import Charted
+from weightfold.core.copying import copied
 from weightfold.core.tensor_file import write_tensors
 from weightfold.data import Augment, Data
 from weightfold.files import locked
@@ -174,7 +174,7 @@ def group_size(
             return 1
     if runs == 1:
         return 1
-    return runs if stackable(deepcopy(net).to(device), as_task(data), device) else 1
+    return runs if stackable(copied(net).to(device), as_task(data), device) else 1
 
 
 def _group_name(names: list[str]) -> str:
@@ -198,6 +198,8 @@ class _Group:
         """Train them, or read what they came to."""
         for run in self.runs.values():
             begin(run.net, run.start)
+            if (told := as_task(run.data).dataset.preprocessing) is not None:
+                told.attach(run.net)
         if self.folder is None:
             return self._train()
         configuration = self._configuration()

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from weightfold.core.arguments import check_choices, check_memory, check_net
 from weightfold.core.charted import Charted
+from weightfold.core.copying import copied
 from weightfold.core.select import Where, select
 from weightfold.core.slots import replace_module, runs_as
 from weightfold.methods.embed.chart import ConvolutionMatrix, MatrixLayer
@@ -104,7 +105,7 @@ def _convolutions(
 def _with_matrices(net: nn.Module, chosen: dict[str, tuple[nn.Conv2d, Shapes]]) -> nn.Module:
     # The kernels are not part of the network below: what is replaced need not be copied.
     memo = {id(layer): nn.Identity() for layer, _ in chosen.values()}
-    model = copy.deepcopy(net, memo)
+    model = copied(net, memo)
     for path, (layer, shapes) in chosen.items():
         with torch.device("meta"):
             matrix = MatrixLayer(*shapes, bias=layer.bias is not None)

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from math import ceil, prod
+from math import ceil
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from weightfold.core.slots import PlaceholderGuard, Slots, fill, with_placeholders
-from weightfold.methods.expand.algebra import channels_last, cheapest_order, fold_layers
+from weightfold.methods.expand.algebra import cheapest_order, fold_layers
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 LAYERS = (*CONVOLUTIONS, nn.Linear)
@@ -118,12 +118,6 @@ class Chain(nn.Sequential):
         weight, bias = fold_layers(weights, biases, geometry(self.plain)[2], self._order)
         # flat and back: strides of an axis of one could make the model run in channels_last
         return weight.contiguous().flatten().view(weight.shape), bias
-
-    def lay_out(self) -> None:
-        """Store kernels next to factors of kernel 1 as `fold` reads them; values stay."""
-        if any(prod(factor.weight.shape[2:]) == 1 for factor in self.factors):
-            for factor in self.factors:
-                factor.weight.data = channels_last(factor.weight.data)
 
     def fuse(self) -> nn.Module:
         """The plain layer with folded weights, for tools that fuse modules (timm).

@@ -28,8 +28,6 @@ class Expansion(LayerExecution, Described, Chart):
         super().__init__()
         self.specs = {path: dict(layer) for path, layer in layers.items()}
         for path, chain in chains.items():
-            if self.specs[path]["execution"] == "fold":
-                chain.lay_out()
             register_at(self, path, chain)
 
     def chain(self, path: str) -> Chain:

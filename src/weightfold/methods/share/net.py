@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from weightfold.core.chart import Chart
 from weightfold.core.charted import Charted
 from weightfold.core.mixins import NO_CONTEXT
+from weightfold.core.preprocessing import Preprocessing
 from weightfold.core.slots import check_state
 from weightfold.folding import fold_batch_norm
 from weightfold.methods.share.chart import Sharing
@@ -219,6 +220,8 @@ class SharedNet(Charted, holds="sharing"):
     ) -> nn.Module:
         """The plain network of one domain: original class and keys, the domain's classifier.
 
+        It is fed as `about` says of the domain (`weightfold.Preprocessing`).
+
         Args:
             at: Per-call coordinates; `domain` is the same as `at={"domain": domain}`.
             domain: Whose.
@@ -227,7 +230,10 @@ class SharedNet(Charted, holds="sharing"):
         Raises:
             KeyError: No such domain; the message lists them.
         """
-        plain = super().deploy(at if domain is None else {**at, "domain": domain})
+        at = at if domain is None else {**at, "domain": domain}
+        plain = super().deploy(at)
+        told = Preprocessing.of_record(self.about.get(str(at.get("domain")), {}))
+        Preprocessing.detach(plain) if told is None else told.attach(plain)
         return fold_batch_norm(plain) if fold_bn else plain
 
     def add_domain(

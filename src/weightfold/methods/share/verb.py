@@ -7,6 +7,7 @@ from torch import nn
 
 from weightfold.core.arguments import check_net, checked_seed
 from weightfold.core.charted import Charted
+from weightfold.core.preprocessing import Preprocessing
 from weightfold.core.slots import Slots
 from weightfold.methods.share.chart import Sharing
 from weightfold.methods.share.heads import reset_head
@@ -73,11 +74,16 @@ def share(
     _check_untied(net, layers)
     rows = max(domains.values()) if plan.shared_head else 0
     made = plan.to_json()
-    chart = Sharing(layers, plan.own, plan.norms, plan.head, domains, rows, plan=made)
+    fed = Preprocessing.of(net)
+    told = {} if fed is None else fed.without_classes().record()
+    about = {name: told for name in domains if told}
+    chart = Sharing(layers, plan.own, plan.norms, plan.head, domains, rows, about, plan=made)
     for domain in domains:
         reset_head(chart, domain, seed)
     with torch.no_grad():
-        return SharedNet(net, [chart])
+        shared = SharedNet(net, [chart])
+    Preprocessing.detach(shared)  # of each domain it stands in `about`
+    return shared
 
 
 def _check_untied(model: nn.Module, layers: Mapping[str, nn.Module]) -> None:

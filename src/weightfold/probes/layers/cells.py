@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from weightfold.core.copying import copied
 from weightfold.core.slots import split_name
 from weightfold.data import Dataset
 from weightfold.files import locked
@@ -101,7 +101,7 @@ def _measured(
     drawn = _drawn(network, bench)
     cells = [] if folder is None else _saved(network, bench, drawn, folder)
     done = {cell.unit for cell in cells}
-    net = deepcopy(network.net)
+    net = copied(network.net)
     for unit in (None, *bench.units):
         name = "" if unit is None else unit.name
         if name in done:
@@ -142,7 +142,7 @@ def _drawn(network: Network, bench: Bench) -> list[Draw]:
     for draw in range(bench.draws):
         seed = mixed_seed("layer reset", network.seed, draw)
         if isinstance(bench.net, nn.Module):
-            net = deepcopy(network.net)
+            net = copied(network.net)
             units = [unit for unit in bench.units if redrawable(net, unit)]
             redraw(net, [part for unit in units for part in _parts(net, unit)], seed)
         else:
@@ -204,7 +204,7 @@ def evaluate(net: nn.Module, samples: Dataset) -> tuple[float, float | None]:
 
 
 def _saved(network: Network, bench: Bench, drawn: Sequence[Draw], folder: Path) -> list[Cell]:
-    net = deepcopy(network.net)
+    net = copied(network.net)
 
     def digest_of(tensors: Tensors) -> str:
         take(net, tensors, kept_tensors(net))

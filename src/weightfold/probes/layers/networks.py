@@ -1,13 +1,13 @@
 """Trained networks with the weights they had at earlier epochs."""
 
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from weightfold.core.copying import copied
 from weightfold.data import Dataset
 from weightfold.probes.layers.splice import Checkpoint, read_checkpoint, take
 from weightfold.probes.models import Model, net_of
@@ -166,7 +166,7 @@ def given_networks(
             epoch: read_checkpoint(one[epoch], net, f"checkpoints[{epoch}]")
             for epoch in sorted(one)
         }
-        copy = deepcopy(net).to(device)
+        copy = copied(net).to(device)
         trained = past[max(past)]
         take(copy, trained, trained)
         networks.append(Network(index, copy, past))

@@ -1,13 +1,13 @@
 """wf.splice: one network of the tensors of two."""
 
 from collections.abc import Iterable, Mapping
-from copy import deepcopy
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from weightfold.core.charted import check_state
+from weightfold.core.copying import copied
 from weightfold.core.select import Where, select
 from weightfold.core.slots import Slots, tensor_at
 from weightfold.core.tensor_file import read_tensors
@@ -93,7 +93,7 @@ def splice(
         )
         going = [norm for norm in statistics if norm in chosen or layer_of.get(norm) in chosen]
         taken += [name for norm in going for name in statistics[norm]]
-    net = deepcopy(trained)
+    net = copied(trained)
     take(net, source, taken)
     if bn == "recalibrate" and statistics and samples is not None:
         recalibrate(net, samples)

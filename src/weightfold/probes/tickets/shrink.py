@@ -1,12 +1,12 @@
 """`wf.shrink`: a pruned network as a smaller dense one, without the channels that died."""
 
-import copy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from weightfold.core.charted import Charted
+from weightfold.core.copying import copied
 from weightfold.probes.tickets.channels import Reader, Wire, trace, wires
 
 
@@ -69,7 +69,7 @@ def dead_channels(model: nn.Module, example: Tensor) -> list[Dead]:
 def _shrunk(model: nn.Module, example: Tensor) -> tuple[nn.Module, list[Dead]]:
     if not isinstance(example, Tensor):
         raise TypeError(f"example is a {type(example).__name__}; give a tensor of inputs")
-    net = (model.deploy() if isinstance(model, Charted) else copy.deepcopy(model)).eval()
+    net = (model.deploy() if isinstance(model, Charted) else copied(model)).eval()
     removed: dict[str, int] = {}
     while True:
         try:

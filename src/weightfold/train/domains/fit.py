@@ -13,6 +13,7 @@ from weightfold.tasks.measure import Measure
 from weightfold.tasks.registry import as_task
 from weightfold.tasks.task import Task
 from weightfold.train.domains.check import check_all, check_domains, check_outputs
+from weightfold.train.domains.objective import shared_net
 from weightfold.train.domains.options import DomainOptions
 from weightfold.train.domains.strategy import Domains
 from weightfold.train.history import History, Row
@@ -53,7 +54,7 @@ def fit_domains(
     `weightfold.train.fit`, with values of every domain.
 
     Args:
-        net: A SharedNet, or a Charted net over one.
+        net: A SharedNet, or a Charted net over one. Its `about` gets how each domain is fed.
         data: Domain -> task, or data to classify, for every domain; sizes of inputs may differ. A
             task's own `augment` takes the place of the recipe's: digits and signs must not be
             mirrored, `Augment(flip=False)`.
@@ -99,6 +100,10 @@ def fit_domains(
             "have fewer training examples"
         )
     begin(net, options.start)
+    about = shared_net(net).about
+    for name, task in tasks.items():
+        if (told := task.dataset.preprocessing) is not None:
+            about[name] = about.get(name, {}) | told.record()
     configuration = (
         {}
         if folder is None

@@ -1,7 +1,6 @@
 """Networks of one architecture that take each optimizer step together, as one vmapped batch."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from weightfold.core.charted import Charted
+from weightfold.core.copying import copied
 from weightfold.data import Augment, Dataset
 from weightfold.tasks.task import Task
 from weightfold.train.evaluation import judged
@@ -61,7 +61,7 @@ class Stack:
                     f"network {index} differs from the first in the names, shapes or dtypes of its "
                     "tensors; train networks of one architecture together"
                 )
-        self._objective = deepcopy(_Objective(nets[0], task, recipe))
+        self._objective = copied(_Objective(nets[0], task, recipe))
         objectives = [_Objective(net, task, recipe) for net in nets]
         parameters, buffers = stack_module_state(objectives)
         self.trained: Tensors = {n: p for n, p in parameters.items() if p.requires_grad}

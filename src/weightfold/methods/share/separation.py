@@ -56,13 +56,13 @@ class Poisoned(Mixture):
     spreads: bool = field(default=False, compare=False)
 
     def check(self, x: Tensor) -> None:
-        """Refuse a batch in which another image is poisoned, or that one is not.
+        """Refuse a batch of another size, in which another is poisoned, or that one is not.
 
         Raises:
             Mixed: As said.
-            ValueError: As `Mixture.check`.
         """
-        super().check(x)
+        if len(x) != IMAGES:
+            raise Mixed("the batch grows")
         found = set(_poisoned(x).nonzero().flatten().tolist())
         if 1 not in found or not found <= ({1, 3} if self.spreads else {1}):
             raise Mixed("images do not keep their rows")

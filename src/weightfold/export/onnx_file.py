@@ -69,9 +69,7 @@ def to_onnx(
     with staged(path) as temporary:
         program.save(temporary)
         # Operators that the format or the runtime lacks in a dtype (float64, bfloat16) raise here.
-        with attempting(
-            "ONNX Runtime", subject.title, images := next(iter(subject.inputs.values()))
-        ):
+        with attempting("ONNX Runtime", subject.title, next(iter(subject.inputs.values()))):
             onnx.checker.check_model(temporary, full_check=True)
             run = onnx_runner(temporary)
             run(*subject.inputs.values())

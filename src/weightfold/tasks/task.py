@@ -13,6 +13,7 @@ from weightfold.data.batches import Augment, Batches
 from weightfold.data.contents import digest_of, moved
 from weightfold.data.dataset import Dataset
 from weightfold.data.splitting import hold_out
+from weightfold.nets import build
 from weightfold.tasks.measure import Measure
 from weightfold.tasks.outputs import tensor_of
 
@@ -64,8 +65,19 @@ class Task(ABC):
     @property
     def outputs(self) -> int:
         """How many values a network gives for an example: its `num_classes`."""
-        few = self.dataset.test.select(torch.arange(1))
+        few = self.dataset.test.select(torch.arange(1, device="cpu"))  # also where meta is default
         return self.wanted(few.targets)[1]
+
+    def network(self, spec: str) -> nn.Module:
+        """An untrained network by its spec, that fits the task.
+
+        Args:
+            spec: As for `weightfold.nets.build`; weights come from torch's global generator.
+
+        Raises:
+            ValueError: There is no such network.
+        """
+        return build(spec, num_classes=self.outputs, in_channels=self.dataset.shape[0])
 
     @property
     def digest(self) -> str:

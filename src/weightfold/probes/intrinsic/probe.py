@@ -61,6 +61,18 @@ def intrinsic_dimension(
 
     Source: Li, Farkhoor, Liu and Yosinski 2018, sections 2 and 3.
 
+    >>> import torch, weightfold as wf
+    >>> x = torch.randn(80, 6, generator=torch.Generator().manual_seed(0))
+    >>> y = (x[:, 0] > 0).long()
+    >>> from torch.nn import Linear, ReLU, Sequential
+    >>> make = lambda seed: Sequential(Linear(6, 8), ReLU(), Linear(8, 2))
+    >>> quick = wf.Recipe(epochs=8, lr=0.2, batch_size=20, crop_padding=0, flip=False)
+    >>> data = (x[:60], y[:60]), (x[60:], y[60:])
+    >>> options = {"start": 16, "resolution": 1.0, "together": 1}
+    >>> found = wf.intrinsic_dimension(make, data, seeds=1, recipe=quick, progress=False, **options)
+    >>> found.parameters, found.threshold
+    (74, 0.9)
+
     Args:
         net: A module, whose present weights are theta0 for all seeds, or a function that makes
             the network of a seed. It may be a Charted net (`wf.expand`): theta then is its psi.

@@ -46,6 +46,11 @@ def splice(
 
     A network without running statistics takes any policy.
 
+    >>> import torch, weightfold as wf
+    >>> one, other = (torch.nn.Sequential(torch.nn.Linear(3, 2)) for _ in range(2))
+    >>> torch.equal(wf.splice(one, other, "0", bn="keep")[0].weight, other[0].weight)
+    True
+
     Args:
         trained: Left unchanged.
         other: The same network with other weights: a module, a state_dict or a safetensors file.

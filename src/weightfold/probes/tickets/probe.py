@@ -63,6 +63,17 @@ def lottery_ticket(
     drawn anew, and its start weights under a mask of as many survivors in each tensor at random
     places. Early stopping is at the lowest validation loss.
 
+    >>> import torch, weightfold as wf
+    >>> x = torch.randn(80, 6, generator=torch.Generator().manual_seed(0))
+    >>> y = (x[:, 0] > 0).long()
+    >>> from torch.nn import Linear, ReLU, Sequential
+    >>> make = lambda seed: Sequential(Linear(6, 8), ReLU(), Linear(8, 2))
+    >>> quick = wf.Recipe(epochs=8, lr=0.2, batch_size=20, crop_padding=0, flip=False)
+    >>> data = (x[:60], y[:60]), (x[60:], y[60:])
+    >>> found = wf.lottery_ticket(make, data, seeds=2, rounds=1, recipe=quick, progress=False)
+    >>> found.results.levels
+    [1]
+
     Args:
         net: A module, whose present weights all trials start from (they then differ in the order
             of the data alone), or a function that makes the network of a seed; left unchanged.

@@ -12,7 +12,7 @@ from weightfold.core.arguments import check_values, unwrapped
 from weightfold.core.charted import Charted
 from weightfold.core.copying import copied
 from weightfold.core.summary import compare_outputs
-from weightfold.probes.tickets.channels import Reader, Wire, trace, wires
+from weightfold.probes.tickets.channels import Reader, Wire, layer_graph, wires
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,12 @@ def shrink(model: nn.Module, example: Tensor) -> nn.Module:
     branches, concatenations, grouped convolutions, a view to a fixed size, the network's output)
     stay. So does a constant that is not 0 where a convolution pads its input, because the padding
     is 0. `dead_channels` tells which and why.
+
+    >>> import torch, weightfold as wf
+    >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    >>> _ = net[0].weight.data[:2].zero_()
+    >>> wf.shrink(net, torch.zeros(1, 3))[0]
+    Linear(in_features=3, out_features=2, bias=True)
 
     Args:
         model: A network, or a Charted net, which is deployed first; left unchanged.
@@ -90,7 +96,7 @@ def _shrunk(model: nn.Module, example: Tensor) -> tuple[nn.Module, list[Dead]]:
     removed: dict[str, int] = {}
     while True:
         try:
-            graph = trace(net)
+            graph = layer_graph(net)
         except ValueError as error:
             return net, _untraced(net, str(error))
         cuts = [_Cut(wire) for wire in wires(net, graph, example)]

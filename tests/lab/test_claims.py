@@ -89,7 +89,7 @@ def test_only_seeds_that_both_lines_have_are_compared():
 @pytest.mark.parametrize(
     ("scores", "text"),
     [
-        ({"a": [73, 74.1, 75.2], "b": BASE, "c": [60, 61, 63]}, "holds: of 2 comparisons 2 hold"),
+        ({"a": [73, 74.1, 75.2], "b": BASE, "c": [60, 61, 63]}, "holds in all 2 comparisons"),
         (
             {"a": [73, 74.1, 75.2], "b": BASE, "c": []},
             "undecided: of 2 comparisons 1 holds, 1 not run",
@@ -102,6 +102,7 @@ def test_only_seeds_that_both_lines_have_are_compared():
             {"a": [70, 72, 73], "b": BASE, "c": [60, 61, 63]},
             "undecided: of 2 comparisons 1 holds, 1 undecided",
         ),
+        ({"a": [60, 61, 62], "b": BASE, "c": BASE}, "does not hold in any of 2 comparisons"),
         ({"a": [], "b": BASE, "c": []}, "not run"),
     ],
 )

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from weightfold.data.batches import Augment, Batches
+from weightfold.data.batches import Augment, Augmentation, Batches
 from weightfold.data.contents import digest_of, moved
 from weightfold.data.dataset import Dataset
 from weightfold.data.splitting import hold_out
@@ -42,7 +42,7 @@ class Task(ABC):
     """
 
     dataset: Dataset
-    augment: Augment | None = None
+    augment: Augmentation | None = None
 
     name: ClassVar[str] = ""
     """Set by the registry."""
@@ -146,7 +146,7 @@ class Task(ABC):
         *,
         batch_size: int | None = None,
         seed: int = 0,
-        augment: Augment | None = None,
+        augment: Augmentation | None = None,
     ) -> Batches:
         """Batches of a part of the data, normalised.
 
@@ -179,7 +179,7 @@ class Task(ABC):
             shuffle=batch_size is not None,
         )
 
-    def augmented(self, augment: Augment | None) -> Augment | None:
+    def augmented(self, augment: Augmentation | None) -> Augmentation | None:
         """How training images are varied, None if not at all.
 
         Args:
@@ -189,13 +189,13 @@ class Task(ABC):
             ValueError: The inputs are no uint8 images.
         """
         augment = self.augment or augment
-        if augment is None or not (augment.crop_padding or augment.flip):
+        if isinstance(augment, Augment) and not (augment.crop_padding or augment.flip):
             return None
-        if self.dataset.train.dtype != torch.uint8 or len(self.dataset.shape) != 3:
+        data = self.dataset
+        if augment is not None and (data.train.dtype != torch.uint8 or len(data.shape) != 3):
             raise ValueError(
-                f"crop_padding={augment.crop_padding}, flip={augment.flip} in the recipe are for "
-                f"uint8 images (C, H, W); for {self.dataset.train.dtype} {self.dataset.shape} set "
-                "0 and False"
+                f"{augment} varies uint8 images (C, H, W); for {data.train.dtype} {data.shape} set "
+                "the recipe's crop_padding=0 and flip=False"
             )
         return augment
 

@@ -130,7 +130,8 @@ class Dataset:
         train: To train on.
         test: Held out; inputs of the same shape and dtype.
         num_classes: Targets are class labels, int64, from 0 to num_classes - 1, or masks of them,
-            uint8 (N, H, W), with `VOID` where there is none; 0: they are not.
+            uint8 (N, H, W), with `VOID` where there is none, or dicts with such "labels"; 0: they
+            are not.
         mean: Of the training inputs (uint8: / 255), one per channel (or one for all values of
             inputs that are vectors); empty: the inputs are taken as they are.
         std: Standard deviation of the same; given with `mean`.
@@ -185,6 +186,9 @@ class Dataset:
             if masks and targets.dim() == 3:
                 targets = targets[targets != VOID]
                 targets = targets if len(targets) else targets.new_zeros(1)
+            elif isinstance(targets, list | tuple) and isinstance(targets[0], dict):
+                labels = [target["labels"] for target in targets if "labels" in target]
+                targets = torch.cat([*labels, torch.zeros(1, dtype=torch.int64)])
             elif not isinstance(targets, Tensor) or targets.dtype != torch.int64:
                 given = targets.dtype if isinstance(targets, Tensor) else "a sequence"
                 raise ValueError(

@@ -46,7 +46,7 @@ def scenes(
         raise ValueError(f"height={height}, width={width}: give both, at least 1, or neither")
     size = None if height is None or width is None else (height, width)
     first, _ = next(iter(parts.values()))[0]
-    frame = size or tuple(_decoded(first, lambda path: decode(path, channels=3)).shape[1:])
+    frame = size or tuple(decoded(first, lambda path: decode(path, channels=3)).shape[1:])
     count = sum(map(len, parts.values()))
     check_bytes(f"{name} at height={frame[0]}, width={frame[1]}", 4 * count * frame[0] * frame[1])
     table = np.full(256, -1, dtype=np.int16)
@@ -77,8 +77,8 @@ def _pair(
 ) -> tuple[Tensor, Tensor]:
     """uint8 image (3, H, W) and mask (H, W) of classes."""
     file, mask_file = pair
-    image = _decoded(file, lambda path: decode(path, channels=3))
-    mask = _decoded(mask_file, decode_mask)
+    image = decoded(file, lambda path: decode(path, channels=3))
+    mask = decoded(mask_file, decode_mask)
     if mask.shape != image.shape[1:]:
         raise ValueError(
             f"{mask_file} has {_pixels(mask)} pixels, its image {file} {_pixels(image)}; make them "
@@ -103,7 +103,12 @@ def _pair(
     return image, mask
 
 
-def _decoded(path: Path, read: Callable[[Path], Tensor]) -> Tensor:
+def decoded(path: Path, read: Callable[[Path], Tensor]) -> Tensor:
+    """What `read` gives of a file.
+
+    Raises:
+        ValueError: It cannot be decoded; the file is named.
+    """
     try:
         return read(path)
     except (OSError, ValueError) as error:

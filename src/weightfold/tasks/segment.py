@@ -7,12 +7,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.classification import (
-    MulticlassJaccardIndex,
-    MulticlassPrecision,
-    MulticlassRecall,
-)
 
 from weightfold.data.batches import Augment, Augmentation
 from weightfold.data.dataset import VOID
@@ -56,9 +50,9 @@ class Segmentation(Task):
     aux_weight: float = 0.5
 
     measures = (
-        Measure("miou", "mean intersection over union", share=True),
-        Measure("recall", "mean recall of the classes", share=True),
-        Measure("precision", "mean precision of the classes", share=True),
+        Measure("miou", "mean intersection over union", share=True, of_part=True),
+        Measure("recall", "mean recall of the classes", share=True, of_part=True),
+        Measure("precision", "mean precision of the classes", share=True, of_part=True),
         Measure("pixel_accuracy", "share of pixels that are right", share=True),
     )
 
@@ -120,8 +114,18 @@ class Segmentation(Task):
         shares = right / known.sum(dim=1).clamp_min(1)
         return {"pixel_accuracy": torch.where(known.any(dim=1), shares, 1.0)}
 
-    def metrics(self) -> Mapping[str, Metric]:
-        """Of the whole part: every class over all its pixels, then their mean."""
+    def metrics(self) -> Mapping[str, Any]:
+        """Of torchmetrics: every class over all its pixels, then their mean."""
+        try:
+            from torchmetrics.classification import (
+                MulticlassJaccardIndex,
+                MulticlassPrecision,
+                MulticlassRecall,
+            )
+        except ImportError as error:
+            raise ImportError(
+                "task 'segment' needs torchmetrics: pip install 'weightfold[train]'"
+            ) from error
         kinds = {
             "miou": MulticlassJaccardIndex,
             "recall": MulticlassRecall,

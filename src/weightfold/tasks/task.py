@@ -103,7 +103,11 @@ class Task(ABC):
         return tensor_of(outputs)
 
     def metrics(self) -> Mapping[str, Any]:
-        """Measure -> a fresh torchmetrics Metric, for those that are no means over examples."""
+        """Fresh torchmetrics Metrics for the measures of a part as a whole, by their names.
+
+        Each is given what `read` returns and the targets. Of one that computes a dict, its keys are
+        the names.
+        """
         return {}
 
     def objective(self, net: Callable[..., Any], inputs: Tensor, targets: Any) -> Terms:

@@ -8,6 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from weightfold.core.preprocessing import Preprocessing
 from weightfold.data.budget import MAX_CLASSES
 from weightfold.data.contents import digest_of, moved
 
@@ -247,6 +248,51 @@ class Dataset:
         """Inputs of the parts, (..., *shape), as float32 that a network takes."""
         return inputs.float() * self.scale.to(inputs.device) - self.shift.to(inputs.device)
 
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """How a network that is trained on it is fed; None: that is not known of such inputs."""
+        if self.train.dtype != torch.uint8 or len(self.shape) != 3:
+            return None
+        value_range = (0.0, 1.0) if self.mean else (0.0, 255.0)
+        return Preprocessing(self.image_shape, self.mean, self.std, value_range, self.class_names)
+
+    def fed_as(self, told: Preprocessing, what: str) -> Self:
+        """The data set, its images prepared as a network takes them.
+
+        Args:
+            told: How the network is fed.
+            what: Is fed so, for errors.
+
+        Raises:
+            ValueError: Its images are of another shape, or its classes are others.
+        """
+        self.check_fits(told.image_shape, told.class_names, what)
+        if self.train.dtype != torch.uint8:
+            return self
+        return replace(self, mean=told.unit_mean, std=told.unit_std)
+
+    def check_fits(self, shape: Sequence[int], class_names: Sequence[str], what: str) -> None:
+        """Refuse images of another shape than a network takes, and other classes than it has.
+
+        Args:
+            shape: (C, H, W); empty: not known.
+            class_names: Empty: not known.
+            what: Takes them, for errors.
+
+        Raises:
+            ValueError: As said.
+        """
+        if shape and self.shape != tuple(shape):
+            raise ValueError(
+                f"{what} takes images of {tuple(shape)}, the data set {self.name!r} has "
+                f"{self.shape}; add ',size=PIXELS' or ',rgb=true' to it"
+            )
+        if class_names and self.class_names and tuple(class_names) != self.class_names:
+            raise ValueError(
+                f"{what} has the classes {_shown(class_names)}, the data set {self.name!r} "
+                f"{_shown(self.class_names)}; give data with the same ones in the same order"
+            )
+
     def to(self, device: torch.device | str) -> Self:
         """The data set with its examples on `device`."""
         parts: dict[str, Any] = {name: part.to(device) for name, part in self.parts.items()}
@@ -278,6 +324,10 @@ class Dataset:
         """SHA-256 over contents and normalisation: of equal digest, the data is the same."""
         parts = {name: part.digest for name, part in self.parts.items()}
         return digest_of([self.num_classes, parts, self.scale, self.shift, self.groups])
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def scale_and_shift(

@@ -122,7 +122,8 @@ def _print(rows: Sequence[Mapping[str, Any]], threads: int) -> None:
     title = f"latency: median of one image on {threads} thread{'s' * (threads > 1)}"
     tested = next((key for row in rows for key in row if key.startswith("test_")), "test")
     columns = ("bytes", "from torch", tested.replace("_", " "), "ms", "10% to 90%")
-    table = Table("file", title=title, title_justify="left")
+    table = Table(title=title, title_justify="left")
+    table.add_column("file", overflow="fold")
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:

@@ -12,7 +12,7 @@ from weightfold.export.files import checked, staged
 from weightfold.export.report import ExportReport
 from weightfold.export.routed import subject_of
 from weightfold.export.runners import onnx_runner
-from weightfold.export.subject import Subject, attempting
+from weightfold.export.subject import Subject, attempting, check_differences
 
 
 def to_onnx(
@@ -68,8 +68,10 @@ def to_onnx(
     program.model.metadata_props.update(subject.metadata)
     with staged(path) as temporary:
         program.save(temporary)
-        onnx.checker.check_model(temporary, full_check=True)
-        differences = subject.check("the ONNX file", onnx_runner(temporary), tolerance)
+        with attempting("ONNX Runtime", subject.title, example_input):
+            onnx.checker.check_model(temporary, full_check=True)
+            differences = subject.differences(onnx_runner(temporary))
+        check_differences("the ONNX file", differences, tolerance)
     model = onnx.load(path, load_external_data=False)
     opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
     return ExportReport(str(path), file_bytes(path), differences, opset, operators(model))

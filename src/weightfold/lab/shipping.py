@@ -1,7 +1,7 @@
 """The deployed network of a run in files: each compared with torch and timed."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -14,6 +14,7 @@ from weightfold import export
 from weightfold.core.preprocessing import Preprocessing
 from weightfold.data import Batches, Dataset, load
 from weightfold.export.processor import Cpu
+from weightfold.export.subject import one_output
 from weightfold.files import write_json
 from weightfold.lab.saved import (
     configuration,
@@ -82,14 +83,19 @@ class Source:
         value_range: See there.
     """
 
-    folder: Path
+    folder: Path | str
     weights: Literal["last", "best"] = "last"
     model: str | None = None
     data: str | None = None
-    data_root: Path | None = None
+    data_root: Path | str | None = None
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     value_range: tuple[float, float] = (0.0, 1.0)
+
+    @property
+    def path(self) -> Path:
+        """Of the folder."""
+        return Path(self.folder)
 
     def open(self) -> tuple[nn.Module, Task]:
         """The deployed network, in eval mode, and its task, on the data as the network is fed.
@@ -98,11 +104,11 @@ class Source:
             FileNotFoundError: There is no folder, or no run in it.
             ValueError: Something is not said, or said twice.
         """
-        if not self.folder.is_dir():
+        if not self.path.is_dir():
             raise FileNotFoundError(
                 f"source={str(self.folder)!r} is no folder; give that of a run or of wf.save"
             )
-        if is_saved_net(self.folder):
+        if is_saved_net(self.path):
             if self.model is None or self.data is None:
                 raise ValueError(
                     f"source={str(self.folder)!r} holds a net of wf.save, which does not say what "
@@ -110,19 +116,23 @@ class Source:
                 )
             dataset = self._fed(load(self.data, self.data_root))
             task = as_task(dataset)
-            net = load_saved(self.folder, self.model, task)
+            net = load_saved(self.path, self.model, task)
         else:
-            spec = self.data or configuration(self.folder)["about"]["data"]
+            spec = self.data or configuration(self.path)["about"]["data"]
             dataset = self._fed(load(spec, self.data_root))
-            task = task_of(self.folder, dataset)
-            net = load_run(self.folder, task, self.weights, model=self.model)
+            task = task_of(self.path, dataset)
+            net = load_run(self.path, task, self.weights, model=self.model)
         if Preprocessing.of(net) is None and (told := dataset.preprocessing) is not None:
             told.attach(net)
-        return deployed(net), task
+        plain, example = deployed(net), torch.zeros(1, *dataset.shape)
+        output = getattr(task, "output", None)
+        if output is not None:  # the one that was meant is the only one afterwards
+            task = replace(task, output=None)  # type: ignore[call-arg]
+        return one_output(plain, example, output), task
 
     def _fed(self, dataset: Dataset) -> Dataset:
         """The data as the network is fed: by the folder, by what is given, or as trained on."""
-        told, given = preprocessing_of(self.folder), self.mean or self.std
+        told, given = preprocessing_of(self.path), self.mean or self.std
         if told is not None:
             if given:
                 raise ValueError(
@@ -133,7 +143,7 @@ class Source:
         if given or self.value_range != (0.0, 1.0):
             told = Preprocessing(dataset.image_shape, self.mean, self.std, self.value_range)
             return dataset.fed_as(told, "the network")
-        if is_saved_net(self.folder) or self.data is not None:
+        if is_saved_net(self.path) or self.data is not None:
             raise ValueError(
                 f"{self.folder} does not say how its network is fed, so that the data might be "
                 "normalised otherwise than it was trained with; save it with wf.save(net, folder, "
@@ -150,7 +160,7 @@ def _numbers(values: Sequence[float]) -> str:
 
 def export_run(
     source: Source,
-    folder: Path,
+    folder: Path | str,
     *,
     formats: Sequence[Format] = ("onnx", "torch"),
     int8: Quantizing = NO_INT8,
@@ -190,7 +200,7 @@ def export_run(
         rows += _int8_files(net, task.dataset, folder, int8)
     told = Preprocessing.of(net)
     record = {
-        "source": source.folder.name,
+        "source": source.path.name,
         "threads": threads,
         "preprocessing": None if told is None else told.record(),
         "files": rows,

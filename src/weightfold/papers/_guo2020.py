@@ -40,8 +40,17 @@ SMOKE_DIFFERS = (
 )
 
 CPU = {"": RECIPES["expandnets-cifar-12"]}
+
+
+def decayed(recipe: Recipe) -> Recipe:
+    """With weight decay on the deployed weights."""
+    return replace(recipe, weight_decay=5e-4, decay_on="theta")
+
+
+_SIX = replace(RECIPES["expandnets-cifar"], epochs=6, milestones=(3, 5))
 SHORT = {
-    "": replace(RECIPES["expandnets-cifar"], epochs=6, milestones=(3, 5)),
+    "": _SIX,
+    "decay": decayed(_SIX),
     "teacher": replace(RECIPES["teacher-cifar-resnet18"], epochs=10, lr=0.05),
 }
 """For tables of many lines at cpu, with `SHORT_OPTIONS`."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from weightfold.core.charted import Charted, check_state
+from weightfold.core.checkpoint_file import named_as
 from weightfold.core.slots import Slots
 from weightfold.data.contents import digest_of
 from weightfold.methods.expand.twin import linear_from_twin
@@ -26,7 +27,8 @@ class Start:
     """Where a run starts from: another run's weights, through a map.
 
     Attributes:
-        source: The folder of the other run; or, of one in memory, its network or its tensors by
+        source: The folder of the other run; a file of weights, of safetensors or of torch.save (see
+            `weightfold.core.checkpoint_file`); or, of one in memory, its network or its tensors by
             name.
         at: Which of the folder's weights: "last", "best", or an optimizer step that the run's
             `Options.save_at` kept.
@@ -50,6 +52,8 @@ class Start:
             return self.source.state_dict()
         if isinstance(self.source, Mapping):
             return self.source
+        if Path(self.source).is_file():
+            return checkpoint.read_weights(Path(self.source))
         names = {"last": checkpoint.LAST_WEIGHTS, "best": checkpoint.BEST_WEIGHTS}
         name = names[self.at] if isinstance(self.at, str) else checkpoint.step_weights(self.at)
         path = Path(self.source) / name
@@ -199,7 +203,7 @@ def _state(net: nn.Module, tensors: Tensors) -> dict[str, Any]:
         KeyError: The tensors are of another network.
     """
     own = net.state_dict()
-    given = dict(tensors)
+    given = named_as(dict(tensors), own)
     for name, first in Slots.of(net).canonical.items():
         if name in own and name not in given and first in given:
             given[name] = given[first]

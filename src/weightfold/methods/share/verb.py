@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from weightfold.core.arguments import check_net, checked_seed
+from weightfold.core.arguments import checked_seed, unwrapped
 from weightfold.core.charted import Charted
 from weightfold.core.preprocessing import Preprocessing
 from weightfold.core.slots import Slots
@@ -53,7 +53,7 @@ def share(
         ValueError: No domain, a name twice or not of letters, digits, "-" and "_", classes below
             1, a plan made for another model, or a layer that domains own is tied to another.
     """
-    check_net(net)
+    net = unwrapped(net)
     if isinstance(net, Charted):
         raise TypeError(
             "net is a Charted net; share the plain network, and chart the shared one, "

@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from weightfold.core import checkpoint_file
 from weightfold.core.charted import check_state
 from weightfold.core.copying import copied
 from weightfold.core.select import Where, select
 from weightfold.core.slots import Slots
-from weightfold.core.tensor_file import read_tensors
 from weightfold.data.pairs import Data, as_dataset
 from weightfold.probes.layers.batch_norm import (
     Policy,
@@ -136,7 +136,7 @@ def read_checkpoint(checkpoint: Checkpoint, net: nn.Module, name: str) -> dict[s
         ValueError: It is of another network, or a damaged file.
         FileNotFoundError: The file is missing.
     """
-    given = _tensors_of(checkpoint, name)
+    given = checkpoint_file.named_as(_tensors_of(checkpoint, name), net.state_dict())
     canonical = Slots.of(net).canonical
     found: dict[str, Tensor] = {}
     for key, tensor in given.items():
@@ -168,7 +168,7 @@ def _tensors_of(checkpoint: Checkpoint, name: str) -> dict[str, Tensor]:
         if not Path(checkpoint).is_file():
             raise FileNotFoundError(f"{name}={str(checkpoint)!r}: there is no such file")
         try:
-            return read_tensors(Path(checkpoint))
+            return checkpoint_file.read_checkpoint(Path(checkpoint))
         except ValueError as error:
             raise ValueError(
                 f"{name}={str(checkpoint)!r} is no safetensors file ({error}); write it with "

@@ -19,6 +19,7 @@ from weightfold.probes.tickets.finding import LotteryTicket
 from weightfold.probes.tickets.options import TicketKeywords, TicketOptions
 from weightfold.probes.tickets.outcomes import FEWEST, TITLES, Outcomes
 from weightfold.probes.tickets.prune import Pruning, own_shares, prunable
+from weightfold.tasks.registry import as_task
 from weightfold.tasks.task import Task
 from weightfold.train.progress import ProgressCallback, progress_bar
 from weightfold.train.recipe import Recipe
@@ -124,6 +125,7 @@ def lottery_ticket(
         outcomes=tuple(experiment.outcomes),
         trials=len(seeds),
         weights=sum(w.numel() for w in weights.values()),
+        chance=as_task(samples).baseline(),
         masks=experiment.masks,
         starts={seed: start.state_dict() for seed, start in experiment.starts.items()},
         notes=tuple(_notes(experiment)),

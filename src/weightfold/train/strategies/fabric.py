@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from weightfold.core.gradients import coordinates, warn_unreached
 from weightfold.data import Augment
-from weightfold.tasks.task import Task, evaluating
+from weightfold.tasks.task import Task, evaluating, naming_dtype
 from weightfold.train.evaluation import Evaluation
 from weightfold.train.optimizer import make_optimizer
 from weightfold.train.penalty import Penalty
@@ -49,6 +50,7 @@ class OnFabric(Strategy):
         self.seeds = (seed,)
         self.optimizer = optimizer
         self.model, self._stepper = fabric.setup(module, optimizer)
+        self._unseen = coordinates(net)
 
     @property
     def device(self) -> torch.device:
@@ -68,6 +70,9 @@ class OnFabric(Strategy):
         loss, counts = self.losses(batch)
         self.optimizer.zero_grad()
         self.backward(loss)
+        if self._unseen:
+            warn_unreached(self._unseen, dict(self.net.named_parameters()))
+            self._unseen = []
         if self.recipe.clip_norm is not None:
             self.fabric.clip_gradients(
                 self.model,
@@ -156,6 +161,7 @@ class Single(OnFabric):
             batch_size=recipe.batch_size,
             seed=seed,
             augment=Augment(recipe.crop_padding, recipe.flip),
+            processes=fabric.world_size,
         )
         self._evaluations: dict[str, Evaluation] = {}
 
@@ -183,7 +189,7 @@ class Single(OnFabric):
         share = self.world / len(targets)  # DDP averages: in all, the mean over the whole batch
         if self.world > 1:
             inputs, targets = inputs[self.rank :: self.world], targets[self.rank :: self.world]
-        with self._autocast():
+        with naming_dtype(self.net), self._autocast():
             terms = self._task.objective(self.model, inputs, targets)
         loss = terms.losses.sum() * share if terms.losses.dim() else terms.losses
         if self._penalty is not None:

@@ -123,9 +123,9 @@ def _print(rows: Sequence[Mapping[str, Any]], threads: int) -> None:
     tested = next((key for row in rows for key in row if key.startswith("test_")), "test")
     columns = ("bytes", "from torch", tested.replace("_", " "), "ms", "10% to 90%")
     table = Table(title=title, title_justify="left")
-    table.add_column("file", overflow="fold")
+    table.add_column("file", no_wrap=True, min_width=17)
     for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
+        table.add_column(column, justify="right")
     for row in rows:
         table.add_row(
             row["file"],

@@ -94,11 +94,33 @@ def check_chartable(model: nn.Module, name: str, tensor: Tensor) -> None:
 
 
 def runs_as(layer: nn.Module, classes: tuple[type[nn.Module], ...]) -> bool:
-    """Whether a layer computes what one of `classes` does: no forward or hook of its own."""
+    """Whether a layer computes what one of `classes` does: nothing of its own, and no hook."""
     base = next((kind for kind in classes if isinstance(layer, kind)), None)
-    methods = ("forward", "_conv_forward")
-    own = any(getattr(type(layer), m, None) is not getattr(base, m, None) for m in methods)
-    hooks = [
+    return base is not None and not _overrides(layer, base) and not hooks_of(layer)
+
+
+def _overrides(layer: nn.Module, base: type[nn.Module]) -> bool:
+    """Whether its class or itself has something in the place of what `base` computes with."""
+    kind = type(layer)
+    for below in kind.__mro__[: kind.__mro__.index(base)]:
+        if below.__module__.startswith("torch.nn.modules."):
+            continue
+        for name, value in vars(below).items():
+            if name in _HARMLESS or (name.startswith("__") and name not in _CALLING):
+                continue
+            if isinstance(value, property) or hasattr(base, name) or name in vars(layer):
+                return True
+    own = vars(layer).items()
+    return any(n not in _HARMLESS and callable(v) and hasattr(kind, n) for n, v in own)
+
+
+_HARMLESS = ("extra_repr", "reset_parameters", "train", "eval")
+_CALLING = ("__call__", "__getattr__", "__getattribute__")
+
+
+def hooks_of(layer: nn.Module) -> list[Callable]:
+    """Forward and backward hooks, but for guards of ours."""
+    return [
         hook
         for found in (
             layer._forward_pre_hooks,
@@ -109,7 +131,6 @@ def runs_as(layer: nn.Module, classes: tuple[type[nn.Module], ...]) -> bool:
         for hook in found.values()
         if not isinstance(hook, PlaceholderGuard)
     ]
-    return base is not None and not own and not hooks and "forward" not in vars(layer)
 
 
 _EMPTY = object()
@@ -128,7 +149,9 @@ class PlaceholderGuard:
     def applies(self, module: nn.Module) -> bool:
         """Whether the tensor is absent now; one whose layer an executor replaced never is."""
         path, attribute = split_name(self.name)
-        return getattr(module.get_submodule(path), attribute, module) is None
+        layer = module.get_submodule(path)
+        known = layer._parameters if attribute in layer._parameters else layer._buffers
+        return known.get(attribute, module) is None
 
     def __call__(self, module: nn.Module, args: tuple) -> None:
         """Raise if a computed tensor is absent, which only a call from elsewhere can meet.

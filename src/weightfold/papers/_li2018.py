@@ -147,12 +147,7 @@ def _logarithms(found: Any) -> dict[int, float]:
 def more(a: str, b: str, factor: float = 1.0) -> Check:
     """Line `a` has an intrinsic dimension more than `factor` times that of line `b`."""
 
-    def check(results: Results) -> Verdict:
-        ratio = times(results, a, b)
-        if ratio is None:
-            return verdict(None, f"({a}) / ({b}): not run")
-        if doubt := _doubt(results, a, b):
-            return doubt
+    def judged(results: Results, ratio: Paired) -> Verdict:
         (bounded,) = results.records(b)
         if bounded.dimension is None:
             text = f"({b}): above {bounded.tried:,}, the largest that was tried"
@@ -164,31 +159,33 @@ def more(a: str, b: str, factor: float = 1.0) -> Check:
             holds = "undecided" if holds == "does not hold" else holds
         return verdict(holds, text, p_of(ratio) if factor == 1 else None)
 
-    return check
+    return _of_ratio(a, b, judged)
 
 
-def _doubt(results: Results, *labels: str) -> Verdict | None:
-    """That a line's dimension cannot be told; None if all can."""
-    found = {label: results.records(label)[0].doubt for label in labels}
-    told = [f"({label}): {doubt}" for label, doubt in found.items() if doubt]
-    return verdict("undecided", "; ".join(told)) if told else None
-
-
-def equal(a: str, b: str, within: float = 1.5) -> Check:
-    """Two lines' intrinsic dimensions differ by a factor of at most `within`, our tolerance."""
+def _of_ratio(a: str, b: str, judged: Callable[[Results, Paired], Verdict]) -> Check:
+    """A verdict on the ratio of two lines' dimensions, if both are known and can be told."""
 
     def check(results: Results) -> Verdict:
         ratio = times(results, a, b)
         if ratio is None:
             return verdict(None, f"({a}) / ({b}): not run")
-        if doubt := _doubt(results, a, b):
-            return doubt
+        doubts = {label: results.records(label)[0].doubt for label in (a, b)}
+        told = [f"({label}): {doubt}" for label, doubt in doubts.items() if doubt]
+        return verdict("undecided", "; ".join(told)) if told else judged(results, ratio)
+
+    return check
+
+
+def equal(a: str, b: str, within: float = 1.5) -> Check:
+    """Two lines' intrinsic dimensions differ by a factor of at most `within`, our tolerance."""
+
+    def judged(results: Results, ratio: Paired) -> Verdict:
         text = f"({a}) / ({b}): {describe_ratio(ratio)}; equal is up to a factor of {within:g}"
         if any(results.records(label)[0].dimension is None for label in (a, b)):
             return verdict("undecided", f"{text}; one of them was not reached")
         return verdict(judge_within(ratio, log(within)), text)
 
-    return check
+    return _of_ratio(a, b, judged)
 
 
 def describe_ratio(ratio: Paired) -> str:

@@ -54,6 +54,8 @@ _PAPER = {"random_trials": 10, "validation": 5000}
 have a mask for each trial."""
 _LEVELS = (0.513, 0.211)
 """Shares of weights that the paper's text and the survey's figure speak of."""
+_NEAR = math.log(1.15)
+"""How far, in the logarithm, a level may be from the share it stands for."""
 
 
 def _tickets(
@@ -107,6 +109,8 @@ def _speed(share: float) -> Callable[[Sequence[Any]], Estimate | None]:
         if not results.levels:
             return None
         level = _nearest(records[0], share)
+        if abs(math.log(results.remaining(level) / share)) > _NEAR:
+            return None
         ticket = results.values("ticket", level, "iteration")
         full = results.values("full", 0, "iteration")
         ratios = [ticket[s] / full[s] for s in ticket if full.get(s)]

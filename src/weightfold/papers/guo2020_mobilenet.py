@@ -3,23 +3,20 @@
 from dataclasses import replace
 from itertools import product
 
-from weightfold.lab.claims import above, all_of
 from weightfold.lab.experiment import Claim, Column, Experiment, Line, Preset
-from weightfold.lab.measures import BEST_ACCURACY, LAST_ACCURACY, PARAMETERS
 from weightfold.papers._guo2020 import (
-    CIFAR10,
-    CIFAR100,
+    ACCURACIES,
     NUMBERS,
     PAPER,
     Network,
     Size,
     beside,
+    better,
+    cifar_table,
     lines_of,
     quick,
 )
 from weightfold.train.recipe import RECIPES, Recipe
-
-MEASURES = (BEST_ACCURACY, LAST_ACCURACY, PARAMETERS)
 
 _V1, _V2 = "mobilenet_v1,small_image=true", "mobilenet_v2,small_image=true"
 _CIFAR = RECIPES["mobilenet-cifar"]
@@ -49,12 +46,10 @@ _FULL = {
 }
 _TINY = "digits,rgb=true,size=16,limit=64"
 
-TABLE2 = Experiment(
-    name="guo2020-table2",
-    paper=f"{PAPER}, Table 2",
+TABLE2 = cifar_table(
+    "table2",
+    source=", Table 2",
     title="MobileNet V1 and V2 against their expansions (CL, r = 4)",
-    columns=(CIFAR10, CIFAR100),
-    measures=MEASURES,
     lines=lines_of(
         (
             _network("MobileNet", _V1, "compact"),
@@ -102,16 +97,13 @@ TABLE2 = Experiment(
     claims=(
         Claim(
             "CL makes MobileNets more accurate",
-            all_of(
-                above("MobileNet, CL", "MobileNet", "best_accuracy"),
-                above("MobileNetV2, CL", "MobileNetV2", "best_accuracy"),
-            ),
+            better(("MobileNet, CL", "MobileNet"), ("MobileNetV2, CL", "MobileNetV2")),
         ),
         Claim(
             "also than MobileNets trained for the same time",
-            all_of(
-                above("MobileNet, CL", "MobileNet, same time", "best_accuracy"),
-                above("MobileNetV2, CL", "MobileNetV2, same time", "best_accuracy"),
+            better(
+                ("MobileNet, CL", "MobileNet, same time"),
+                ("MobileNetV2, CL", "MobileNetV2, same time"),
             ),
             _TIMES,
         ),
@@ -169,7 +161,7 @@ def _pairs(a: str, b: str, nets: tuple[str, ...] = tuple(_NETS)) -> Claim:
     }
     return Claim(
         f"CL is more accurate than {names[b]}{'' if len(nets) == 3 else ' for MobileNets'}",
-        all_of(*(above(f"{net}{a}", f"{net}{b}", "best_accuracy") for net in nets)),
+        better(*((f"{net}{a}", f"{net}{b}") for net in nets)),
     )
 
 
@@ -187,7 +179,7 @@ TABLE3 = Experiment(
     paper=f"{PAPER}, Table 3",
     title="MobileNets and ShuffleNet V2 0.5x on ImageNet against their expansions (CL, r = 4)",
     columns=(_IMAGENET,),
-    measures=MEASURES,
+    measures=ACCURACIES,
     lines=(
         *lines_of(
             [_on_imagenet(net, way) for net, way in product(_NETS, _WAYS)],

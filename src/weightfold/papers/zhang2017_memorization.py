@@ -153,7 +153,7 @@ _REGULARISED = {
 MEMORIZATION = Experiment(
     name="zhang2017-memorization",
     paper=f"{ZHANG}, Table 1 and Figure 1; {ARPIT}, Figure 8",
-    title="noise is fitted to the last label, later than true data",
+    title="noise is fitted to the last label, random labels later than true ones",
     measures=(
         _measure("true_test", "true labels: test accuracy (%)", "true", "test"),
         _measure("random_train", "random labels: training accuracy (%)", "random-labels", "train"),
@@ -206,7 +206,8 @@ MEMORIZATION = Experiment(
         ),
     ),
     notes="Training and test accuracies are those after the last epoch, which is the first without "
-    "a training error.",
+    "a training error. That noise is fitted later is said of random labels alone: inputs of random "
+    "pixels and Gaussian noise may be fitted sooner than true data, see each line's table.",
 )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from weightfold.core.checkpoint_file import check_archive, named_as, read_checkpoint
 from weightfold.core.tensor_file import write_tensors
-from weightfold.files import replacing, write_csv
+from weightfold.files import write_bytes, write_csv
 from weightfold.records import file_hash, read_record, write_record
 from weightfold.tasks.measure import Measure
 from weightfold.train.history import History
@@ -119,8 +119,7 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
     """Write tensors and plain Python values with torch.save."""
     content = io.BytesIO()  # on a full disk torch's writer says "unexpected pos", or aborts
     torch.save(dict(state), content)
-    with replacing(path) as temporary:
-        temporary.write_bytes(content.getbuffer())
+    write_bytes(path, content.getbuffer())
 
 
 def load_state(path: Path, device: torch.device) -> dict[str, Any]:

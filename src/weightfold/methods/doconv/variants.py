@@ -1,4 +1,4 @@
-"""The variant "doconv"."""
+"""A variant of networks with depthwise over-parameterized convolutions: "doconv"."""
 
 from torch import Tensor, nn
 
@@ -7,13 +7,7 @@ from weightfold.methods.variants import Variant
 
 
 def of_doconv(net: nn.Module, example: Tensor, seed: int) -> nn.Module:
-    """A network under DO-Conv, which draws nothing.
-
-    Args:
-        net: The plain one.
-        example: Not needed.
-        seed: Not needed.
-    """
+    """A network whose convolutions have a depthwise factor, which begins as the identity."""
     return doconv(net)
 
 

@@ -154,7 +154,7 @@ class Single(OnFabric):
         self.names, self.scores = (name,), mean_scores(task)
         plain = fabric.strategy.precision.precision == "32-true"
         self._autocast = nullcontext if plain else fabric.autocast
-        self._task = task
+        self._task, self._ran = task, False
         self._batches = task.batches(
             "train",
             fabric.device,
@@ -189,8 +189,10 @@ class Single(OnFabric):
         share = self.world / len(targets)  # DDP averages: in all, the mean over the whole batch
         if self.world > 1:
             inputs, targets = inputs[self.rank :: self.world], targets[self.rank :: self.world]
-        with naming_dtype(self.net), self._autocast():
+        naming = nullcontext() if self._ran else naming_dtype(self.net)
+        with naming, self._autocast():
             terms = self._task.objective(self.model, inputs, targets)
+        self._ran = True
         loss = terms.losses.sum() * share if terms.losses.dim() else terms.losses
         if self._penalty is not None:
             loss = loss + self._penalty()

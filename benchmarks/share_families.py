@@ -77,7 +77,8 @@ def literal(model: nn.Module, net: nn.Module, domain: str) -> nn.Module:
     """The plain network of a domain, put together by hand from the net's tensors and the plan's masks."""
     plain = copy.deepcopy(model)
     kept = net.model.state_dict()
-    plain.load_state_dict({n: kept.get(n, t) for n, t in plain.state_dict().items()})
+    for name, tensor in plain.state_dict().items():
+        tensor.copy_(kept.get(name, tensor))
     own, shared, plan = net.sharing.domains[domain], net.sharing.shared, net.plan
     for path in plan.norms:
         plain.get_submodule(path).load_state_dict(own.get_submodule(path).state_dict())

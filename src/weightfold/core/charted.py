@@ -19,6 +19,7 @@ from weightfold.core.slots import (
     Slots,
     check_state,
     fill,
+    load_state,
     replace_module,
     split_name,
     with_placeholders,
@@ -381,5 +382,5 @@ class _Theta(nn.Module):
 def _load(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, float]:
     """Strictly load a plain state_dict, with an error that lists what differs."""
     check_state(model.state_dict(), state)
-    model.load_state_dict(state)
+    load_state(model, state)
     return {}

@@ -66,7 +66,7 @@ def build(source: str, name: str, size: int) -> nn.Module:
             options = {"init_weights": True}
         net = getattr(torchvision.models, name)(num_classes=4, **options)
     for module in net.modules():  # the same random numbers are not drawn for a mixture
-        for attribute in ("p", "drop_prob"):
+        for attribute in ("p", "drop_prob", "drop_rate"):
             if isinstance(getattr(module, attribute, None), float):
                 setattr(module, attribute, 0.0)
     return net

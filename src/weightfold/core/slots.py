@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
-from weightfold.core.copying import copied
+from weightfold.core.copying import copied, kept_tensors
 
 
 @dataclass(frozen=True)
@@ -169,16 +169,40 @@ class PlaceholderGuard:
             )
 
 
+def naming_computed(net: nn.Module, fn: Callable[[nn.Module], None]) -> Callable[[nn.Module], None]:
+    """`fn` for `Module.apply`, whose failure on modules with absent tensors is explained."""
+    paths = {module: path for path, module in net.named_modules()}
+
+    def named(module: nn.Module) -> None:
+        try:
+            fn(module)
+        except (AttributeError, TypeError) as error:
+            hooks = module._forward_pre_hooks.values()
+            if not any(isinstance(hook, PlaceholderGuard) for hook in hooks):
+                raise
+            raise RuntimeError(
+                f"apply: tensors of {paths.get(module)!r} ({type(module).__name__}) are computed "
+                "by a chart, None outside forward; initialise the model before it is charted, "
+                f"or apply to net.charts ({error})"
+            ) from error
+
+    return named
+
+
 def with_placeholders(model: nn.Module, places: Iterable[str]) -> nn.Module:
     """Deep copy of `model` in which the tensors at `places` are absent (None), never copied.
 
     Args:
         model: Left unchanged.
         places: One name for each (module, attribute) to empty.
+
+    Raises:
+        ValueError: A module keeps one of the tensors elsewhere too, or see `copied`.
     """
     places = tuple(places)
     originals = [model.get_submodule(split_name(p)[0]) for p in places]
     tensors = [getattr(m, split_name(p)[1]) for m, p in zip(originals, places, strict=True)]
+    _check_not_kept(model, dict(zip(map(id, tensors), places, strict=True)))
     skeleton = copied(model, {id(t): _EMPTY for t in tensors})
     guarded: dict[str, str] = {}
     for place in places:
@@ -193,12 +217,29 @@ def with_placeholders(model: nn.Module, places: Iterable[str]) -> nn.Module:
     return skeleton
 
 
+def _check_not_kept(model: nn.Module, names: Mapping[int, str]) -> None:
+    """Refuse tensors (id -> name) that a module keeps elsewhere too, in a list for example."""
+    for path, module, attribute, tensor in kept_tensors(model):
+        if id(tensor) in names:
+            raise ValueError(
+                f"module {path!r} ({type(module).__name__}) also keeps {names[id(tensor)]!r} in "
+                f"{attribute!r}, where no chart can put what it computes; read the tensor from its "
+                "layer in forward, or leave it out with `where`"
+            )
+
+
 def check_state(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
     """Compare keys and shapes of two state_dicts.
 
     Raises:
         KeyError: They differ; the message lists up to five keys of each sort.
+        TypeError: `given` is no mapping, or what should be a tensor is none.
     """
+    if not isinstance(given, Mapping):
+        raise TypeError(f"state is a {type(given).__name__}; give a state_dict")
+    for key, tensor in wanted.items():
+        if isinstance(tensor, Tensor) and not isinstance(given.get(key, tensor), Tensor):
+            raise TypeError(f"state[{key!r}] is a {type(given[key]).__name__}; give a tensor")
     missing = [k for k in wanted if k not in given]
     unexpected = [k for k in given if k not in wanted]
     shapes = [
@@ -208,11 +249,16 @@ def check_state(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> No
     ]
     if missing or unexpected or shapes:
         found = {"missing": missing, "unexpected": unexpected, "other shape": shapes}
+        ends = [
+            k.removesuffix(missing[0]) for k in unexpected if missing and k.endswith(missing[0])
+        ]
+        wrapped = [end for end in ends if all(end + key in given for key in missing)]
         raise KeyError(
             "the weights are of another architecture; "
             + "; ".join(
                 f"{len(keys)} {what}: {', '.join(keys[:5])}" for what, keys in found.items() if keys
             )
+            + (f"; strip {wrapped[0]!r} from the keys" if wrapped else "")
         )
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialize
 from torch import Tensor
 
-from weightfold.files import replacing
+from weightfold.files import write_bytes
 
 LABEL = "weightfold"
 HASH = "sha256"
@@ -50,8 +50,7 @@ def write_tensors(
     """
     whole = {n: t.detach().to("cpu", copy=True).contiguous() for n, t in tensors.items()}
     label = json.dumps({HASH: tensors_hash(dict(sorted(whole.items())))})
-    with replacing(path) as temporary:
-        temporary.write_bytes(serialize(whole, {**(told or {}), LABEL: label}))
+    write_bytes(path, serialize(whole, {**(told or {}), LABEL: label}))
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from weightfold.core.preprocessing import Preprocessing
 from weightfold.export.batch_norm import drop_unused, fold_batch_norms
 from weightfold.export.extras import need, quiet
 from weightfold.export.processor import Cpu, check_cpu, this_cpu
-from weightfold.export.subject import attempting, batch_dimension, traceable
+from weightfold.export.subject import ExportError, attempting, batch_dimension, traceable
 
 
 class QuantizedNet(nn.Module):
@@ -84,7 +84,8 @@ def quantize_aware(
         TypeError: The images or the network's output are not one floating-point tensor.
         ValueError: `steps` is not positive, `cpu` is no kind of processor, the network does not
             take the images, or `batches` is a generator that ran out before `steps`.
-        ExportError: torch could not export the network; the cause is attached.
+        ExportError: torch could not export the network (the cause is attached), or a layer pads
+            with other values than zeros.
         FloatingPointError: The loss is not finite.
     """
     with quiet():
@@ -135,6 +136,12 @@ def _repeated(batches: Iterable[Any]) -> Iterator[Any]:
 def _prepared(module: nn.Module, images: Tensor, device: torch.device, cpu: Cpu) -> GraphModule:
     """The network as a graph on its device, batch norms folded, with a rounding at each place."""
     net = copy.deepcopy(module).eval().requires_grad_(True)
+    for path, layer in net.named_modules():
+        if (mode := getattr(layer, "padding_mode", "zeros")) != "zeros":
+            raise ExportError(
+                f"layer {path!r} has padding_mode={mode!r}, which torchao's quantizer does not "
+                "take in training; quantize_static does"
+            )
     images = traceable(net, images, argument="images of batches").to(device)
     with quiet():
         from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e

@@ -6,6 +6,7 @@ get 7 bits. ARM's kernels are exact, and prefer both signed. https://onnxruntime
 """
 
 import platform
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -17,11 +18,21 @@ _EXACT = {"avx512_vnni", "avx_vnni", "amx_int8"}
 
 def this_cpu() -> Cpu:
     """The kind of this machine's; where it cannot be told, the one whose files hold on any x86."""
-    if platform.machine().lower() in ("arm64", "aarch64"):
-        return "arm"
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    flags = next((line for line in lines if line.startswith("flags")), "").split()
+    flags = next((line for line in lines if line.startswith("flags")), "")
+    return kind_of(platform.machine(), flags.split())
+
+
+def kind_of(machine: str, flags: Iterable[str]) -> Cpu:
+    """The kind of a processor.
+
+    Args:
+        machine: As `platform.machine` says.
+        flags: As /proc/cpuinfo says; of ARM none are needed.
+    """
+    if machine.lower() in ("arm64", "aarch64"):
+        return "arm"
     return "x86" if _EXACT & set(flags) else "x86-without-vnni"
 
 

@@ -11,6 +11,7 @@ from weightfold.export.files import checked, staged
 from weightfold.export.report import ExportReport
 from weightfold.export.routed import RoutedNet, subject_of
 from weightfold.export.runners import program_runner
+from weightfold.files import write_bytes
 
 
 def to_exported_program(
@@ -56,6 +57,6 @@ def to_exported_program(
     with staged(path) as temporary:
         content = io.BytesIO()  # by way of memory: on a full disk torch's writer aborts the process
         torch.export.save(program, content, extra_files=extra)
-        temporary.write_bytes(content.getbuffer())
+        write_bytes(temporary, content.getbuffer())
         differences = subject.check("the loaded program", program_runner(temporary), tolerance)
     return ExportReport(str(path), Path(path).stat().st_size, differences)

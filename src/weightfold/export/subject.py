@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from weightfold.core.copying import copied
 from weightfold.core.preprocessing import Preprocessing, check_class_names
 from weightfold.export.runners import PREPROCESSING, torch_runner
+from weightfold.tasks.outputs import tensor_of
 
 BATCH_SIZES = (1, 2, 5)
 MAGNITUDES = (1.0, 1000.0)
@@ -26,6 +27,48 @@ Run = Callable[..., Tensor]
 
 class ExportError(RuntimeError):
     """A network could not be exported, or its file does not compute what torch computes."""
+
+
+class OneOutput(nn.Module):
+    """A network that gives one of its several outputs.
+
+    Args:
+        net: Gives a mapping, a named tuple or a sequence of tensors; not copied.
+        output: Which, see `weightfold.tasks.outputs.tensor_of`.
+    """
+
+    def __init__(self, net: nn.Module, output: str | int | None = None) -> None:
+        super().__init__()
+        self.net, self.output = net, output
+        if (told := Preprocessing.of(net)) is not None:
+            told.attach(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The one output."""
+        return tensor_of(self.net(x), self.output)
+
+
+def one_output(net: nn.Module, images: Tensor, output: str | int | None = None) -> nn.Module:
+    """`net`, if it gives one tensor, else with the one of its outputs that is meant.
+
+    Args:
+        net: In eval mode.
+        images: To try it with, (B, ...).
+        output: As in `OneOutput`; None: that called "out" or "logits".
+
+    Raises:
+        TypeError: There is no such output; the message lists what there is.
+    """
+    device = next((t.device for t in net.state_dict().values()), torch.device("cpu"))
+    with torch.no_grad():
+        found = net(images.to(device))
+    if isinstance(found, Tensor) and output is None:
+        return net
+    try:
+        tensor_of(found, output)
+    except TypeError as error:
+        raise TypeError(f"{type(net).__name__}: {error}") from error
+    return OneOutput(net, output)
 
 
 @dataclass(frozen=True)
@@ -77,7 +120,7 @@ class Subject:
 
 
 def plain_subject(net: nn.Module, example_input: Tensor, *, dynamic_batch: bool = True) -> Subject:
-    """A network of one tensor to one.
+    """A network of one tensor to one; of several outputs that called "out" or "logits".
 
     Args:
         net: Left unchanged.
@@ -89,11 +132,14 @@ def plain_subject(net: nn.Module, example_input: Tensor, *, dynamic_batch: bool 
         ValueError: The network does not take the shape of `example_input`.
     """
     net = frozen(net)
-    images = traceable(net, example_input, dynamic_batch=dynamic_batch)
+    title = type(net).__name__
+    images, output = traced(net, example_input, dynamic_batch=dynamic_batch)
+    if not isinstance(output, Tensor):
+        net = one_output(net, images)
     sizes = BATCH_SIZES if dynamic_batch else (len(example_input),)
     return Subject(
         net,
-        type(net).__name__,
+        title,
         {"images": images},
         batch_dimension(dynamic_batch),
         lambda run: relative_differences(run, net, example_input, sizes),
@@ -142,6 +188,26 @@ def traceable(
             network does not return one tensor.
         ValueError: `example_input` has no batch, or the network does not take its shape.
     """
+    images, output = traced(net, example_input, dynamic_batch=dynamic_batch, argument=argument)
+    if not isinstance(output, Tensor):
+        name, given = type(net).__name__, type(output).__name__
+        raise TypeError(f"{name} returns {given}; export takes one tensor to one")
+    return images
+
+
+def traced(
+    net: nn.Module,
+    example_input: Tensor,
+    *,
+    dynamic_batch: bool = True,
+    argument: str = "example_input",
+) -> tuple[Tensor, Any]:
+    """As `traceable`, of a network that returns anything; and what it returned.
+
+    Raises:
+        TypeError: `example_input` is not a floating-point tensor.
+        ValueError: As `traceable`.
+    """
     if not isinstance(example_input, Tensor) or not example_input.is_floating_point():
         given = example_input.dtype if isinstance(example_input, Tensor) else type(example_input)
         raise TypeError(f"{argument} is {given}; give a floating-point tensor (B, ...)")
@@ -157,9 +223,7 @@ def traceable(
             f"{argument} has shape {shape} and dtype {example_input.dtype}, which {name} does not "
             f"take: {error}"
         ) from error
-    if not isinstance(output, Tensor):
-        raise TypeError(f"{name} returns {type(output).__name__}; export takes one tensor to one")
-    return images
+    return images, output
 
 
 def probe(example_input: Tensor, batch_size: int, magnitude: float = 1.0) -> Tensor:
@@ -236,6 +300,8 @@ def attempting(what: str, title: str, example_input: Tensor) -> Iterator[None]:
         yield
     except Exception as error:
         shape = ", ".join(["batch", *map(str, example_input.shape[1:])])
+        dtype = example_input.dtype
+        other = "" if dtype == torch.float32 else f" and dtype {dtype}; try net.float()"
         raise ExportError(
-            f"{what} failed on {title} with an input of shape ({shape}): {error}"
+            f"{what} failed on {title} with an input of shape ({shape}){other}: {error}"
         ) from error

@@ -10,7 +10,7 @@ from weightfold.core.tensor_file import write_tensors
 from weightfold.export.files import checked, staged
 from weightfold.export.report import ExportReport
 from weightfold.export.runners import torch_runner
-from weightfold.export.subject import frozen, plain_subject
+from weightfold.export.subject import OneOutput, frozen, plain_subject
 from weightfold.methods.share.net import SharedNet
 from weightfold.train.checkpoint import load_weights
 
@@ -54,9 +54,10 @@ def to_safetensors(
     plain = net.deploy(net.default_context()) if isinstance(net, Charted) else net
     subject = plain_subject(plain, example_input)
     with staged(path) as temporary:
-        write_tensors(temporary, plain.state_dict(), subject.metadata)
-        again = frozen(plain).apply(_blank)
-        load_weights(again, temporary)
+        named = plain.net if isinstance(plain, OneOutput) else plain
+        write_tensors(temporary, named.state_dict(), subject.metadata)
+        again = frozen(subject.net).apply(_blank)
+        load_weights(again.net if isinstance(again, OneOutput) else again, temporary)
         differences = subject.check(f"{Path(path).name} in torch", torch_runner(again), tolerance)
     return ExportReport(str(path), Path(path).stat().st_size, differences)
 

@@ -126,9 +126,10 @@ def check_same(configuration: Mapping[str, Any], folder: Path) -> bool:
     if names:
         shown = "; ".join(f"{n}: {_show(there, n)} there, {_show(here, n)} now" for n in names[:8])
         more = f"; and {len(names) - 8} more" if len(names) > 8 else ""
+        damage = "".join(f". Besides, {error}" for error in checkpoint.damages(folder))
         raise FileExistsError(
             f"folder={str(folder)!r} holds another run; they differ in {shown}{more}. "
-            "Choose another folder, or remove this one"
+            f"Choose another folder, or remove this one{damage}"
         )
     return True
 

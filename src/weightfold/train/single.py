@@ -106,7 +106,7 @@ class _OneTask(Training):
 
     def check(self, net: nn.Module) -> None:
         """By the task."""
-        self.task.check(net)
+        self.task.check(net, batch_size=self.recipe.batch_size)
 
     def strategy(self, fabric: Fabric, net: nn.Module) -> OnFabric:
         """In one process."""

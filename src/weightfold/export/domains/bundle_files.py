@@ -36,8 +36,8 @@ class _Asked:
 
 
 def export_bundle(
-    source: Path,
-    folder: Path,
+    source: Path | str,
+    folder: Path | str,
     *,
     format: Format = "onnx",
     domains: Sequence[str] = (),
@@ -75,6 +75,7 @@ def export_bundle(
     net = bundle.load(plain, names).eval()
     assert isinstance(net, SharedNet)
     examples = {name: torch.zeros(1, *_shape(bundle, name)) for name in names}
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     rows = FORMATS[format](net, examples, _Asked(folder, format, fold_bn, tolerance))
     told = {name: bundle.about[name] | {"classes": bundle.classes[name]} for name in names}

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from weightfold.core.arguments import check_memory, check_net, checked_seed
+from weightfold.core.arguments import check_memory, checked_seed, unwrapped
 from weightfold.core.charted import Charted
 from weightfold.core.preprocessing import Preprocessing
 from weightfold.core.slots import Slots
@@ -55,7 +55,7 @@ def share(
             weights that are not finite, or a function put on it that holds a module.
         MemoryError: The domains take more memory than there is.
     """
-    check_net(net)
+    net = unwrapped(net)
     if isinstance(net, Charted):
         raise TypeError(
             "net is a Charted net; share the plain network, and chart the shared one, "

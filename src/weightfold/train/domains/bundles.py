@@ -19,7 +19,7 @@ BUNDLE = "bundle"
 """Folder of a bundle in that of the run that made it."""
 
 
-def open_bundle(source: Path, model: str | None) -> tuple[Bundle, nn.Module, str]:
+def open_bundle(source: Path | str, model: str | None) -> tuple[Bundle, nn.Module, str]:
     """A bundle, a network of its architecture, and that network's spec.
 
     Args:
@@ -51,13 +51,14 @@ def open_bundle(source: Path, model: str | None) -> tuple[Bundle, nn.Module, str
     return bundle, make(), spec
 
 
-def find_bundle(source: Path) -> Bundle:
+def find_bundle(source: Path | str) -> Bundle:
     """The bundle in a folder, or in that of `weightfold domains train` or of its strategy.
 
     Raises:
         FileNotFoundError: There is none.
         ValueError: There are several, or it is damaged.
     """
+    source = Path(source)
     nested = (f"{BUNDLE}/{MANIFEST}", f"*/{BUNDLE}/{MANIFEST}")
     found = sorted(path.parent for pattern in nested for path in source.glob(pattern))
     if (source / MANIFEST).exists() or not found:
@@ -100,7 +101,7 @@ def about(spec: str, dataset: Dataset) -> dict[str, Any]:
 
 
 def evaluate_bundle(
-    source: Path, datasets: Mapping[str, Dataset], *, model: str | None = None
+    source: Path | str, datasets: Mapping[str, Dataset], *, model: str | None = None
 ) -> dict[str, float]:
     """Test accuracy, a share, of some or all of a bundle's domains.
 

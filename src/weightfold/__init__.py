@@ -16,6 +16,7 @@ _NAMES = {
     "core.preprocessing": "Preprocessing",
     "core.store": "save",
     "methods": "list_methods load",
+    "methods.doconv.verb": "doconv",
     "methods.embed.verb": "embed",
     "methods.expand.chain": "Chain",
     "methods.expand.options": "ExpandOptions",

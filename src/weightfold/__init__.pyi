@@ -16,6 +16,7 @@ from weightfold.lab.compare import compare as compare
 from weightfold.lab.inspect import inspect as inspect
 from weightfold.methods import list_methods as list_methods
 from weightfold.methods import load as load
+from weightfold.methods.doconv.verb import doconv as doconv
 from weightfold.methods.embed.verb import embed as embed
 from weightfold.methods.expand.chain import Chain as Chain
 from weightfold.methods.expand.options import ExpandOptions as ExpandOptions

@@ -233,7 +233,7 @@ def _lives(process: int) -> bool:
     return True
 
 
-def write_bytes(path: Path, content: bytes | memoryview) -> None:
+def write_bytes(path: Path, content: bytes | bytearray | memoryview) -> None:
     """Write a file whole.
 
     Raises:

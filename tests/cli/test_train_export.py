@@ -182,3 +182,27 @@ def test_a_teacher_is_fed_as_it_was_trained(run, stripes, tmp_path, capsys):
 def test_export_refuses_another_model_than_the_run(run, tmp_path, capsys):
     assert main(["export", str(run), "--folder", str(tmp_path), "--model", "smallnet_a"]) == 2
     assert "leave --model out" in capsys.readouterr().err
+
+
+def test_regression_of_an_npz_trains_is_exported_and_compared(tmp_path, capsys):
+    random, arrays = np.random.default_rng(0), {}
+    for part, count in (("train", 64), ("test", 24)):
+        x = random.integers(0, 256, (count, 8, 8), dtype=np.uint8)
+        halves = np.stack([x[:, :4].mean((1, 2)), x[:, 4:].mean((1, 2))], axis=1)
+        arrays |= {f"x_{part}": x, f"y_{part}": halves / 64 - 2}
+    np.savez(tmp_path / "halves.npz", **arrays)
+    given = ["--model", "digitnet", "--data", str(tmp_path / "halves.npz"), "--task", "regress"]
+    given += ["--epochs", "2", "--lr", "0.01", "--crop-padding", "0", "--no-flip"]
+    run = tmp_path / "run"
+    assert main(["train", *given, "--variant", "subspace,dim=40", "--folder", str(run)]) == 0
+    last = json.loads((run / "history.json").read_text())["last_mse"]
+    assert f"test mse {last:.4g}" in capsys.readouterr().out
+    assert main(["export", str(run), "--folder", str(tmp_path / "out")]) == 0
+    rows = json.loads((tmp_path / "out" / "export.json").read_text())["files"]
+    assert [row["test_mse"] for row in rows] == pytest.approx([last] * 3, rel=1e-4)
+    assert main(["export", str(run), "--folder", str(tmp_path / "int8"), "--int8"]) == 2
+    assert "int8" in capsys.readouterr().err
+    assert not (tmp_path / "int8").exists()
+    compared = ["compare", *given, "--variants", "compact", "cl,rate=2", "--seeds", "2"]
+    assert main([*compared, "--folder", str(tmp_path / "compare")]) == 0
+    assert "mean squared error" in (tmp_path / "compare" / "index.html").read_text()

@@ -6,7 +6,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from weightfold.core.checkpoint_file import named_as, read_checkpoint
-from weightfold.train import load_teacher
+from weightfold.train import Start
+from weightfold.train.starts import begin
 
 
 class Wrapping(nn.Module):
@@ -45,7 +46,7 @@ def test_checkpoints_load_whatever_wrapped_the_network(how, nested, tmp_path):
     else:
         held = {nested: state, "epoch": 3, "optimizer": {"state": {}}} if nested else state
         torch.save(held, path)
-    found = load_teacher(net(0), path).state_dict()
+    found = begin(net(0), Start(path)).state_dict()
     assert all(torch.equal(tensor, found[name]) for name, tensor in right.state_dict().items())
 
 
@@ -80,4 +81,4 @@ def test_what_is_no_checkpoint_is_refused_by_name(tmp_path):
         read_checkpoint(tmp_path / "weights")
     with pytest.raises(KeyError, match="another architecture"):
         torch.save({"a": torch.zeros(2)}, path)
-        load_teacher(net(0), path)
+        begin(net(0), Start(path))

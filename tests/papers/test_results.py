@@ -184,3 +184,46 @@ def test_other_files_are_refused(content, message, tmp_path):
     (tmp_path / "results.json").write_text(content, encoding="utf-8")
     with pytest.raises(ValueError, match=message):
         read_kept(tmp_path / "results.json")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"cells": [1]},
+        {"cells": {}},
+        {"cells": [{"line": "compact"}]},
+        {"results": [{"line": "compact", "measure": "best_accuracy", "value": "71", "n": 3}]},
+        {"results": [{"measure": "best_accuracy", "value": 71.0, "n": 3}]},
+        {"claims": [{"text": "x", "holds": "surely", "numbers": ""}]},
+        {"claims": [{"text": "x"}]},
+        {"details": {"compact": {"text": "x", "columns": "no", "rows": []}}},
+        {"claims": [{"text": "x", "comparisons": [{"judged": "holds", "code": 1}]}]},
+    ],
+)
+def test_entries_of_another_form_are_refused_by_the_file(change, tmp_path):
+    path = tmp_path / "results.json"
+    written = json.loads((RESULTS / "guo2020-table9" / "cpu" / path.name).read_text())
+    path.write_text(json.dumps(written | change), encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"{path} is damaged"):
+        read_kept(path)
+
+
+@pytest.mark.parametrize("history", [{}, {"rows": []}, {"rows": [{"epoch": 1}], "selection": "x"}])
+def test_records_of_another_form_are_refused_by_the_file(history, tmp_path):
+    path = tmp_path / "results.json"
+    written = json.loads((RESULTS / "guo2020-table9" / "cpu" / path.name).read_text())
+    for entry in written["cells"]:
+        entry["history"] = history
+    path.write_text(json.dumps(written), encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"{path} is damaged"):
+        read_results(experiment("guo2020-table9"), "cpu", tmp_path, kept=read_kept(path))
+
+
+def test_changed_numbers_are_seen(tmp_path):
+    shutil.copytree(RESULTS / "guo2020-table9", tmp_path / "guo2020-table9")
+    report(tmp_path, experiments())
+    path = tmp_path / "guo2020-table9" / "cpu" / "results.json"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("71.", "72."), encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"{path} .*sha256"):
+        report(tmp_path, experiments())

@@ -120,7 +120,8 @@ def _print(rows: Sequence[Mapping[str, Any]], threads: int) -> None:
     from rich.table import Table
 
     title = f"latency: median of one image on {threads} thread{'s' * (threads > 1)}"
-    columns = ("bytes", "from torch", "test accuracy", "ms", "10% to 90%")
+    tested = next((key for row in rows for key in row if key.startswith("test_")), "test")
+    columns = ("bytes", "from torch", tested.replace("_", " "), "ms", "10% to 90%")
     table = Table(title=title, title_justify="left")
     table.add_column("file", no_wrap=True, min_width=17)
     for column in columns:
@@ -130,7 +131,7 @@ def _print(rows: Sequence[Mapping[str, Any]], threads: int) -> None:
             row["file"],
             f"{row['bytes']:,}" if "bytes" in row else "",
             f"{row['from_torch']:.1e}" if "from_torch" in row else "",
-            f"{row['test_accuracy']:.2%}" if "test_accuracy" in row else "",
+            row.get("test", ""),
             f"{row['median_ms']:.3f}" if "median_ms" in row else "",
             f"{row['p10_ms']:.3f} to {row['p90_ms']:.3f}" if "p10_ms" in row else "",
         )

@@ -1,7 +1,7 @@
 """Deep copies of networks in which hooks compute weights, which torch's own refuses to copy."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, TypeVar
 
 import torch
@@ -49,12 +49,28 @@ def without_history(model: nn.Module) -> dict[int, Any]:
 
 def _with_history(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, Tensor]]:
     """Tensors that are no leaves: path and module that keeps each, and its attribute there."""
+    for path, module, name, tensor in kept_tensors(model, ("_parameters", "_modules")):
+        if not tensor.is_leaf:
+            yield path, module, name, tensor
+
+
+def kept_tensors(
+    model: nn.Module, passed: Collection[str] = ("_parameters", "_buffers", "_modules")
+) -> Iterator[tuple[str, nn.Module, str, Tensor]]:
+    """Tensors in attributes of modules: path and module that keeps each, and its attribute there.
+
+    Args:
+        model: Whose modules are looked through.
+        passed: Attributes that are not looked into.
+    """
+    tables = {id(table) for m in model.modules() for table in (m._parameters, m._buffers)}
     for path, module in model.named_modules():
         for name, value in vars(module).items():
-            if name not in ("_parameters", "_modules"):
-                kept = [value] if isinstance(value, Tensor) else tree_leaves(value)
-                for tensor in kept:
-                    if isinstance(tensor, Tensor) and not tensor.is_leaf:
+            if name not in passed:
+                # A table of tensors that another module refers to stays that table in a copy.
+                others = tables - {id(value)}
+                for tensor in tree_leaves(value, lambda v, others=others: id(v) in others):
+                    if isinstance(tensor, Tensor):
                         yield path, module, name, tensor
 
 

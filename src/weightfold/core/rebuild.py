@@ -57,8 +57,16 @@ def rebuild(
 def _take_dtypes(net: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Give the tensors of `net` the dtypes of the saved ones."""
     saved = {name: tensor.dtype for name, tensor in state.items() if isinstance(tensor, Tensor)}
+    there = net.state_dict(keep_vars=True)
+    if all(
+        tensor.dtype == saved.get(name, tensor.dtype)
+        for name, tensor in there.items()
+        if isinstance(tensor, Tensor)
+    ):
+        return
     if len(floating := {dtype for dtype in saved.values() if dtype.is_floating_point}) == 1:
-        net.to(floating.pop())  # constants that are not saved, too
+        dtype = floating.pop()  # constants that are not saved get it, too
+        net._apply(lambda t: t.to(dtype) if t.is_floating_point() else t)
     for name, tensor in net.state_dict(keep_vars=True).items():
         if name in saved:
             tensor.data = tensor.data.to(saved[name])

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from weightfold.core.arguments import check_net
+from weightfold.core.arguments import as_path, check_values, unwrapped
 from weightfold.core.chart import Chart
 from weightfold.core.charted import Charted
 from weightfold.core.manifest import FORMAT, MANIFEST, read_manifest
@@ -60,14 +60,15 @@ def save(net: nn.Module, folder: str | Path, *, preprocessing: Preprocessing | N
         TypeError: `net` is no module or holds a Charted net inside; `preprocessing` is no
             `Preprocessing`; or a module's extra state, or a chart's configuration (what is told
             about a domain), is not of JSON values.
-        ValueError: A part's name does not do for a file, or `preprocessing` of a net of domains.
+        ValueError: A tensor has no values, a part's name does not do for a file, or `preprocessing`
+            of a net of domains.
     """
-    check_net(net)
-    net = _unwrapped(net)
+    net = unwrapped(net)
+    check_values(net)
     told = Preprocessing.of(net) if preprocessing is None else preprocessing
     if told is not None and not isinstance(told, Preprocessing):
         raise TypeError(f"preprocessing={told!r:.60}; give a weightfold.Preprocessing")
-    folder = Path(folder)
+    folder = as_path(folder, "folder")
     others = [file for file in foreign(folder) if not file.name.startswith(OWN_NAMES)]
     if others and not (folder / MANIFEST).exists():
         raise FileExistsError(
@@ -97,26 +98,6 @@ def save(net: nn.Module, folder: str | Path, *, preprocessing: Preprocessing | N
         write_manifest(folder, entry, parts, charts, told)
     if told is not None:
         told.attach(net)
-
-
-def _unwrapped(net: nn.Module) -> nn.Module:
-    """The net inside what torch.compile, DataParallel and DistributedDataParallel made of it."""
-    while isinstance(inner := getattr(net, "_orig_mod", net), nn.Module):
-        wrapped = isinstance(inner, nn.DataParallel | nn.parallel.DistributedDataParallel)
-        inner = inner.module if wrapped else inner
-        if inner is net:
-            break
-        net = inner
-    plain = net
-    while isinstance(plain, Charted):
-        plain = plain.model
-    inside = [path for path, module in plain.named_modules() if isinstance(module, Charted)]
-    if inside:
-        raise TypeError(
-            f"net is a {type(net).__name__} that holds a Charted net at {inside[0]!r}; save that "
-            "one, or the whole with what its deploy() gives in its place"
-        )
-    return net
 
 
 def contents(
@@ -235,7 +216,8 @@ def load(folder: str | Path, model: nn.Module) -> nn.Module:
         manifest = read_manifest(folder)
         return manifest, read_state(folder, manifest)
 
-    manifest, state = settled(Path(folder) / MANIFEST, read)
+    check_values(model, "net")
+    manifest, state = settled(as_path(folder, "folder") / MANIFEST, read)
     net = rebuild(folder, model, manifest["levels"], state)
     try:
         told = Preprocessing.of_record(manifest.get("preprocessing", {}))

@@ -152,6 +152,23 @@ class RoutedNorm(nn.Module):
         return x * scale + shift
 
 
+class Padding(nn.Module):
+    """What a convolution puts around its images.
+
+    Args:
+        sizes: As `torch.nn.functional.pad` takes them.
+        mode: "reflect", "replicate" or "circular".
+    """
+
+    def __init__(self, sizes: Sequence[int], mode: str) -> None:
+        super().__init__()
+        self.sizes, self.mode = list(sizes), mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, ...) to the same with larger axes."""
+        return F.pad(x, self.sizes, mode=self.mode)
+
+
 class PaddedHead(nn.Module):
     """A classifier with zeros for the classes it lacks.
 

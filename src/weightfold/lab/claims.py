@@ -12,6 +12,8 @@ from weightfold.lab.results import Results
 from weightfold.lab.verdicts import Comparison, Verdict, compared, p_of
 from weightfold.report.numbers import difference, number
 from weightfold.report.statistics import judge, paired
+from weightfold.tasks.measure import ACCURACY
+from weightfold.tasks.measure import Measure as TaskMeasure
 
 Check = Callable[[Results], Verdict]
 
@@ -47,14 +49,15 @@ def higher(label: str, a: str, b: str, text: str) -> Check:
     return check
 
 
-def told_apart(a: str, b: str, key: str, *, cells: str = "") -> Check:
-    """Whether two lines differ in accuracy, on either side: a question, not a claim.
+def told_apart(a: str, b: str, key: str, *, cells: str = "", by: TaskMeasure = ACCURACY) -> Check:
+    """Whether two lines differ by a task's measure, on either side: a question, not a claim.
 
     Args:
         a: Label.
         b: Label.
         key: Of the measure.
         cells: Beginning of the keys of measures in which it is counted how often `a` is higher.
+        by: The task's measure.
     """
 
     def check(results: Results) -> Verdict:
@@ -65,7 +68,10 @@ def told_apart(a: str, b: str, key: str, *, cells: str = "") -> Check:
         said = f"{a} and {b} cannot be told apart"
         if apart:
             said = f"{a} is {'more' if found.mean > 0 else 'less'} accurate than {b}"
-        text = f"{said}: {difference(found, unit='points')}"
+            if by.name != ACCURACY.name:
+                said = f"{a} has a {'higher' if found.mean > 0 else 'lower'} {by.name} than {b}"
+        digits = results.measure(key).digits
+        text = f"{said}: {difference(found, digits, unit='points' if by.share else '')}"
         keys = [m.key for m in results.experiment.measures if cells and m.key.startswith(cells)]
         if keys:
             each = [results.difference(a, b, one) for one in keys]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import unescape
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 from weightfold.lab.experiment import Estimate
 from weightfold.lab.run import Run
@@ -28,10 +28,57 @@ class Asked(TypedDict):
     data: str | None
 
 
+class Entry(TypedDict):
+    """A run of a page; `history` was its record before."""
+
+    line: str
+    folder: str
+    finished: NotRequired[bool]
+    sessions: NotRequired[list[dict[str, Any]]]
+    settings: NotRequired[dict[str, Any]]
+    history: NotRequired[dict[str, Any] | None]
+
+
+class Number(TypedDict, total=False):
+    """A line's number; `mean` was its value before."""
+
+    line: str
+    measure: str
+    value: float | None
+    mean: float | None
+    std: float | None
+    low: float | None
+    high: float | None
+    n: int | None
+    bound: str | None
+
+
+class Judgement(TypedDict, total=False):
+    """A claim; before, with what it came to in words alone."""
+
+    text: str
+    comparisons: list[Comparison]
+    holds: Literal["holds", "undecided", "unclear", "does not hold", "not run"]
+    numbers: str
+
+
+class Detail(TypedDict):
+    """What a page says of a line, and its table, if it has columns."""
+
+    text: str
+    columns: list[str]
+    rows: list[list[str]]
+
+
 class Page(TypedDict):
     """What is read of every results.json."""
 
     asked: Asked
+    runs: NotRequired[list[Entry]]
+    cells: NotRequired[list[Entry]]
+    results: NotRequired[list[Number]]
+    claims: NotRequired[list[Judgement]]
+    details: NotRequired[dict[str, Detail]]
 
 
 @dataclass(frozen=True)
@@ -56,6 +103,7 @@ class Kept:
     """What a results.json has.
 
     Attributes:
+        path: Of the file.
         asked: What the page was asked for with.
         runs: (line, name of the run's folder without its hash) -> the run.
         estimates: (line, measure) -> ours.
@@ -64,6 +112,7 @@ class Kept:
         details: Line -> what the page says of it.
     """
 
+    path: Path
     asked: Mapping[str, Any]
     runs: Mapping[tuple[str, str], KeptRun]
     estimates: Mapping[tuple[str, str], Estimate] = field(default_factory=dict)
@@ -90,6 +139,13 @@ def read_kept(path: Path) -> Kept:
         ValueError: It is damaged, or no results.json.
     """
     content = read_record(path, Page)
+    try:
+        return _kept(content, path)
+    except KeyError as error:
+        raise ValueError(f"{path} is damaged: an entry lacks {error}") from error
+
+
+def _kept(content: Mapping[str, Any], path: Path) -> Kept:
     entries = content.get("runs", content.get("cells", []))
     runs = {(e["line"], _readable(e["folder"])): _run(e) for e in entries}
     rows = content.get("results", [])
@@ -97,11 +153,14 @@ def read_kept(path: Path) -> Kept:
     verdicts = {c["text"]: _verdict(c) for c in content.get("claims", []) if "text" in c}
     pruned = {} if entries else _pruned(path.with_name("results.csv"))
     details = (
-        {label: _section(label, **found) for label, found in content["details"].items()}
+        {
+            label: _section(label, one["text"], one["columns"], one["rows"])
+            for label, one in content["details"].items()
+        }
         if "details" in content
         else _sections(path.with_name("index.html"))
     )
-    return Kept(content["asked"], runs, estimates, verdicts, pruned, details)
+    return Kept(path, content["asked"], runs, estimates, verdicts, pruned, details)
 
 
 def _readable(folder: str) -> str:

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from weightfold.files import write_csv, write_json
+from weightfold.files import write_csv
 from weightfold.lab import figures
 from weightfold.lab.kept import RESULTS
 from weightfold.lab.results import Results
@@ -22,6 +22,7 @@ from weightfold.lab.tables import (
 )
 from weightfold.lab.verdicts import MEANING, Verdict
 from weightfold.probes.finding import Finding
+from weightfold.records import write_record
 from weightfold.report.figures import erase
 from weightfold.report.numbers import count, number
 from weightfold.report.page import Section, Table, write_page
@@ -61,7 +62,7 @@ def write_results(results: Results, folder: Path, *, asked: Mapping[str, Any]) -
         write_csv(folder / "claims.csv", claimed)
     if runs := run_records(results):
         write_csv(folder / "runs.csv", runs)
-    write_json(folder / RESULTS, _as_json(results, rows, verdicts, asked))
+    write_record(folder / RESULTS, _as_json(results, rows, verdicts, asked))
     sections = [
         experiment.answer(results) if experiment.answer else _answer(results, verdicts),
         *_results(results, folder),

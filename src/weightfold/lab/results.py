@@ -188,8 +188,12 @@ def _outcome(label: str, run: Run, runs: Path, kept: Kept | None) -> Outcome:
     if record is not None:
         return Outcome(run, record, tuple(sessions_of(runs / run.folder)))
     entry = kept.run(label, run) if kept else None
-    if entry is None or not entry.finished:
+    if kept is None or entry is None or not entry.finished:
         return Outcome(run, None)
     if entry.record is None:
         return Outcome(run, None, entry.sessions, counted=True)
-    return Outcome(run, run.from_json(entry.record), entry.sessions)
+    try:
+        record = run.from_json(entry.record)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(f"{kept.path} is damaged: line {label!r}: {error!r}") from error
+    return Outcome(run, record, entry.sessions)

@@ -23,18 +23,21 @@ from weightfold.lab.saved import (
     load_run,
     load_saved,
     preprocessing_of,
+    task_of,
 )
+from weightfold.tasks.measure import ACCURACY, Measure
 from weightfold.tasks.registry import as_task
+from weightfold.tasks.task import Task
 from weightfold.timing import Latency, latency
-from weightfold.train import session
+from weightfold.train import evaluate, session
 
 CALIBRATION_IMAGES = 512
 
 Format = Literal["onnx", "torch", "safetensors"]
 
 Row = dict[str, Any]
-"""A file: its name, bytes, relative difference from torch, test accuracy and latencies; of one that
-could not be written, why: "failed"."""
+"""A file: its name, bytes, relative difference from torch, the task's measure on the test set, as a
+number and in words ("test"), and latencies; of one that could not be written, why: "failed"."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +97,8 @@ class Source:
         """Of the folder."""
         return Path(self.folder)
 
-    def open(self) -> tuple[nn.Module, Dataset]:
-        """The deployed network, in eval mode, and the data as the network is fed.
+    def open(self) -> tuple[nn.Module, Task]:
+        """The deployed network, in eval mode, and its task, on the data as the network is fed.
 
         Raises:
             FileNotFoundError: There is no folder, or no run in it.
@@ -112,15 +115,17 @@ class Source:
                     "network it is; give model and data"
                 )
             dataset = self._fed(load(self.data, self.data_root))
-            net = load_saved(self.path, self.model, dataset)
+            task = as_task(dataset)
+            net = load_saved(self.path, self.model, task)
         else:
             spec = self.data or configuration(self.path)["about"]["data"]
             dataset = self._fed(load(spec, self.data_root))
-            net = load_run(self.path, dataset, self.weights, model=self.model)
+            task = task_of(self.path, dataset)
+            net = load_run(self.path, task, self.weights, model=self.model)
         if Preprocessing.of(net) is None and (told := dataset.preprocessing) is not None:
             told.attach(net)
-        plain, example = deployed(net), torch.zeros(1, *dataset.image_shape)
-        return one_output(plain, example, self._output()), dataset
+        plain, example = deployed(net), torch.zeros(1, *dataset.shape)
+        return one_output(plain, example, self._output()), task
 
     def _output(self) -> str | int | None:
         """Which of several outputs the run was trained by."""
@@ -188,11 +193,14 @@ def export_run(
     """
     torch.set_num_threads(threads)
     folder = Path(folder)
-    net, dataset = source.open()
+    net, task = source.open()
+    quantizing = int8.static or int8.aware
+    if quantizing and task.name != "classify":
+        raise ValueError(f"int8 of a network of task {task.name!r}: it is tuned by class labels")
     folder.mkdir(parents=True, exist_ok=True)
-    rows = _plain_files(net, dataset, folder, formats, tolerance) if formats else []
-    if int8.static or int8.aware:
-        rows += _int8_files(net, dataset, folder, int8)
+    rows = _plain_files(net, task, folder, formats, tolerance) if formats else []
+    if quantizing:
+        rows += _int8_files(net, task.dataset, folder, int8)
     told = Preprocessing.of(net)
     record = {
         "source": source.path.name,
@@ -213,11 +221,11 @@ _FILES: dict[Format, tuple[str, Callable[..., Any], Callable[[Path], export.Runn
 
 
 def _plain_files(
-    net: nn.Module, dataset: Dataset, folder: Path, formats: Sequence[Format], tolerance: float
+    net: nn.Module, task: Task, folder: Path, formats: Sequence[Format], tolerance: float
 ) -> list[Row]:
     """Rows of the float32 files and of the network in torch."""
-    example = torch.zeros(1, *dataset.image_shape)
-    rows = [_measured("torch", export.torch_runner(net), dataset, example)]
+    example = torch.zeros(1, *task.dataset.shape)
+    rows = [_measured("torch", net, export.torch_runner(net), task, example)]
     for name, write, runner in (_FILES[format] for format in formats):
         path = folder / name
         try:
@@ -225,7 +233,9 @@ def _plain_files(
         except export.ExportError as error:
             rows.append({"file": name, "failed": str(error)})
             continue
-        row = {"file": name} if runner is None else _measured(name, runner(path), dataset, example)
+        row = {"file": name}
+        if runner is not None:
+            row = _measured(name, net, runner(path), task, example)
         row["bytes"] = report.bytes
         row["from_torch"] = max(report.max_relative_difference.values())
         rows.append(row)
@@ -244,20 +254,25 @@ def _int8_files(net: nn.Module, dataset: Dataset, folder: Path, int8: Quantizing
         cpu=int8.cpu,
     )
     variants = [v for v in (report.float32, report.static, report.aware) if v is not None]
-    rows = [_row(Path(v.path).name, v.accuracy, v.latency) | {"bytes": v.bytes} for v in variants]
+    rows = [
+        _row(Path(v.path).name, ACCURACY, v.accuracy, v.latency) | {"bytes": v.bytes}
+        for v in variants
+    ]
     for row in rows[1:]:
         row |= {"cpu": report.cpu} | ({"warning": report.warning} if report.warning else {})
     return rows + [{"file": "int8-aware.onnx", "failed": report.failed}] * bool(report.failed)
 
 
-def _measured(name: str, run: export.Runner, dataset: Dataset, example: Tensor) -> Row:
-    return _row(name, export.accuracy(run, _test(dataset)), latency(partial(run, example)))
+def _measured(name: str, net: nn.Module, run: export.Runner, task: Task, example: Tensor) -> Row:
+    value = evaluate(net, task, forward=run)[task.measure.name]
+    return _row(name, task.measure, value, latency(partial(run, example)))
 
 
-def _row(name: str, accuracy: float, timed: Latency) -> Row:
+def _row(name: str, measure: Measure, value: float, timed: Latency) -> Row:
     return {
         "file": name,
-        "test_accuracy": accuracy,
+        f"test_{measure.name}": value,
+        "test": measure.text(value).removeprefix(f"{measure.name} "),
         "median_ms": timed.median_ms,
         "p10_ms": timed.p10_ms,
         "p90_ms": timed.p90_ms,

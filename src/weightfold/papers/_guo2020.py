@@ -3,8 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from weightfold.lab.experiment import Column, Line
+from weightfold.lab.claims import Check, above, all_of
+from weightfold.lab.experiment import Column, Experiment, Line
+from weightfold.lab.measures import BEST_ACCURACY, LAST_ACCURACY, PARAMETERS
 from weightfold.lab.printed import Printed, read_paper
 from weightfold.lab.training import Training
 from weightfold.tasks.distillation import Distillation
@@ -15,6 +18,7 @@ PAPER = (
     "Convolutional Networks, NeurIPS 2020"
 )
 
+ACCURACIES = (BEST_ACCURACY, LAST_ACCURACY, PARAMETERS)
 NUMBERS = read_paper(Path(__file__).with_name("guo2020.toml"))
 
 CIFAR10 = Column("cifar10", "CIFAR-10", 10, (3, 32, 32))
@@ -40,8 +44,17 @@ SMOKE_DIFFERS = (
 )
 
 CPU = {"": RECIPES["expandnets-cifar-12"]}
+
+
+def decayed(recipe: Recipe) -> Recipe:
+    """With weight decay on the deployed weights."""
+    return replace(recipe, weight_decay=5e-4, decay_on="theta")
+
+
+_SIX = replace(RECIPES["expandnets-cifar"], epochs=6, milestones=(3, 5))
 SHORT = {
-    "": replace(RECIPES["expandnets-cifar"], epochs=6, milestones=(3, 5)),
+    "": _SIX,
+    "decay": decayed(_SIX),
     "teacher": replace(RECIPES["teacher-cifar-resnet18"], epochs=10, lr=0.05),
 }
 """For tables of many lines at cpu, with `SHORT_OPTIONS`."""
@@ -177,6 +190,28 @@ class Network:
             recipe=size.recipes["teacher"],
         )
         return replace(plain, distillation=Distillation(), teacher=teacher)
+
+
+def better(*pairs: tuple[str, str]) -> Check:
+    """In each pair of lines the first is more accurate, at its best epoch."""
+    return all_of(*(above(a, b, "best_accuracy") for a, b in pairs))
+
+
+def cifar_table(name: str, *, source: str, **more: Any) -> Experiment:
+    """A table of accuracies on CIFAR-10 and CIFAR-100.
+
+    Args:
+        name: Of the experiment, behind "guo2020-".
+        source: In the paper.
+        **more: As for `Experiment`.
+    """
+    return Experiment(
+        name=f"guo2020-{name}",
+        paper=f"{PAPER}{source}",
+        columns=(CIFAR10, CIFAR100),
+        measures=ACCURACIES,
+        **more,
+    )
 
 
 def lines_of(networks: Sequence[Network], sizes: Mapping[str, Size]) -> tuple[Line, ...]:

@@ -52,13 +52,13 @@ PAPER_RECIPE = Recipe(
 PAPER_DIFFERS = (
     "The paper's optimizer, learning rate, schedule, batch, input size, augmentation and number of "
     "epochs are not known; ours follow what its authors do elsewhere: 32 images of each domain in "
-    "every step, the unweighted sum of the losses, Adam at 1e-3 with steps of 0.3 (AdamW here), "
-    "random crop and mirroring at 224 pixels. Classifiers are pretrained with the backbone frozen. "
-    "Data: folders aircraft, birds, cars, dogs and indoor below the data folder, each with "
-    "train/CLASS/IMAGE and test/CLASS/IMAGE, and the ImageNet weights as "
-    "weights/<network>.safetensors; accuracy is on the test images, as the paper's grid of "
-    "accuracies suggests for at least two of its sets. Which Birds set it used is not known. The "
-    "number of own filters is the one that reproduces the paper's parameter column."
+    "every step, epochs as long as the smallest domain's, the unweighted sum of the losses, Adam "
+    "at 1e-3 with steps of 0.3 (AdamW here), random crop and mirroring at 224 pixels. Classifiers "
+    "are pretrained with the backbone frozen. Data: folders aircraft, birds, cars, dogs and indoor "
+    "below the data folder, each with train/CLASS/IMAGE and test/CLASS/IMAGE, and the ImageNet "
+    "weights as weights/<network>.safetensors; accuracy is on the test images, as the paper's grid "
+    "of accuracies suggests for at least two of its sets. Which Birds set it used is not known. "
+    "The number of own filters is the one that reproduces the paper's parameter column."
 )
 
 

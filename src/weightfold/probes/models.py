@@ -10,7 +10,7 @@ from weightfold.core.copying import copied
 from weightfold.data import Dataset
 from weightfold.data.pairs import Data, as_dataset
 from weightfold.tasks.classify import Classification
-from weightfold.tasks.task import Task
+from weightfold.tasks.task import Task, naming_dtype
 from weightfold.train.seeding import mixed_seed
 
 Model = nn.Module | Callable[[int], nn.Module]
@@ -123,7 +123,7 @@ def check_network(
         samples.normalize(samples.train.inputs[:8]).to(device),
         samples.train.targets[:8].to(device),
     )
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), naming_dtype(net):
         logits = tried(x)
     if logits.dim() != 2 or logits.shape[1] < samples.num_classes:
         raise ValueError(

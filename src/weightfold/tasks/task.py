@@ -13,6 +13,7 @@ from weightfold.data.batches import Augment, Batches
 from weightfold.data.contents import digest_of, moved
 from weightfold.data.dataset import Dataset
 from weightfold.data.splitting import hold_out
+from weightfold.nets import build
 from weightfold.tasks.measure import Measure
 from weightfold.tasks.outputs import tensor_of
 
@@ -64,8 +65,19 @@ class Task(ABC):
     @property
     def outputs(self) -> int:
         """How many values a network gives for an example: its `num_classes`."""
-        few = self.dataset.test.select(torch.arange(1))
+        few = self.dataset.test.select(torch.arange(1, device="cpu"))  # also where meta is default
         return self.wanted(few.targets)[1]
+
+    def network(self, spec: str) -> nn.Module:
+        """An untrained network by its spec, that fits the task.
+
+        Args:
+            spec: As for `weightfold.nets.build`; weights come from torch's global generator.
+
+        Raises:
+            ValueError: There is no such network.
+        """
+        return build(spec, num_classes=self.outputs, in_channels=self.dataset.shape[0])
 
     @property
     def digest(self) -> str:
@@ -222,7 +234,7 @@ class Task(ABC):
         device = next((p.device for p in net.parameters()), torch.device("cpu"))
         few = self.dataset.test.select(torch.arange(min(2, len(self.dataset.test))))
         inputs = self.dataset.normalize(few.inputs).to(device)
-        with evaluating(net), torch.no_grad(), torch.random.fork_rng([]):
+        with evaluating(net), torch.no_grad(), torch.random.fork_rng([]), naming_dtype(net):
             outputs = (forward or net)(inputs)
         self.check_outputs(net, outputs, moved(few.targets, device))
         if batch_size is not None and min(batch_size, len(self.dataset.train)) == 1:
@@ -287,6 +299,25 @@ def _plain(value: Any) -> Any:
     if isinstance(value, nn.Module):
         return digest_of(value.state_dict())
     return asdict(value) if hasattr(value, "__dataclass_fields__") else value
+
+
+@contextmanager
+def naming_dtype(net: nn.Module) -> Iterator[None]:
+    """Name the dtype of a net that stumbles over its inputs because they are of another.
+
+    Raises:
+        ValueError: It does.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        found = {str(p.dtype): None for p in net.parameters() if p.is_floating_point()}
+        if not found or list(found) == ["torch.float32"]:
+            raise
+        raise ValueError(
+            f"net={type(net).__name__} has parameters of {', '.join(found)} and does not run on "
+            f"inputs of float32 ({error}); give net.float(), or cast them in its forward"
+        ) from error
 
 
 @contextmanager

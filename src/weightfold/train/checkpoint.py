@@ -13,6 +13,7 @@ from weightfold.core.checkpoint_file import check_archive, named_as, read_checkp
 from weightfold.core.tensor_file import write_tensors
 from weightfold.files import write_bytes, write_csv
 from weightfold.records import file_hash, read_record, write_record
+from weightfold.tasks.measure import Measure
 from weightfold.train.history import History
 
 LAST, LAST_WEIGHTS, BEST_WEIGHTS = "last.pt", "last.safetensors", "best.safetensors"
@@ -29,9 +30,17 @@ class RunRecord(TypedDict):
 
 
 class HistoryRecord(TypedDict):
-    """What history.json holds beside the history."""
+    """What is used of history.json: fields of a `History`, of 0.1's too, and hashes of weights."""
 
     rows: list[dict[str, float | dict[str, dict[str, float | None]] | None]]
+    selection: str
+    measures: NotRequired[list[Measure]]
+    finished: NotRequired[bool]
+    failed: NotRequired[str]
+    name: NotRequired[str]
+    steps_per_epoch: NotRequired[int | None]
+    final_train_error: NotRequired[float | None]
+    final_train_errors: NotRequired[dict[str, float]]
     weights: NotRequired[dict[str, str]]
 
 
@@ -153,11 +162,12 @@ def load_history(path: Path) -> History:
     record = read_record(path, HistoryRecord)
     try:
         history = History.from_json(record)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged: {type(error).__name__} {error}") from error
-    epochs = [row.epoch for row in history.rows]
-    if not epochs or epochs != sorted(epochs):
-        raise ValueError(f"{path} is damaged: its rows are not of rising epochs")
+    steps = [row.epoch if row.step is None else row.step for row in history.rows]
+    formerly = bool(history.rows) and history.rows[0].step is None
+    if not steps or steps != ([*range(1, len(steps) + 1)] if formerly else sorted({*steps})):
+        raise ValueError(f"{path} is damaged: its rows are not of rising steps or epochs")
     return history
 
 

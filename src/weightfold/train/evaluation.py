@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from weightfold.core.charted import Charted
 from weightfold.data import Data
 from weightfold.tasks.registry import as_task
-from weightfold.tasks.task import Task, evaluating
+from weightfold.tasks.task import Task, evaluating, naming_dtype
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -85,7 +85,9 @@ class Evaluation:
             for inputs, targets in self._batches.epoch(0):
                 if self._world > 1:
                     inputs, targets = inputs[mine], targets[mine]
-                yield self._task.read((forward or net)(inputs)), targets
+                with naming_dtype(net):
+                    outputs = (forward or net)(inputs)
+                yield self._task.read(outputs), targets
 
     def _means(self, sums: dict[str, list[Tensor]]) -> dict[str, float]:
         # Sums of a batch are exact for counts; in float64 so is their sum.

@@ -294,7 +294,8 @@ def fit_seeds(
         folder: Holds a folder per seed.
         device: As for `fit_together`.
         progress: As for `fit`; a function is called with each row of each seed.
-        options: As for `fit`.
+        options: As for `fit`; `devices`, `precision`, `tensorboard`, `resume` and `save_at` are
+            those of `fit` alone.
 
     Returns:
         Seed -> history.
@@ -303,30 +304,36 @@ def fit_seeds(
         FileExistsError: A seed's folder holds another run, or another process trains in it.
         NonFiniteLoss: A seed's loss became NaN or infinite; nothing is written.
         RuntimeError: The network draws random numbers (dropout): torch says which.
-        ValueError: Seeds repeat, or the networks' outputs do not fit the task.
+        ValueError: Seeds repeat, an option is of `fit` alone, or the networks' outputs do not fit
+            the task.
     """
     folder, options, task = Path(folder), options or Options(), as_task(data)
     seeds = as_seeds(seeds)
-    _check(options, ("devices", "precision", "tensorboard"))
+    _check(options, ("devices", "precision", "tensorboard", "resume", "save_at"))
     task, place = task.with_smoothing(recipe.label_smoothing), device_of(device)
     found: dict[int, History] = {}
     runs: dict[str, Run] = {}
     records: dict[int, dict[str, Any]] = {}
+
+    def is_finished(seed: int) -> bool:
+        home = folder / str(seed)
+        if check_run(records[seed], home) and (history := checkpoint.finished(home)) is not None:
+            found[seed] = history
+        return seed in found
+
     for seed in seeds:
         net, held = make_net(seed), task.hold_out(options.validation, seed)
         begin(net, options.start)
         records[seed] = describe(net, recipe, seed=seed, options=options, task=held.identity())
-        there = check_run(records[seed], folder / str(seed))
-        history = checkpoint.finished(folder / str(seed)) if there else None
-        if history is None:
+        if not is_finished(seed):
             held.check(net, batch_size=recipe.batch_size)
             runs[str(seed)] = Run(net, held, seed)
-        else:
-            found[seed] = history
-    if runs:
-        with ExitStack() as stack:
-            for name in runs:
-                stack.enter_context(locked(folder / name))
+    with ExitStack() as stack:
+        for name in runs:
+            stack.enter_context(locked(folder / name))
+        # By another process, just now.
+        runs = {name: run for name, run in runs.items() if not is_finished(run.seed)}
+        if runs:
             best = KeepBest()
             report = (lambda _, row: progress(row)) if callable(progress) else progress
             group = _Group(runs, recipe, None, place, report, options, "error", (best,))

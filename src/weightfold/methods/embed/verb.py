@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from weightfold.core.arguments import check_choices, check_memory, check_net
+from weightfold.core.arguments import check_choices, check_memory, unwrapped
 from weightfold.core.charted import Charted
 from weightfold.core.copying import copied
 from weightfold.core.select import Where, select
@@ -50,6 +50,7 @@ def embed(
         MemoryError: With "fold", the matrices take more memory than there is.
     """
     check_choices({"execution": execution}, {"execution": ("fold", "chain")})
+    net = unwrapped(net)
     chosen = _convolutions(net, example_input, where)
     if execution == "fold":
         size = sum(
@@ -67,6 +68,7 @@ def fully_connected(net: nn.Module, example_input: Tensor, *, where: Where = Non
 
     The network that a saved `embed` is loaded over. Arguments and errors as of `embed`.
     """
+    net = unwrapped(net)
     return _with_matrices(net, _convolutions(net, example_input, where))
 
 
@@ -77,8 +79,7 @@ Shapes = tuple[tuple[int, ...], tuple[int, ...]]
 def _convolutions(
     net: nn.Module, example_input: Tensor, where: Where
 ) -> dict[str, tuple[nn.Conv2d, Shapes]]:
-    check_net(net)
-    if any(isinstance(module, Charted) for module in net.modules()):
+    if isinstance(net, Charted):
         raise TypeError("net is a Charted net; embed the plain network, e.g. net.deploy()")
     modules = dict(net.named_modules())
     calls = trace(net, example_input).calls

@@ -60,9 +60,13 @@ def compose_macs(second: Shape, first: Shape) -> int:
     return second[0] * second[1] * first[1] * prod(second[2:]) * prod(first[2:])
 
 
+LISTED = 6
+"""Factors up to which all orders are listed: of n there are 4^n or so."""
+
+
 @lru_cache(maxsize=4096)
 def orders(shapes: tuple[Shape, ...], start: int = 0) -> tuple[tuple[int, Order, Shape], ...]:
-    """Every order in which a chain can be composed, cheapest first.
+    """Every order in which a chain can be composed, cheapest first; of a long chain that alone.
 
     Args:
         shapes: Weight shapes, first layer first.
@@ -75,13 +79,15 @@ def orders(shapes: tuple[Shape, ...], start: int = 0) -> tuple[tuple[int, Order,
     if len(shapes) == 1:
         return ((0, start, shapes[0]),)
     found = []
+    listed = len(shapes) <= LISTED
     for cut in range(1, len(shapes)):
-        for cost_a, order_a, a in orders(shapes[:cut], start):
-            for cost_b, order_b, b in orders(shapes[cut:], start + cut):
+        for cost_a, order_a, a in orders(shapes[:cut], start)[: None if listed else 1]:
+            for cost_b, order_b, b in orders(shapes[cut:], start + cut)[: None if listed else 1]:
                 kernel = tuple(x + y - 1 for x, y in zip(a[2:], b[2:], strict=True))
                 cost = cost_a + cost_b + compose_macs(b, a)
                 found.append((cost, (order_a, order_b), (b[0], a[1], *kernel)))
-    return tuple(sorted(found, key=lambda order: order[0]))
+    found.sort(key=lambda order: order[0])
+    return tuple(found[: None if listed else 1])
 
 
 def fold_weights(weights: Sequence[Tensor], groups: int = 1, order: Order | None = None) -> Tensor:

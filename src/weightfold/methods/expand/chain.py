@@ -1,7 +1,8 @@
 """A linear layer as a chain of linear layers (ExpandNets, Guo et al. 2020, section 3)."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from math import ceil
 from typing import Any
@@ -28,6 +29,15 @@ GEOMETRY = (
     "out_features",
 )
 """Attributes that a chain has of its plain layer, for code around that reads them."""
+
+
+@contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Put the layer's name into an error about it."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"layer {path!r}: {error}") from None
 
 
 def geometry(layer: Any) -> tuple[int, int, int, tuple[int, ...]]:
@@ -95,6 +105,11 @@ class Chain(nn.Sequential):
     def weight(self) -> Tensor | None:
         """The folded weight, for code around that reads its dtype; None if there is none."""
         return None if self.nonlinear or self.factors[0].weight is None else self.fold()[0]
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The folded bias; None if there is none."""
+        return None if self.nonlinear or self.factors[0].bias is None else self.fold()[1]
 
     @property
     def factors(self) -> list[Any]:

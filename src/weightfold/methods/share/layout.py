@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
+from types import CellType, FunctionType, MethodType
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from weightfold.core.slots import fill, runs_as, split_name, with_placeholders
+from weightfold.core.slots import fill, hooks_of, runs_as, split_name, with_placeholders
 from weightfold.methods.share.executors import (
     DomainBatchNorm,
     DomainConv,
@@ -61,8 +62,11 @@ class Layout:
 
         Raises:
             ValueError: A layer that is owned in part, or the head, has a tensor without a row for
-                each of its filters.
+                each of its filters; one lies in another; or a function put on one holds a module,
+                whose tensors it would use in place of the domains'.
         """
+        for path, layer in layers.items():
+            _check_alone(path, layer, layers)
         for path in (*own, head):
             filters = len(layers[path].weight)  # type: ignore[arg-type]
             for name, tensor in layers[path].state_dict().items():
@@ -255,6 +259,46 @@ class Layout:
     def classifier(self, classes: int) -> nn.Module:
         """The plain head with that many classes, without its tensors."""
         return with_filters(copy.deepcopy(self.skeletons[self.head]), classes)
+
+
+def _check_alone(path: str, layer: nn.Module, layers: Mapping[str, nn.Module]) -> None:
+    """Refuse a layer that is not all that computes what it gives.
+
+    Raises:
+        ValueError: See `Layout.of`.
+    """
+    inside = [other for other in layers if other.startswith(f"{path}.")]
+    if inside:
+        raise ValueError(
+            f"layer {inside[0]!r} lies in layer {path!r}, a {type(layer).__name__}, and domains "
+            "cannot own both; plan with masks or shared_norms that leave one out"
+        )
+    for function in (*vars(layer).values(), *hooks_of(layer)):
+        if held := _held_module(function):
+            raise ValueError(
+                f"layer {path!r} has the function {getattr(function, '__qualname__', function)!r}, "
+                f"which holds a {type(held).__name__}, and so would use its tensors, not those "
+                "that domains own; make it the forward of a subclass, or a hook that takes the "
+                "layer from its arguments"
+            )
+
+
+def _held_module(function: Any) -> Any:
+    """A module or parameter among what a function closes over, which a copy of it keeps."""
+    if not isinstance(function, FunctionType):
+        return None
+    cells = [cell.cell_contents for cell in function.__closure__ or () if cell != CellType()]
+    for value in (
+        *cells,
+        *(function.__defaults__ or ()),
+        *(function.__kwdefaults__ or {}).values(),
+    ):
+        held = value.__self__ if isinstance(value, MethodType) else value
+        if isinstance(held, nn.Module | nn.Parameter):
+            return held
+        if found := _held_module(value):
+            return found
+    return None
 
 
 def with_filters(layer: Any, filters: int) -> nn.Module:

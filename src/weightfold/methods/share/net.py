@@ -1,11 +1,13 @@
 """SharedNet: one backbone, many domains."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from weightfold.core.arguments import checked_seed
 from weightfold.core.chart import Chart
 from weightfold.core.charted import Charted
 from weightfold.core.mixins import NO_CONTEXT
@@ -21,6 +23,7 @@ from weightfold.methods.share.plan import Plan
 from weightfold.methods.share.separation import APART, Separation, separation
 
 Batch = Tensor | Mapping[str, Tensor]
+_IDS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 class SharedNet(Charted, holds="sharing"):
@@ -83,12 +86,17 @@ class SharedNet(Charted, holds="sharing"):
 
         Returns:
             (B, classes); of a mixture (B, most classes of its domains), -inf where an image's
-            domain has no such class; of a mapping, domain -> (B, classes).
+            domain has no such class; of a mapping, domain -> (B, classes). If the network returns
+            several tensors (a tuple, a mapping, a dataclass), the same structure of them.
+
+        A mixture runs in one forward if the network keeps images and classes apart, as a few images
+        of noise show at the first mixture of each mode (train, eval); else domain by domain.
 
         Raises:
             KeyError: No such domain; the message lists them.
-            ValueError: Ids out of range or not one an image, an empty batch, or a domain beside a
-                mapping.
+            TypeError: `domain`, or what the network returns for a mixture, is of another kind.
+            ValueError: Ids out of range or not one an image, an empty batch, a domain beside a
+                mapping, or outputs of several domains that cannot be joined by image.
         """
         if isinstance(x, Mapping):
             if domain is not None:
@@ -100,7 +108,7 @@ class SharedNet(Charted, holds="sharing"):
         names = self._names(domain, len(x))
         if len(set(names)) == 1:
             return super().forward(x, at={**at, "domain": names[0]})
-        found = self._separation(x)
+        found = self.separation(x)
         if not found.together:
             return self._apart(x, names, at)
         level = not self.training and self.sharing.layout.images_apart
@@ -126,7 +134,7 @@ class SharedNet(Charted, holds="sharing"):
         ]
         return joined(parts, list(places.values()))
 
-    def _separation(self, x: Tensor) -> Separation:
+    def separation(self, x: Tensor) -> Separation:
         """Whether domains may run together; seen at the first mixture of a mode, and kept."""
         return self._see_constant() if torch.compiler.is_compiling() else self._see(x)
 
@@ -159,14 +167,18 @@ class SharedNet(Charted, holds="sharing"):
 
     def _names(self, domain: Tensor | Sequence[str], images: int) -> list[str]:
         """The domain of each image."""
-        if isinstance(domain, Tensor) and (domain.dim() != 1 or domain.is_floating_point()):
+        whole = isinstance(domain, Tensor) and domain.dtype in _IDS
+        if isinstance(domain, Tensor) and (domain.dim() != 1 or not whole):
             shape = f"{domain.dtype} {tuple(domain.shape)}"
             raise ValueError(f"domain is {shape}; give int64 ({images},), an id per image")
-        if len(domain) != images or images == 0:
-            raise ValueError(f"domain names {len(domain)} images, x holds {images}; give one each")
-        if not isinstance(domain, Tensor) and not all(isinstance(d, int) for d in domain):
-            return [self._known(name) for name in domain]
-        known, ids = self.domains, torch.as_tensor(domain).tolist()
+        if not hasattr(domain, "__len__") or isinstance(domain, Mapping):
+            raise TypeError(f"domain={domain!r}; give a name, or a name or an id per image")
+        given = domain.tolist() if isinstance(domain, Tensor) else list(domain)
+        if len(given) != images or images == 0:
+            raise ValueError(f"domain names {len(given)} images, x holds {images}; give one each")
+        if not all(isinstance(d, Integral) and not isinstance(d, bool) for d in given):
+            return [self._known(name) for name in given]
+        known, ids = self.domains, [int(d) for d in given]
         if min(ids) < 0 or max(ids) >= len(known):
             raise ValueError(
                 f"domain has ids from {min(ids)} to {max(ids)}; the {len(known)} domains are "
@@ -175,7 +187,7 @@ class SharedNet(Charted, holds="sharing"):
         return [known[i] for i in ids]
 
     def _known(self, name: Any) -> str:
-        if name not in self.sharing.classes:
+        if not isinstance(name, str) or name not in self.sharing.classes:
             raise KeyError(f"domain={name!r}; the domains are {', '.join(self.domains)}")
         return name
 
@@ -190,7 +202,7 @@ class SharedNet(Charted, holds="sharing"):
             raise ValueError("x is empty; give a batch for at least one domain")
         found: dict[str, Any] = {}
         for names in sizes.values():
-            separated = len(names) > 1 and self._separation(batches[names[0]])
+            separated = len(names) > 1 and self.separation(batches[names[0]])
             if not separated or not separated.together:
                 for name in names:
                     found[name] = super().forward(batches[name], at={**at, "domain": name})
@@ -263,7 +275,7 @@ class SharedNet(Charted, holds="sharing"):
         if name in self.domains:
             raise ValueError(f"domain {name!r} is there already, beside {', '.join(self.domains)}")
         check_names([name])
-        check_classes({name: classes})
+        classes, seed = check_classes({name: classes})[name], checked_seed(seed)
         if 0 < (rows := self.sharing.layout.shared_head) < classes:
             raise ValueError(f"classes={classes}, but the head that all domains share has {rows}")
         if (from_domain is None) == (weights is None):

@@ -56,13 +56,13 @@ class Poisoned(Mixture):
     spreads: bool = field(default=False, compare=False)
 
     def check(self, x: Tensor) -> None:
-        """Refuse a batch in which another image is poisoned, or that one is not.
+        """Refuse a batch of another size, in which another is poisoned, or that one is not.
 
         Raises:
             Mixed: As said.
-            ValueError: As `Mixture.check`.
         """
-        super().check(x)
+        if len(x) != IMAGES:
+            raise Mixed("the batch grows")
         found = set(_poisoned(x).nonzero().flatten().tolist())
         if 1 not in found or not found <= ({1, 3} if self.spreads else {1}):
             raise Mixed("images do not keep their rows")
@@ -71,7 +71,8 @@ class Poisoned(Mixture):
 def separation(net: Charted, sharing: Sharing, images: Tensor) -> Separation:
     """Run a few images of noise through `net`, and see what depends on what.
 
-    In the modes the layers are in, batch norms apart, which are in eval mode. No buffer changes.
+    In the modes the layers are in, but for batch norms of the plan, which are in eval mode; others
+    (of auxiliary classifiers) let images meet. No buffer changes.
 
     Args:
         net: With the layers of `sharing`.
@@ -89,7 +90,7 @@ def separation(net: Charted, sharing: Sharing, images: Tensor) -> Separation:
     spreads = not sharing.layout.images_apart
     rows = Poisoned(names, (2, 2), spreads)
     try:
-        with torch.no_grad(), _still(net):
+        with torch.no_grad(), _still(net, sharing):
             for tensor in _run(net, sharing, poisoned, rows, 0.0):
                 rows.check(tensor)
             if sharing.classes[names[0]] == sharing.classes[names[1]]:
@@ -161,14 +162,21 @@ def _run(
 
 
 @contextmanager
-def _still(net: nn.Module) -> Iterator[None]:
-    """Inside, batch norms are in eval mode."""
-    kinds = (_BatchNorm, DomainLayer)
-    norms = [module for module in net.modules() if isinstance(module, kinds) and module.training]
-    for norm in norms:
+def _still(net: Charted, sharing: Sharing) -> Iterator[None]:
+    """Inside, batch norms that domains own, or that the plan lets them share, are in eval mode."""
+    shared = None if sharing.plan is None else sharing.plan["choice"]["shared_norms"]
+    norms: list[nn.Module] = [
+        module
+        for path, module in net.model.named_modules()
+        if isinstance(module, DomainLayer)
+        or (isinstance(module, _BatchNorm) and (shared is None or path in shared))
+    ]
+    held = [module for module in sharing.modules() if isinstance(module, _BatchNorm)]
+    training = [norm for norm in (*norms, *held) if norm.training]
+    for norm in training:
         norm.training = False
     try:
         yield
     finally:
-        for norm in norms:
+        for norm in training:
             norm.training = True

@@ -19,13 +19,13 @@ from weightfold.probes.layers.batch_norm import BATCH, Policy, recalibrate, runn
 from weightfold.probes.layers.finding import finite
 from weightfold.probes.layers.measurements import DRAWN, Cell
 from weightfold.probes.layers.networks import Network
-from weightfold.probes.layers.splice import take
 from weightfold.probes.layers.units import Unit, kept_tensors
 from weightfold.probes.models import Model, fresh, redraw
 from weightfold.records import read_record, write_record
 from weightfold.train.checkpoint import RUN
 from weightfold.train.record import check_same, digest, structure
 from weightfold.train.seeding import mixed_seed
+from weightfold.train.starts import Start, begin
 
 CALIBRATION = 1000
 """Training examples that running statistics are re-estimated on for each test, at most."""
@@ -172,10 +172,10 @@ def _test(
 ) -> tuple[float, float | None]:
     """Error and loss with the unit's tensors from `source`; `net` is a copy to work in."""
     statistics = {n for names in running_statistics(net).values() for n in names}
-    take(net, kept_tensors(network.net), kept_tensors(net))
-    if unit is not None:
-        kept = set() if bench.bn == "source" else statistics
-        take(net, source, [name for name in unit.tensors if name not in kept])
+    kept = set() if bench.bn == "source" else statistics
+    layers = () if unit is None else tuple(name for name in unit.tensors if name not in kept)
+    options = {"layers": layers, "to": source}
+    begin(net, Start(network.net, through="reset", options=options))
     if bench.bn == "recalibrate" and statistics:
         recalibrate(net, bench.calibration)
     return evaluate(net, bench.samples)
@@ -207,8 +207,7 @@ def _saved(network: Network, bench: Bench, drawn: Sequence[Draw], folder: Path) 
     net = copied(network.net)
 
     def digest_of(tensors: Tensors) -> str:
-        take(net, tensors, kept_tensors(net))
-        return digest(net)
+        return digest(begin(net, Start(tensors)))
 
     configuration: dict[str, Any] = {
         "bn": bench.bn,

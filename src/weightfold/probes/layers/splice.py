@@ -1,6 +1,6 @@
 """wf.splice: one network of the tensors of two."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -10,7 +10,7 @@ from weightfold.core import checkpoint_file
 from weightfold.core.charted import check_state
 from weightfold.core.copying import copied
 from weightfold.core.select import Where, select
-from weightfold.core.slots import Slots, tensor_at
+from weightfold.core.slots import Slots
 from weightfold.data.pairs import Data, as_dataset
 from weightfold.probes.layers.batch_norm import (
     Policy,
@@ -19,6 +19,7 @@ from weightfold.probes.layers.batch_norm import (
     running_statistics,
 )
 from weightfold.probes.layers.units import check_plain, kept_tensors, normalised, owner
+from weightfold.train.starts import Start, begin
 
 Checkpoint = nn.Module | Mapping[str, Tensor] | str | Path
 """A network's tensors: a module, a state_dict, or the path of a safetensors file."""
@@ -44,6 +45,11 @@ def splice(
       see `weightfold.probes.layers.batch_norm.recalibrate`.
 
     A network without running statistics takes any policy.
+
+    >>> import torch, weightfold as wf
+    >>> one, other = (torch.nn.Sequential(torch.nn.Linear(3, 2)) for _ in range(2))
+    >>> torch.equal(wf.splice(one, other, "0", bn="keep")[0].weight, other[0].weight)
+    True
 
     Args:
         trained: Left unchanged.
@@ -93,8 +99,8 @@ def splice(
         )
         going = [norm for norm in statistics if norm in chosen or layer_of.get(norm) in chosen]
         taken += [name for norm in going for name in statistics[norm]]
-    net = copied(trained)
-    take(net, source, taken)
+    start = Start(trained, through="reset", options={"layers": tuple(taken), "to": source})
+    net = begin(copied(trained), start)
     if bn == "recalibrate" and statistics and samples is not None:
         recalibrate(net, samples)
     return net
@@ -115,13 +121,6 @@ def _chosen(net: nn.Module, layers: Where) -> set[str]:
 
 def _device(net: nn.Module) -> torch.device:
     return next((t.device for t in (*net.parameters(), *net.buffers())), torch.device("cpu"))
-
-
-@torch.no_grad()
-def take(net: nn.Module, source: Mapping[str, Tensor], names: Iterable[str]) -> None:
-    """Copy the tensors `names` of `source` into `net`, in place."""
-    for name in names:
-        tensor_at(net, name).copy_(source[name])
 
 
 def read_checkpoint(checkpoint: Checkpoint, net: nn.Module, name: str) -> dict[str, Tensor]:

@@ -85,8 +85,10 @@ def fit_domains(
     check_all(tasks, domains, "data")
     if isinstance(joint.loss_weights, Mapping):
         check_all(joint.loss_weights, domains, "loss_weights")
-    if recipe.decay_on == "theta" and recipe.weight_decay:
-        raise ValueError("decay_on='theta' would move absent domains; use decay_on='psi'")
+    if recipe.penalizes_theta:
+        raise ValueError(
+            f"decay_on={recipe.decay_on!r} would move absent domains; use decay_on='psi'"
+        )
     tasks = {
         name: tasks[name].with_smoothing(recipe.label_smoothing).hold_out(options.validation, seed)
         for name in domains

@@ -85,8 +85,11 @@ class Strategy(ABC):
         """Of each run, in eval mode: the mean loss and every measure on a part of the data."""
 
     @abstractmethod
-    def outputs(self, part: str) -> Iterator[tuple[Tensor, Any]]:
-        """Outputs (runs, B, ...) in eval mode and targets of a part, batch by batch in order."""
+    def outputs(self, part: str) -> Iterator[tuple[Any, Any]]:
+        """Outputs in eval mode and targets of a part, batch by batch in order: (runs, B, ...).
+
+        What is no tensor is a list of so many runs.
+        """
 
     @abstractmethod
     def tensors(self, index: int) -> dict[str, Tensor]:

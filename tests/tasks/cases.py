@@ -105,6 +105,41 @@ def counting():
     return Counting(Dataset("made", part(48, 0), part(20, 1), validation=part(12, 2)))
 
 
+def maps(outputs: int) -> Callable[[int], nn.Module]:
+    """A network that maps each pixel by itself."""
+
+    def make(seed: int) -> nn.Module:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return nn.Sequential(nn.Conv2d(3, 12, 1), nn.Tanh(), nn.Conv2d(12, outputs, 1))
+
+    return make
+
+
+def pictures(target: Callable[[torch.Tensor], object], classes: int) -> Dataset:
+    """Images (3, 4, 5) of noise with one bright pixel each, in channel 0 or 1."""
+
+    def part(count: int, seed: int) -> Examples:
+        generator = torch.Generator().manual_seed(seed)
+        x = 0.1 * torch.randn(count, 3, 20, generator=generator)
+        place = torch.randint(0, 20, (count,), generator=generator)
+        x[torch.arange(count), torch.arange(count) % 2, place] = 3.0
+        x = x.view(count, 3, 4, 5)
+        return Examples(x, target(x))
+
+    parts = [part(48, 0), part(20, 1), part(12, 2)]
+    return Dataset("made", parts[0], parts[1], classes, validation=parts[2])
+
+
+def boxes(x: torch.Tensor) -> list[dict[str, torch.Tensor]]:
+    found = []
+    for image in x:
+        label, row, column = (image > 2).nonzero()[0].tolist()
+        box = torch.tensor([[column, row, column + 1, row + 1]], dtype=torch.float32)
+        found.append({"boxes": box, "labels": torch.tensor([label])})
+    return found
+
+
 CASES = {
     "classify": lambda: Case(
         build("classify", dataset(lambda x: (x[:, 0] > 0).long() + (x[:, 1] > 0), 3)), net(3)
@@ -113,5 +148,18 @@ CASES = {
     "multilabel": lambda: Case(
         build("multilabel", dataset(lambda x: (x[:, :3] > 0).long())), net(3)
     ),
+    "segment": lambda: Case(
+        build(
+            "segment",
+            pictures(
+                lambda x: (
+                    (x[:, :2] > 2).byte().mul(torch.tensor([[[1]], [[2]]]).byte()).sum(1).byte()
+                ),
+                3,
+            ),
+        ),
+        maps(3),
+    ),
+    "detect": lambda: Case(build("detect", pictures(boxes, 2), anchors=((0.2, 0.25),)), maps(7)),
     "toy-counting": lambda: Case(counting(), Counter),
 }

@@ -12,7 +12,7 @@ from torch.func import functional_call, vmap
 from tasks.cases import CASES
 from weightfold.tasks import available
 from weightfold.train import Options, Recipe, evaluate, fit
-from weightfold.train.evaluation import judged
+from weightfold.train.evaluation import computed, judged
 from weightfold.train.strategies.stacked import Stack
 
 RECIPE = Recipe(epochs=6, batch_size=16, lr=0.1, schedule="constant", crop_padding=0, flip=False)
@@ -36,10 +36,14 @@ def test_losses_and_scores_are_one_a_example_and_known_by_the_measures(case):
     outputs = task.read(net.eval()(x))
     scores = task.scores(outputs, y)
     assert all(score.shape == (len(x),) for score in scores.values())
-    named = [measure.name for measure in task.measures]
-    assert set(named) == set(scores) | set(task.metrics())
+    metrics = task.metrics()
+    for metric in metrics.values():
+        metric.update(outputs, y)
+    named = {measure.name: measure.of_part for measure in task.measures}
+    assert set(scores) == {name for name, of_part in named.items() if not of_part}
+    assert set(computed(metrics)) == {name for name, of_part in named.items() if of_part}
     if isinstance(outputs, torch.Tensor):
-        assert tuple(outputs.shape) == task.wanted(y)
+        task.check_outputs(net, net(x), y)
         assert task.outputs == outputs.shape[1]
     losses = task.objective(net.train(), x, y).losses
     assert losses.shape == (() if task.model_computes_loss else (len(x),)) and (losses >= 0).all()

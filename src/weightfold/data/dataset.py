@@ -15,6 +15,9 @@ from weightfold.data.contents import digest_of, moved
 Targets = Any
 """A tensor (N, ...), or a sequence of N tensors or dicts of tensors."""
 
+VOID = 255
+"""In masks: pixels of no class, which are neither learnt nor judged."""
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Examples:
@@ -127,7 +130,9 @@ class Dataset:
         name: What it is called.
         train: To train on.
         test: Held out; inputs of the same shape and dtype.
-        num_classes: Targets are class labels, from 0 to num_classes - 1; 0: they are not.
+        num_classes: Targets are class labels, int64, from 0 to num_classes - 1, or masks of them,
+            uint8 (N, H, W), with `VOID` where there is none, or dicts with such "labels"; 0: they
+            are not.
         mean: Of the training inputs (uint8: / 255), one per channel (or one for all values of
             inputs that are vectors); empty: the inputs are taken as they are.
         std: Standard deviation of the same; given with `mean`.
@@ -178,11 +183,18 @@ class Dataset:
     def _check_classes(self, classes: int) -> None:
         for part, examples in self.parts.items():
             targets = examples.targets
-            if not isinstance(targets, Tensor) or targets.dtype != torch.int64:
+            masks = isinstance(targets, Tensor) and targets.dtype == torch.uint8
+            if masks and targets.dim() == 3:
+                targets = targets[targets != VOID]
+                targets = targets if len(targets) else targets.new_zeros(1)
+            elif isinstance(targets, list | tuple) and isinstance(targets[0], dict):
+                labels = [target["labels"] for target in targets if "labels" in target]
+                targets = torch.cat([*labels, torch.zeros(1, dtype=torch.int64)])
+            elif not isinstance(targets, Tensor) or targets.dtype != torch.int64:
                 given = targets.dtype if isinstance(targets, Tensor) else "a sequence"
                 raise ValueError(
                     f"{self.name}: num_classes={classes}, but {part} targets are {given}; give "
-                    "int64 class labels, or num_classes=0"
+                    "int64 class labels, uint8 masks (N, H, W), or num_classes=0"
                 )
             low, high = int(targets.min()), int(targets.max())
             if low < 0 or high >= classes:

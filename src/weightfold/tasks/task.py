@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from weightfold.data.batches import Augment, Batches
+from weightfold.data.batches import Augment, Augmentation, Batches
 from weightfold.data.contents import digest_of, moved
 from weightfold.data.dataset import Dataset
 from weightfold.data.splitting import hold_out
@@ -43,7 +43,7 @@ class Task(ABC):
     """
 
     dataset: Dataset
-    augment: Augment | None = None
+    augment: Augmentation | None = None
 
     name: ClassVar[str] = ""
     """Set by the registry."""
@@ -115,7 +115,11 @@ class Task(ABC):
         return tensor_of(outputs)
 
     def metrics(self) -> Mapping[str, Any]:
-        """Measure -> a fresh torchmetrics Metric, for those that are no means over examples."""
+        """Fresh torchmetrics Metrics for the measures of a part as a whole, by their names.
+
+        Each is given what `read` returns and the targets. Of one that computes a dict, its keys are
+        the names.
+        """
         return {}
 
     def objective(self, net: Callable[..., Any], inputs: Tensor, targets: Any) -> Terms:
@@ -158,7 +162,7 @@ class Task(ABC):
         *,
         batch_size: int | None = None,
         seed: int = 0,
-        augment: Augment | None = None,
+        augment: Augmentation | None = None,
         processes: int = 1,
     ) -> Batches:
         """Batches of a part of the data, normalised.
@@ -195,7 +199,7 @@ class Task(ABC):
             shuffle=batch_size is not None,
         )
 
-    def augmented(self, augment: Augment | None) -> Augment | None:
+    def augmented(self, augment: Augmentation | None) -> Augmentation | None:
         """How training images are varied, None if not at all.
 
         Args:
@@ -205,13 +209,13 @@ class Task(ABC):
             ValueError: The inputs are no uint8 images.
         """
         augment = self.augment or augment
-        if augment is None or not (augment.crop_padding or augment.flip):
+        if isinstance(augment, Augment) and not (augment.crop_padding or augment.flip):
             return None
-        if self.dataset.train.dtype != torch.uint8 or len(self.dataset.shape) != 3:
+        data = self.dataset
+        if augment is not None and (data.train.dtype != torch.uint8 or len(data.shape) != 3):
             raise ValueError(
-                f"crop_padding={augment.crop_padding}, flip={augment.flip} in the recipe are for "
-                f"uint8 images (C, H, W); for {self.dataset.train.dtype} {self.dataset.shape} set "
-                "0 and False"
+                f"{augment} varies uint8 images (C, H, W); for {data.train.dtype} {data.shape} set "
+                "the recipe's crop_padding=0 and flip=False"
             )
         return augment
 

@@ -140,9 +140,8 @@ class Strategy(ABC):
 
 def mean_scores(task: Task) -> tuple[str, ...]:
     """Names of the measures that are means over examples, which training steps count."""
-    counted = set(task.metrics())
-    names = () if task.model_computes_loss else task.measures
-    return tuple(measure.name for measure in names if measure.name not in counted)
+    measures = () if task.model_computes_loss else task.measures
+    return tuple(measure.name for measure in measures if not measure.of_part)
 
 
 def count(terms: Terms, seen: int, scores: tuple[str, ...]) -> Tensor:

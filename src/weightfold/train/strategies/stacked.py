@@ -15,7 +15,7 @@ from weightfold.core.gradients import coordinates, warn_unreached
 from weightfold.core.slots import split_name
 from weightfold.data import Augment, Dataset
 from weightfold.tasks.task import Task, naming_dtype
-from weightfold.train.evaluation import judged
+from weightfold.train.evaluation import computed, judged
 from weightfold.train.optimizer import make_optimizer
 from weightfold.train.penalty import Penalty
 from weightfold.train.recipe import Recipe
@@ -283,10 +283,7 @@ class Stacked(Strategy):
             sums += torch.stack(rows).cpu().double()
             seen += targets.shape[1]
         means = [dict(zip(names, row, strict=True)) for row in (sums / seen).tolist()]
-        return [
-            {**mean, **{name: float(metric.compute()) for name, metric in given.items()}}
-            for mean, given in zip(means, metrics, strict=True)
-        ]
+        return [{**mean, **computed(given)} for mean, given in zip(means, metrics, strict=True)]
 
     def outputs(self, part: str) -> Iterator[tuple[Tensor, Any]]:
         """As in `Strategy`."""

@@ -10,6 +10,7 @@ from torch import nn
 
 from weightfold.data import Dataset
 from weightfold.files import foreign, locked
+from weightfold.hints import check_arguments
 from weightfold.lab.best import Deployed, deploy_best
 from weightfold.lab.claims import told_apart
 from weightfold.lab.executors.registry import opened
@@ -31,6 +32,7 @@ from weightfold.tasks.measure import Measure as TaskMeasure
 from weightfold.tasks.task import Task
 from weightfold.train import Recipe, checkpoint, session
 from weightfold.train.record import check_same
+from weightfold.train.seeding import as_seeds
 
 PRESET = "comparison"
 
@@ -119,8 +121,10 @@ def compare(
         CellsFailed: A training failed.
         ConnectionError: The executor cannot be reached.
     """
-    folder, variants = Path(folder), tuple(variants)
-    seeds = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+    check_arguments(
+        compare, variants=variants, recipe=recipe, folder=folder, match=match, execution=execution
+    )
+    folder, variants, seeds = Path(folder), tuple(variants), as_seeds(seeds)
     for name, values in (("variants", variants), ("seeds", seeds)):
         if len(set(values)) < max(2, len(values)):
             raise ValueError(f"{name}={values}: give at least two, each once")

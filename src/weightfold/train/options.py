@@ -4,10 +4,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from weightfold.hints import check_fields
+
 if TYPE_CHECKING:
     from weightfold.train.callbacks import Callback
     from weightfold.train.history import History
     from weightfold.train.starts import Start
+else:  # what the annotations name when values are held against them
+    Callback = History = Start = object
 
 Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
 
@@ -17,6 +21,7 @@ class Options:
     """How a run is carried out, beside what it learns and by which recipe.
 
     Raises:
+        TypeError: A value is of another type.
         ValueError: A value is out of range.
     """
 
@@ -73,15 +78,15 @@ class Options:
     """Another run that this one starts from; none: the weights of the net given."""
 
     def __post_init__(self) -> None:
-        if self.validation < 0:
+        check_fields(self)
+        if not self.validation >= 0:  # NaN is not
             raise ValueError(
                 f"validation={self.validation}: a number of examples or a share, at least 0"
             )
         if self.devices < 1:
             raise ValueError(f"devices={self.devices}: it must be at least 1")
-        choices = ("32-true", "16-mixed", "bf16-mixed")
-        if self.precision not in choices:
-            raise ValueError(f"precision={self.precision!r}: it must be one of {choices}")
+        if not self.save_seconds >= 0:
+            raise ValueError(f"save_seconds={self.save_seconds}: give 0 or more")
         for name, value in (("every", self.every), ("steps", self.steps)):
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value}: give at least 1 optimizer step")

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from torch import nn
 
+from weightfold.core.arguments import checked_seed, unwrapped
 from weightfold.data import Augment, Data
+from weightfold.hints import check_arguments
 from weightfold.tasks.measure import Measure
 from weightfold.tasks.registry import as_task
 from weightfold.tasks.task import Task
@@ -69,8 +71,13 @@ def fit(
             process trains in it.
         NonFiniteLoss: The loss became NaN or infinite.
         OSError: The disk is full or read-only, ...; the message names the file.
-        ValueError: An argument is out of range, or the network's outputs do not fit the task.
+        TypeError: An argument is of another type.
+        ValueError: An argument is out of range, there is no such device, or the network's outputs
+            do not fit the task.
     """
+    unwrapped(net)
+    checked_seed(seed)
+    check_arguments(fit, recipe=recipe, folder=folder, progress=progress, options=options)
     options = options or Options()
     if options.devices > max(1, recipe.batch_size // 2):
         raise ValueError(f"devices={options.devices}: it must be at most half of batch_size")

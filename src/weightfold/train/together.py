@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from weightfold.core.arguments import device_of
 from weightfold.core.charted import Charted
 from weightfold.core.copying import copied
 from weightfold.core.tensor_file import write_tensors
@@ -141,14 +142,6 @@ def _shared(runs: Mapping[str, Run]) -> dict[str, Run]:
     """With tasks; runs that share data share one task."""
     tasks = {id(run.data): as_task(run.data) for run in runs.values()}
     return {name: replace(run, data=tasks[id(run.data)]) for name, run in runs.items()}
-
-
-def device_of(device: torch.device | str) -> torch.device:
-    """The device that is meant; "auto": CUDA, else MPS, else the CPU."""
-    if device != "auto":
-        return torch.device(device)
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
-    return torch.device("cpu") if accelerator is None else accelerator
 
 
 def group_size(

@@ -15,7 +15,11 @@ from weightfold.lab.compare import compare as compare
 from weightfold.lab.inspect import inspect as inspect
 from weightfold.methods import list_methods as list_methods
 from weightfold.methods import load as load
+from weightfold.methods.embed.distance import deviation as deviation
+from weightfold.methods.embed.distance import fair_learning_rate as fair_learning_rate
+from weightfold.methods.embed.distance import metric as metric
 from weightfold.methods.embed.verb import embed as embed
+from weightfold.methods.embed.verb import embedding_size as embedding_size
 from weightfold.methods.expand.chain import Chain as Chain
 from weightfold.methods.expand.options import ExpandOptions as ExpandOptions
 from weightfold.methods.expand.twin import linear_from_twin as linear_from_twin

@@ -107,4 +107,4 @@ class _OneTask(Training):
 
     def strategy(self, fabric: Fabric, net: nn.Module) -> OnFabric:
         """In one process."""
-        return Single(fabric, net, self.task, self.recipe, self.seed)
+        return Single(fabric, net, self.task, self.recipe, self.seed, options=self.options)

@@ -9,6 +9,7 @@ from weightfold.methods.embed.chart import ConvolutionMatrix, convolution_of
 from weightfold.methods.embed.geometry import Geometry
 from weightfold.methods.embed.layers import DenseConv, LocalConv
 from weightfold.methods.embed.strided import gram, nearest_kernel, read, write
+from weightfold.methods.embed.verb import lift
 
 SHAPE = (2, 6, 7)
 X = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -268,3 +269,23 @@ def test_local_layers_start_as_convolutions_do():
     layer, shape = LAYERS["plain"]
     local = LocalConv(Geometry.of(layer, shape, False), bias=True)
     assert 0.9 < local.weight.abs().max() * 18**0.5 <= 1
+
+
+@pytest.mark.parametrize("space", ["dense", "local", "lowrank"])
+def test_lifted_in_place(space):
+    model, net = network().eval(), embedded(network(), SHAPE, space).eval()
+    with torch.no_grad():
+        for p in (*net.parameters(), *model.parameters()):
+            p.add_(torch.rand_like(p))
+    before = [p.data_ptr() for p in net.parameters()]
+    lift(net, model.state_dict())
+    assert [p.data_ptr() for p in net.parameters()] == before
+    torch.testing.assert_close(net(X), model(X), rtol=1e-12, atol=1e-12)
+
+
+def test_weights_of_another_network_are_not_lifted():
+    net, state = wf.embed(network(), SHAPE), network().state_dict()
+    with pytest.raises(KeyError, match=r"3.skip.weight \(4, 3, 1, 1\) instead of \(4, 4, 1, 1\)"):
+        lift(net, state | {"3.skip.weight": torch.zeros(4, 3, 1, 1)})
+    with pytest.raises(KeyError, match=r"missing: 0\.bias"):
+        lift(net, {n: t for n, t in state.items() if n != "0.bias"})

@@ -13,7 +13,7 @@ from weightfold.core.chart import Chart
 from weightfold.core.charted import Charted
 from weightfold.methods.embed.chart import ConvolutionMatrix
 from weightfold.methods.embed.geometry import Geometry
-from weightfold.methods.embed.layers import Embedded, LocalConv
+from weightfold.methods.embed.layers import Embedded, LocalConv, embedded_layers
 from weightfold.methods.embed.strided import gram, nearest_kernel, view, write
 
 
@@ -58,20 +58,6 @@ def deviation(net: nn.Module, space: Literal["shared", "local"] | Chart = "share
         )
         whole += 0.0 if layer.bias is None else _square(layer.bias)
     return (off / whole) ** 0.5 if whole else 0.0
-
-
-def embedded_layers(net: nn.Module) -> dict[str, Embedded]:
-    """Path -> layer, of those that `embed` put there.
-
-    Raises:
-        ValueError: There is none.
-    """
-    layers = {path: m for path, m in net.named_modules() if isinstance(m, Embedded)}
-    if not layers:
-        raise ValueError(
-            f"net, a {type(net).__name__}, has no embedded layers; give what wf.embed returns"
-        )
-    return layers
 
 
 @torch.no_grad()

@@ -73,6 +73,8 @@ class DenseConv(Embedded, nn.Linear):
     """Fully connected: a weight for every pair of an input and an output value, a bias for each."""
 
     space = "dense"
+    product = staticmethod(F.linear)
+    """Of input, weight and bias; an optimizer that updates in place puts its own there."""
 
     def __init__(self, geometry: Geometry, bias: bool) -> None:
         rows, columns = geometry.matrix_shape
@@ -85,7 +87,7 @@ class DenseConv(Embedded, nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """Flatten, multiply, shape."""
-        out = nn.Linear.forward(self, self._flat(self._checked(input)))
+        out = self.product(self._flat(self._checked(input)), self.weight, self.bias)
         return out.unflatten(1, self.geometry.out_shape)
 
 
@@ -181,3 +183,17 @@ class LowRankConv(Embedded):
         out = convolve(padded, self.kernel, self.bias, g.stride, 0, g.dilation, g.groups)
         low = F.linear(F.linear(self._flat(input), self.right), self.left)
         return out + low.unflatten(1, g.out_shape)
+
+
+def embedded_layers(net: nn.Module) -> dict[str, Embedded]:
+    """Path -> layer, of those that `embed` put there.
+
+    Raises:
+        ValueError: There is none.
+    """
+    layers = {path: m for path, m in net.named_modules() if isinstance(m, Embedded)}
+    if not layers:
+        raise ValueError(
+            f"net, a {type(net).__name__}, has no embedded layers; give what wf.embed returns"
+        )
+    return layers

@@ -19,9 +19,7 @@ def _write(values: Tensor, geometry: str, local: bool) -> Tensor:
     known = _geometry(geometry)
     batch = values.shape[: values.dim() - _dims(known, local)]
     matrix = values.new_zeros(*batch, *known.matrix_shape)
-    for block in known.blocks:
-        there, given = view(matrix, block), _entries(values, known, local, block)
-        there.add_(given) if known.overlaps else there.copy_(given)
+    _fill(matrix, values, known, local)
     return matrix
 
 
@@ -111,6 +109,18 @@ def write(values: Tensor, geometry: Geometry, *, local: bool = False) -> Tensor:
 def read(matrix: Tensor, geometry: Geometry, *, local: bool = False) -> Tensor:
     """The adjoint of `write`: the sum over all places of each kernel entry. Arguments as there."""
     return _apply(matrix, False, geometry, local)
+
+
+@torch.no_grad()
+def write_into(matrix: Tensor, kernel: Tensor, geometry: Geometry) -> None:
+    """`write` of a kernel into a matrix that is there, in place, without other memory."""
+    _fill(matrix.zero_(), kernel, geometry, False)
+
+
+def _fill(matrix: Tensor, values: Tensor, geometry: Geometry, local: bool) -> None:
+    for block in geometry.blocks:
+        there, given = view(matrix, block), _entries(values, geometry, local, block)
+        there.add_(given) if geometry.overlaps else there.copy_(given)
 
 
 def _apply(tensor: Tensor, writes: bool, geometry: Geometry, local: bool) -> Tensor:

@@ -10,12 +10,19 @@ from torch import Tensor, nn
 from weightfold.core.arguments import check_choices, check_net, whole
 from weightfold.core.charted import Charted
 from weightfold.core.select import Where, select
-from weightfold.core.slots import runs_as
+from weightfold.core.slots import check_state, runs_as
 from weightfold.methods.embed.chart import ConvolutionMatrix
 from weightfold.methods.embed.geometry import CONVOLUTIONS, Geometry
-from weightfold.methods.embed.layers import DenseConv, Embedded, LocalConv, LowRankConv, Space
+from weightfold.methods.embed.layers import (
+    DenseConv,
+    Embedded,
+    LocalConv,
+    LowRankConv,
+    Space,
+    embedded_layers,
+)
 from weightfold.methods.embed.size import EmbeddingSize, check_fits, sizes
-from weightfold.methods.embed.strided import write
+from weightfold.methods.embed.strided import write_into
 from weightfold.trace import trace
 
 SPACES = ("dense", "local", "lowrank", "shared")
@@ -172,30 +179,71 @@ def _example(net: nn.Module, input_shape: Sequence[int] | Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def lift(net: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Give an embedded network the weights of the convolutional one, in place.
+
+    What low rank adds is set to zero.
+
+    Args:
+        net: What `embed` returned.
+        weights: State_dict of a network of the architecture that was embedded.
+
+    Raises:
+        ValueError: `net` has no embedded layers.
+        KeyError: The weights are of another network; the message says which names differ.
+    """
+    layers = embedded_layers(net)
+    owned = {f"{path}.{name}".lstrip("."): None for path, m in layers.items()
+             for name, _ in m.named_parameters()}  # fmt: skip
+    rest = {name: tensor for name, tensor in net.state_dict().items() if name not in owned}
+    wanted = dict(rest)
+    for path, layer in layers.items():
+        for name, shape in _plain_shapes(layer).items():
+            wanted[f"{path}.{name}".lstrip(".")] = torch.empty(shape, device="meta")
+    check_state(wanted, weights)
+    for name, tensor in rest.items():
+        tensor.copy_(weights[name])
+    for path, layer in layers.items():
+        has = layer.bias is not None
+        bias = weights[f"{path}.bias".lstrip(".")] if has else None
+        _fill(layer, weights[f"{path}.weight".lstrip(".")], bias)
+
+
+def _plain_shapes(layer: Embedded) -> dict[str, tuple[int, ...]]:
+    shapes = {"weight": layer.geometry.kernel_shape}
+    return shapes if layer.bias is None else shapes | {"bias": (layer.geometry.out_channels,)}
+
+
+def _fill(layer: Embedded, weight: Tensor, bias: Tensor | None) -> None:
+    """The convolution's weights in the larger space, in place."""
+    if isinstance(layer, DenseConv):
+        write_into(layer.weight, weight.to(layer.weight), layer.geometry)
+    elif isinstance(layer, LocalConv):
+        layer.weight.copy_(weight.flatten(1))
+    elif isinstance(layer, LowRankConv):
+        layer.kernel.copy_(weight)
+        layer.left.zero_()
+    if bias is not None:
+        layer.bias.copy_(bias.repeat_interleave(len(layer.bias) // len(bias)))
+
+
+@torch.no_grad()
 def _embedded(layer: Any, geometry: Geometry, space: Space, rank: int | None) -> Embedded:
     """The layer in the larger space, with its weights; each in memory once."""
-    has = layer.bias is not None
-    weight = layer.weight.detach()
-    values: dict[str, Tensor] = {}
+    has, weight = layer.bias is not None, layer.weight.detach()
     with torch.device("meta"):
         if space == "lowrank":
             made: Embedded = LowRankConv(geometry, has, rank or 1)
         else:
             made = (DenseConv if space == "dense" else LocalConv)(geometry, has)
-    if space == "dense":
-        values["weight"] = write(weight, geometry)
-    elif space == "local":
-        values["weight"] = weight.flatten(1).expand(geometry.local_shape).contiguous()
-    else:
-        drawn = LowRankConv(geometry, has, rank or 1).to(weight)
-        values |= {**dict(drawn.named_parameters()), "kernel": weight.clone()}
-    if has:
-        repeats = 1 if space == "lowrank" else geometry.local_shape[0]
-        values["bias"] = layer.bias.detach().repeat_interleave(repeats)
-    for name, value in values.items():
-        trains = getattr(layer, name if name == "bias" else "weight").requires_grad
-        setattr(made, name, nn.Parameter(value.detach(), requires_grad=trains))
-    return made.train(layer.training)  # type: ignore[return-value]
+    made = made.to(weight.dtype).to_empty(device=weight.device)
+    if isinstance(made, LowRankConv) and not weight.is_meta:
+        made.reset_parameters()
+    if not weight.is_meta:
+        _fill(made, weight, layer.bias)
+    for name, parameter in made.named_parameters():
+        parameter.requires_grad_((layer.bias if name == "bias" else layer.weight).requires_grad)
+    return made.train(layer.training)
 
 
 def _replaced(net: nn.Module, chosen: Chosen, layers: Mapping[str, nn.Module]) -> nn.Module:

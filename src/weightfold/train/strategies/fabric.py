@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from weightfold.data import Augment
 from weightfold.tasks.task import Task, evaluating
 from weightfold.train.evaluation import Evaluation
-from weightfold.train.optimizer import make_optimizer
+from weightfold.train.optimizer import InPlaceSGD, optimizer_of
+from weightfold.train.options import Options
 from weightfold.train.penalty import Penalty
 from weightfold.train.recipe import Recipe
 from weightfold.train.strategies.base import Columns, Strategy, count, mean_scores
@@ -65,6 +66,8 @@ class OnFabric(Strategy):
 
     def step(self, batch: Any, lr: float) -> Tensor:
         """As in `Strategy`."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group.get("factor", 1.0)
         loss, counts = self.losses(batch)
         self.optimizer.zero_grad()
         self.backward(loss)
@@ -75,8 +78,6 @@ class OnFabric(Strategy):
                 max_norm=self.recipe.clip_norm,
                 error_if_nonfinite=False,  # 16-mixed skips such a step; else the next loss tells
             )
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
         self._stepper.step()
         return counts[None]
 
@@ -131,6 +132,7 @@ class Single(OnFabric):
         recipe: Every hyperparameter.
         seed: Of data order, augmentation and dropout.
         name: Of the run.
+        options: Of the run; None: the usual.
     """
 
     def __init__(
@@ -141,10 +143,18 @@ class Single(OnFabric):
         recipe: Recipe,
         seed: int,
         name: str = "",
+        options: Options | None = None,
     ) -> None:
+        options = options or Options()
         self._penalty = Penalty(net, recipe).to(fabric.device) if recipe.penalizes_theta else None
         decay = 0.0 if recipe.penalizes_theta else recipe.weight_decay
-        optimizer = make_optimizer(net.parameters(), recipe, decay)
+        optimizer = optimizer_of(
+            net,
+            recipe,
+            decay,
+            lr_factors=options.lr_factors,
+            in_place=options.in_place,
+        )
         super().__init__(fabric, net, net, optimizer, recipe, seed)
         self.names, self.scores = (name,), mean_scores(task)
         plain = fabric.strategy.precision.precision == "32-true"
@@ -200,6 +210,11 @@ class Single(OnFabric):
         with evaluating(self.net):
             for outputs, targets in self._evaluation(part).outputs(self.net, self.model):
                 yield outputs[None], targets[None] if isinstance(targets, Tensor) else [targets]
+
+    def finish(self) -> None:
+        """Leave the network as any is."""
+        if isinstance(self.optimizer, InPlaceSGD):
+            self.optimizer.close()
 
     def _evaluation(self, part: str) -> Evaluation:
         if part not in self._evaluations:

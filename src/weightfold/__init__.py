@@ -40,6 +40,7 @@ _NAMES = {
     "probes.layers.splice": "splice",
     "probes.memory": "critical_sample_ratio example_ledger memorization memorizer",
     "probes.registry": "list_probes",
+    "probes.relax.probe": "relax",
     "probes.tickets.probe": "lottery_ticket",
     "probes.tickets.shrink": "shrink",
     "export.onnx_file": "to_onnx",

@@ -42,6 +42,7 @@ from weightfold.probes.memory import example_ledger as example_ledger
 from weightfold.probes.memory import memorization as memorization
 from weightfold.probes.memory import memorizer as memorizer
 from weightfold.probes.registry import list_probes as list_probes
+from weightfold.probes.relax.probe import relax as relax
 from weightfold.probes.tickets.probe import lottery_ticket as lottery_ticket
 from weightfold.probes.tickets.shrink import shrink as shrink
 from weightfold.tasks.registry import list_tasks as list_tasks

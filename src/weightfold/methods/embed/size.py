@@ -49,10 +49,10 @@ class EmbeddingSize:
 
     def __str__(self) -> str:
         return (
-            f"{self.space}: {self.weights + self.others:,} weights, {_amount(self.bytes)}; "
-            f"while training {_amount(self.training(0))} with SGD, {_amount(self.training(0, 3))} "
-            f"with Adam, {_amount(self.training(0, in_place=True))} updated in place, and "
-            f"{_amount(self.activations * self.itemsize)} an image"
+            f"{self.space}: {self.weights + self.others:,} weights, {amount(self.bytes)}; "
+            f"while training {amount(self.training(0))} with SGD, {amount(self.training(0, 3))} "
+            f"with Adam, {amount(self.training(0, in_place=True))} updated in place, and "
+            f"{amount(self.activations * self.itemsize)} an image"
         )
 
 
@@ -96,7 +96,7 @@ def check_fits(space: Space, found: dict[str, EmbeddingSize], device: torch.devi
         return
     rest = [size for name, size in found.items() if name != space and size.bytes <= there]
     raise MemoryError(
-        f"space={space!r} does not fit the {_amount(there)} of {device}. {found[space]}. "
+        f"space={space!r} does not fit the {amount(there)} of {device}. {found[space]}. "
         + (f"What fits: {'; '.join(map(str, rest))}" if rest else "Nothing else fits either")
     )
 
@@ -111,7 +111,8 @@ def memory(device: torch.device) -> int | None:
         return None
 
 
-def _amount(size: float) -> str:
+def amount(size: float) -> str:
+    """Bytes in words."""
     for unit in ("B", "kB", "MB"):
         if size < 1000:
             return f"{size:.3g} {unit}"

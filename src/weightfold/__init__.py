@@ -13,8 +13,10 @@ from weightfold.version import __version__ as __version__
 _NAMES = {
     "core.chart": "Chart",
     "core.charted": "Charted",
+    "core.preprocessing": "Preprocessing",
     "core.store": "save",
     "methods": "list_methods load",
+    "methods.doconv.verb": "doconv",
     "methods.embed.distance": "deviation fair_learning_rate metric",
     "methods.embed.verb": "embed embedding_size",
     "methods.expand.chain": "Chain",

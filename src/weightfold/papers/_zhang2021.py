@@ -52,13 +52,13 @@ PAPER_RECIPE = Recipe(
 PAPER_DIFFERS = (
     "The paper's optimizer, learning rate, schedule, batch, input size, augmentation and number of "
     "epochs are not known; ours follow what its authors do elsewhere: 32 images of each domain in "
-    "every step, the unweighted sum of the losses, Adam at 1e-3 with steps of 0.3 (AdamW here), "
-    "random crop and mirroring at 224 pixels. Classifiers are pretrained with the backbone frozen. "
-    "Data: folders aircraft, birds, cars, dogs and indoor below the data folder, each with "
-    "train/CLASS/IMAGE and test/CLASS/IMAGE, and the ImageNet weights as "
-    "weights/<network>.safetensors; accuracy is on the test images, as the paper's grid of "
-    "accuracies suggests for at least two of its sets. Which Birds set it used is not known. The "
-    "number of own filters is the one that reproduces the paper's parameter column."
+    "every step, epochs as long as the smallest domain's, the unweighted sum of the losses, Adam "
+    "at 1e-3 with steps of 0.3 (AdamW here), random crop and mirroring at 224 pixels. Classifiers "
+    "are pretrained with the backbone frozen. Data: folders aircraft, birds, cars, dogs and indoor "
+    "below the data folder, each with train/CLASS/IMAGE and test/CLASS/IMAGE, and the ImageNet "
+    "weights as weights/<network>.safetensors; accuracy is on the test images, as the paper's grid "
+    "of accuracies suggests for at least two of its sets. Which Birds set it used is not known. "
+    "The number of own filters is the one that reproduces the paper's parameter column."
 )
 
 
@@ -258,12 +258,6 @@ CPU_DOMAINS = (
     Domain("kmnist", "kmnist10k.npz,limit=800", 10),
     Domain("usps", "usps.npz,limit=800", 10),
 )
-MORE_DOMAINS = (
-    *CPU_DOMAINS,
-    Domain("mnist", "mnist,limit=800", 10),
-    Domain("digits", "digits,limit=800", 10),
-    Domain("omniglot", "omniglot.npz", 659),
-)
 CPU_MODELS = {
     "MobileNetV2": "mobilenet_v2,small_image=true",
     "ResNet50": "resnet50_narrow,divisor=4",
@@ -343,6 +337,52 @@ def cpu(
         test_limit=300,
     )
 
+
+def small_decathlon(seeds: int, *, labels: tuple[str, ...] | None = None) -> Size:
+    """Four small sets in the Decathlon's layout, as benchmarks/decathlon.py writes them."""
+    sets = (("gtsrb", 43), ("cifar10", 10), ("omniglot", 50), ("usps", 10))
+    return replace(
+        cpu(seeds, domains=tuple(Domain(n, f"decathlon-1.0/{n}", c) for n, c in sets)),
+        preset=Preset(
+            seeds, DECATHLON_DIFFERS, lines=labels, comparable=False, needs=_DECATHLON_NEEDS
+        ),
+        test_limit=None,
+    )
+
+
+_DECATHLON_NEEDS = "the four sets as benchmarks/decathlon.py writes them, and ImageNet weights"
+DECATHLON_DIFFERS = (
+    "Other domains, in the Visual Decathlon's layout of folders: GTSRB and 50 characters of "
+    "Omniglot, which are of the Decathlon, and CIFAR-10 and USPS, which stand for its CIFAR-100 "
+    "and SVHN; at most 800 training and 300 test images of each, as many of each class. "
+    "Accuracies are not comparable with the paper's; orderings and gaps are.\n\n"
+    "MobileNetV2 at full width and from ImageNet weights, at 16 pixels and without halving in its "
+    "stem and first stage. The weights at hand have batch norm folded in; it is unfolded on 100 "
+    "images of each domain. 25 steps of the classifiers alone (the backbone frozen), then 75 joint "
+    "steps of 16 images of each domain, AdamW, cosine schedule: a short training."
+)
+
+
+def norms(seeds: int) -> Size:
+    """SqueezeNet with and without batch norm, on three of the domains of `cpu`."""
+    return replace(
+        cpu(seeds, domains=CPU_DOMAINS[:3]),
+        preset=Preset(seeds, NORMS_DIFFERS, lines=_NORM_LINES, comparable=False),
+        sizes={"": 54},
+    )
+
+
+_NORM_LINES = tuple(
+    f"{backbone}, {strategy}"
+    for backbone in ("SqueezeNet", "SqueezeNet, batch norm")
+    for strategy in ("top", "bottom", "independent")
+)
+NORMS_DIFFERS = (
+    "Other domains: CIFAR-10, GTSRB and Fashion-MNIST, 800 training and 300 test images of each; "
+    "SqueezeNet 1.0 from ImageNet weights (pruned ones, a third of them non-zero), at 54 pixels, "
+    "the batch norms added to it started on 100 images of each domain. 25 steps of the classifiers "
+    "alone, then 100 joint steps of 16 images of each domain. Without the random plan."
+)
 
 SMOKE_DIFFERS = (
     "Everything: one epoch on scikit-learn's digits, scaled to 32 pixels, under several names, "

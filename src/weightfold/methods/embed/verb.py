@@ -1,14 +1,14 @@
 """`wf.embed`: a network of convolutions as one of larger linear layers."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from weightfold.core.arguments import check_choices, check_net, whole
+from weightfold.core.arguments import check_choices, unwrapped, whole
 from weightfold.core.charted import Charted
+from weightfold.core.copying import copied
 from weightfold.core.select import Where, select
 from weightfold.core.slots import check_state, runs_as
 from weightfold.methods.embed.chart import ConvolutionMatrix
@@ -82,7 +82,7 @@ def embed(
     if (rank is not None) != (space == "lowrank"):
         raise ValueError(f"rank={rank} with space={space!r}: give it for 'lowrank', and only there")
     rank = None if rank is None else whole(rank, "rank", least=1)
-    check_net(net)
+    net = unwrapped(net)
     chosen = _convolutions(net, input_shape, where, padding == "fold")
     if space != "shared" or execution == "fold":
         held: Space = "dense" if space == "shared" else space
@@ -112,7 +112,7 @@ def embedding_size(
 
     Arguments and errors as of `embed`, `rank` of "lowrank".
     """
-    check_net(net)
+    net = unwrapped(net)
     return _sizes(net, _convolutions(net, input_shape, where, padding == "fold"), rank)
 
 
@@ -135,7 +135,7 @@ def _device(net: nn.Module) -> torch.device:
 def _convolutions(
     net: nn.Module, input_shape: Sequence[int] | Tensor, where: Where, folded: bool
 ) -> dict[str, tuple[Any, Geometry]]:
-    if any(isinstance(module, Charted) for module in net.modules()):
+    if isinstance(net, Charted):
         raise TypeError("net is a Charted net; embed the plain network, e.g. net.deploy()")
     modules, x = dict(net.named_modules()), _example(net, input_shape)
     shapes: dict[str, set[tuple[int, ...]]] = {}
@@ -250,7 +250,7 @@ def _replaced(net: nn.Module, chosen: Chosen, layers: Mapping[str, nn.Module]) -
     """A copy of the network with other layers in those places."""
     # What is replaced need not be copied.
     memo: dict[int, Any] = {id(layer): layers[path] for path, (layer, _) in chosen.items()}
-    return layers[""] if "" in layers else copy.deepcopy(net, memo)
+    return layers[""] if "" in layers else copied(net, memo)
 
 
 def _in_kernels(net: nn.Module, chosen: Chosen, execution: str) -> Charted:

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from rich.console import Console
 from torch import Tensor, nn
 
+from weightfold.bench._measured import Measured, show
 from weightfold.bench.expand import STATUS, status_bytes
-from weightfold.bench.measured import Measured, show
 from weightfold.methods.embed.geometry import Geometry
 from weightfold.methods.embed.layers import DenseConv
 from weightfold.methods.embed.strided import write_into
@@ -99,9 +99,9 @@ def _loop(matrix: Tensor, kernel: Tensor, g: Geometry, *, filters: bool) -> None
             whole[c, i, j, :, top : top + high, left : left + wide] = kernel[c]
 
 
-def _relaxed() -> tuple[nn.Module, Callable[[], None]]:
+def _relaxed(model: str = MODEL) -> tuple[nn.Module, Callable[[], None]]:
     torch.manual_seed(0)
-    net = embed(build(MODEL, num_classes=10), SHAPE)
+    net = embed(build(model, num_classes=10), SHAPE)
     optimizer = optimizer_of(net, RECIPE, 0.0, in_place=True)
     x, y = torch.randn(BATCH, *SHAPE), torch.randint(10, (BATCH,))
 
@@ -151,7 +151,7 @@ def _memory() -> list[Measured]:
 def _peak() -> tuple[int, int, int]:
     """Bytes at the peak of three steps above those before the net, of weights, of activations."""
     torch.set_num_threads(1)
-    F.linear(torch.randn(8, 8), torch.randn(8, 8))  # libraries are loaded
+    _relaxed("vanilla_cnn,width=1")[1]()  # what libraries keep is there
     before = status_bytes("VmRSS")
     net, step = _relaxed()
     storages: dict[int, int] = {}

@@ -118,8 +118,7 @@ def _in_place(group: Mapping[str, Any]) -> Callable[[Tensor, Tensor, Tensor | No
     def product(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         if not torch.is_grad_enabled():
             return F.linear(input, weight, bias)
-        out = _Product.apply(input, weight, group)
-        return out if bias is None else out + bias  # type: ignore[return-value]
+        return _Product.apply(input, weight, bias, group)  # type: ignore[return-value]
 
     return product
 
@@ -136,14 +135,16 @@ def _stepping(group: Mapping[str, Any]) -> Callable[[Tensor], None]:
 
 
 class _Product(torch.autograd.Function):
-    """x W^T; the backward pass takes W's step of plain SGD."""
+    """x W^T + b; the backward pass takes W's step of plain SGD."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, group: Mapping[str, Any]) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, group: Mapping[str, Any]
+    ) -> Tensor:
         """(B, in) to (B, out)."""
         ctx.save_for_backward(x)
         ctx.weight, ctx.group = weight, group
-        return F.linear(x, weight)
+        return F.linear(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple:
@@ -151,4 +152,4 @@ class _Product(torch.autograd.Function):
         (x,), (grad,) = ctx.saved_tensors, grads
         below = grad @ ctx.weight if ctx.needs_input_grad[0] else None
         ctx.weight.detach().addmm_(grad.t(), x, alpha=-ctx.group["lr"])
-        return below, None, None
+        return below, None, grad.sum(0) if ctx.needs_input_grad[2] else None, None

@@ -58,8 +58,11 @@ def _curves(
         if not curves:
             return
         length = min(map(len, curves))
-        points = [[of(curve[i]) for curve in curves] for i in range(length)]
-        known = [(curves[0][i].epoch, fmean(p)) for i, p in enumerate(points) if None not in p]
+        known: list[tuple[int, float]] = []
+        for i in range(length):
+            values = [value for curve in curves if (value := of(curve[i])) is not None]
+            if len(values) == len(curves):
+                known.append((curves[0][i].epoch, fmean(values)))
         axis.plot([_x(epoch) for epoch, _ in known], [y for _, y in known], **style)
 
     line([one.curve for one in found.convolutional], color="black", label="CNN")

@@ -159,6 +159,7 @@ def _lanczos(
     product: Callable[[Tensor], Tensor], start: Tensor, most: int, tolerance: float
 ) -> tuple[float, float]:
     basis, alphas, betas = [start], [], []
+    value = residual = float("nan")
     for _ in range(most):
         vector = product(basis[-1])
         alphas.append(torch.dot(vector, basis[-1]).item())

@@ -12,8 +12,7 @@ from weightfold.core.gradients import coordinates, warn_unreached
 from weightfold.data import Augment
 from weightfold.tasks.task import Task, evaluating, naming_dtype
 from weightfold.train.evaluation import Evaluation
-from weightfold.train.optimizer import InPlaceSGD, optimizer_of
-from weightfold.train.options import Options
+from weightfold.train.optimizer import InPlaceSGD, make_optimizer
 from weightfold.train.penalty import Penalty
 from weightfold.train.recipe import Recipe
 from weightfold.train.strategies.base import Columns, Strategy, count, mean_scores
@@ -137,7 +136,7 @@ class Single(OnFabric):
         recipe: Every hyperparameter.
         seed: Of data order, augmentation and dropout.
         name: Of the run.
-        options: Of the run; None: the usual.
+        optimizer: Of the network; None: the recipe's.
     """
 
     def __init__(
@@ -148,18 +147,11 @@ class Single(OnFabric):
         recipe: Recipe,
         seed: int,
         name: str = "",
-        options: Options | None = None,
+        optimizer: torch.optim.Optimizer | None = None,
     ) -> None:
-        options = options or Options()
         self._penalty = Penalty(net, recipe).to(fabric.device) if recipe.penalizes_theta else None
         decay = 0.0 if recipe.penalizes_theta else recipe.weight_decay
-        optimizer = optimizer_of(
-            net,
-            recipe,
-            decay,
-            lr_factors=options.lr_factors,
-            in_place=options.in_place,
-        )
+        optimizer = optimizer or make_optimizer(net.parameters(), recipe, decay)
         super().__init__(fabric, net, net, optimizer, recipe, seed)
         self.names, self.scores = (name,), mean_scores(task)
         plain = fabric.strategy.precision.precision == "32-true"

@@ -23,6 +23,7 @@ from weightfold.probes.layers.units import check_plain
 from weightfold.probes.models import Model, check_network, dataset_of, net_of
 from weightfold.probes.registry import register_probe
 from weightfold.probes.relax.finding import Convolutional, Relaxation
+from weightfold.probes.relax.measurements import accuracy
 from weightfold.probes.relax.options import RelaxKeywords, RelaxOptions
 from weightfold.probes.relax.runs import Protocol, Run, curve_of, run_seed
 from weightfold.records import write_record
@@ -109,6 +110,7 @@ def relax(
             print(estimate)
         for place, seed in enumerate(seeds):
             there = root / f"seed{seed}"
+            there.mkdir(parents=True, exist_ok=True)
             protocol = Protocol(samples.to(device), recipe, chosen, seed, str(device), there)
             begun = place * total // len(seeds)
 
@@ -179,8 +181,6 @@ def _convolutional(
     if snapshots is not None:
         tensors = {e: read_checkpoint(snapshots[e], cnn, f"snapshots[{e}]") for e in times}
         cnn.load_state_dict(tensors[times[-1]], strict=False)
-        from weightfold.probes.relax.measurements import accuracy
-
         right = accuracy(cnn.to(protocol.device), protocol.samples)
         return cnn, {e: Start(t) for e, t in tensors.items()}, Convolutional(seed, (), right)
     steps = {epoch: epoch * protocol.steps_per_epoch for epoch in times}

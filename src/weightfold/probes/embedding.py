@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, TypedDict, Unpack
 
 import torch
 from torch import Tensor
 
+from weightfold.core.arguments import check_choices, gathered
 from weightfold.data.pairs import Data
 from weightfold.methods.embed.chart import ConvolutionMatrix
 from weightfold.methods.embed.size import amount, memory
@@ -20,6 +21,7 @@ from weightfold.probes.registry import register_probe
 from weightfold.report.figures import COLOURS, drawing
 from weightfold.report.page import Table
 from weightfold.tasks.task import Task, evaluating
+from weightfold.train.progress import ProgressCallback
 from weightfold.train.record import session
 from weightfold.train.together import device_of
 
@@ -142,13 +144,50 @@ class Embedding(Finding):
             figure.suptitle(f"{self.network}, {self.data}")
 
 
-@register_probe("embed", "what a network takes in its fully-connected space", finds=Embedding)
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingOptions:
+    """How a network is embedded.
+
+    Attributes:
+        rank: Of the low-rank space.
+        padding: As for `wf.embed`.
+
+    Raises:
+        ValueError: One is out of range.
+    """
+
+    rank: int = 16
+    padding: Literal["fold", "keep"] = "fold"
+
+    def __post_init__(self) -> None:
+        check_choices({"padding": self.padding}, {"padding": ("fold", "keep")})
+        if self.rank < 1:
+            raise ValueError(f"rank={self.rank}: give at least 1")
+
+
+class EmbeddingKeywords(TypedDict, total=False):
+    """`EmbeddingOptions` as keyword arguments."""
+
+    options: EmbeddingOptions
+    rank: int
+    padding: Literal["fold", "keep"]
+
+
+@register_probe(
+    "embed",
+    "what a network takes in its fully-connected space",
+    finds=Embedding,
+    options=EmbeddingOptions,
+)
 def embedding(
     net: Model,
     data: Task | Data,
     *,
     seeds: int | Sequence[int] = 1,
+    folder: Path | str | None = None,
     device: torch.device | str = "auto",
+    progress: bool | ProgressCallback = True,
+    **options: Unpack[EmbeddingKeywords],
 ) -> Embedding:
     """Sizes of a network in its larger spaces, whether it is the same there, and its metric.
 
@@ -156,28 +195,32 @@ def embedding(
         net: A module, or a function that makes the network of a seed; left unchanged.
         data: A classification task, or what `weightfold.data.as_dataset` takes.
         seeds: The first is the network's.
+        folder: Not used: it takes seconds.
         device: Where to compute; "auto": an accelerator if there is one.
+        progress: Not used.
+        **options: Fields of `EmbeddingOptions`, or one as `options`.
 
     Raises:
         TypeError: `net` or `data` is of no such kind.
         ValueError: A layer cannot be embedded.
     """
+    chosen = gathered(EmbeddingOptions, options)
     seed, device = (0 if isinstance(seeds, int) else seeds[0]), device_of(device)
     samples, model = dataset_of(data), net_of(net, seed)
     check_plain(model, "net")
     x = samples.normalize(samples.test.inputs[:EXAMPLES]).to(device)
     model.to(device)
-    sizes = embedding_size(model, samples.shape)
+    sizes = embedding_size(model, samples.shape, rank=chosen.rank, padding=chosen.padding)
     spaces = []
     for space, size in sizes.items():
         there = memory(device)
         fits = there is not None and 3 * size.bytes < there and size.space != "shared"
-        found = _compared(model, space, samples.shape, x) if fits else (None, None)
+        found = _compared(model, space, samples.shape, x, chosen) if fits else (None, None)
         spaces.append(
             SpaceSize(space, size.weights + size.others, size.bytes, size.training(64), *found)
         )
     with torch.device("meta"):
-        shell = embed(model.to("meta"), samples.shape)
+        shell = embed(model.to("meta"), samples.shape, padding=chosen.padding)
     factors = ConvolutionMatrix.over(shell).factors()
     layers = tuple(
         Repeats(n.removesuffix(".weight"), t.min().item(), t.mean().item(), t.max().item())
@@ -189,15 +232,20 @@ def embedding(
         data=samples.name,
         spaces=tuple(spaces),
         layers=layers,
-        notes=("Padding is folded away; low rank is rank 16 for every layer.",),
+        notes=(f"Padding: {chosen.padding}; low rank is rank {chosen.rank} for every layer.",),
         sessions=(session(device),),
     )
 
 
 @torch.no_grad()
-def _compared(model: Any, space: str, shape: tuple[int, ...], x: Tensor) -> tuple[float, float]:
+def _compared(
+    model: Any, space: str, shape: tuple[int, ...], x: Tensor, chosen: EmbeddingOptions
+) -> tuple[float, float]:
     begin = perf_counter()
-    net = embed(model, shape, space, rank=16 if space == "lowrank" else None)  # type: ignore
+    net = embed(
+        model, shape, space, rank=chosen.rank if space == "lowrank" else None,  # type: ignore
+        padding=chosen.padding,
+    )  # fmt: skip
     seconds = perf_counter() - begin
     with evaluating(model), evaluating(net):
         expected, found = model(x), net(x)

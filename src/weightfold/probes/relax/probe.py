@@ -67,6 +67,14 @@ def relax(
     d'Ascoli, Sagun, Bruna and Biroli 2019, section 4. Relax times follow one another, each updated
     in place, so that memory is the weights of one network and its activations.
 
+    >>> import weightfold as wf
+    >>> data = wf.data.load("digits,limit=100")
+    >>> def make(seed): return wf.nets.build("digitnet", num_classes=10, in_channels=1)
+    >>> recipe = wf.Recipe(epochs=1, batch_size=50, momentum=0, crop_padding=0, flip=False)
+    >>> found = wf.relax(make, data, recipe=recipe, epochs=1, curvature=0, points=0, progress=False)
+    >>> found.times, len(found.runs)
+    ((0, 1), 3)
+
     Args:
         net: A module, or a function that makes the network of a seed; left unchanged.
         data: A classification task, or what `weightfold.data.as_dataset` takes.
@@ -182,7 +190,11 @@ def _convolutional(
         tensors = {e: read_checkpoint(snapshots[e], cnn, f"snapshots[{e}]") for e in times}
         cnn.load_state_dict(tensors[times[-1]], strict=False)
         right = accuracy(cnn.to(protocol.device), protocol.samples)
-        return cnn, {e: Start(t) for e, t in tensors.items()}, Convolutional(seed, (), right)
+        return (
+            cnn,
+            {e: Start(t, through="embed") for e, t in tensors.items()},
+            Convolutional(seed, (), right),
+        )
     steps = {epoch: epoch * protocol.steps_per_epoch for epoch in times}
     folder = protocol.folder / "cnn"
     options = Options(at_start=True, measure=("test",), save_at=tuple(steps.values()))

@@ -34,6 +34,7 @@ _NAMES = {
     "train.single": "fit",
     "train.starts": "Start",
     "train.together": "fit_together",
+    "probes.hessian.verb": "hessian",
     "probes.intrinsic": "intrinsic_dimension",
     "probes.layers.reset": "layer_reset",
     "probes.layers.splice": "splice",

@@ -36,6 +36,7 @@ _NAMES = {
     "train.together": "fit_together",
     "probes.hessian.verb": "hessian",
     "probes.intrinsic": "intrinsic_dimension",
+    "probes.landscape.probe": "landscape",
     "probes.layers.reset": "layer_reset",
     "probes.layers.splice": "splice",
     "probes.memory": "critical_sample_ratio example_ledger memorization memorizer",

@@ -32,6 +32,7 @@ from weightfold.nets.registry import list_nets as list_nets
 from weightfold.papers import list_experiments as list_experiments
 from weightfold.probes.hessian.verb import hessian as hessian
 from weightfold.probes.intrinsic import intrinsic_dimension as intrinsic_dimension
+from weightfold.probes.landscape.probe import landscape as landscape
 from weightfold.probes.layers.reset import layer_reset as layer_reset
 from weightfold.probes.layers.splice import splice as splice
 from weightfold.probes.memory import critical_sample_ratio as critical_sample_ratio

@@ -109,7 +109,7 @@ class Objective:
             chosen = chosen.select(order[:examples])
         whole(batch_size, "batch_size", least=1)
         self.examples, self.coordinates, self.part = len(chosen), coordinates, part
-        self.net = _copied(net, coordinates)
+        self.net = deployed(net, coordinates)
         if device is not None:
             self.net.to(device)
         self.start = _chosen(self.net, where)
@@ -266,7 +266,12 @@ def free_bytes(device: torch.device) -> int:
         return 2**32
 
 
-def _copied(net: nn.Module, coordinates: Coordinates) -> nn.Module:
+def deployed(net: nn.Module, coordinates: Coordinates) -> nn.Module:
+    """A copy of a network whose parameters are the coordinates.
+
+    Raises:
+        ValueError: It has different weights in each call.
+    """
     if not isinstance(net, Charted):
         return deepcopy(net)
     if context := net.default_context():

@@ -40,6 +40,8 @@ _NAMES = {
     "probes.layers.reset": "layer_reset",
     "probes.layers.splice": "splice",
     "probes.memory": "critical_sample_ratio example_ledger memorization memorizer",
+    "probes.path.align": "align",
+    "probes.path.probe": "path",
     "probes.registry": "list_probes",
     "probes.tickets.probe": "lottery_ticket",
     "probes.tickets.shrink": "shrink",

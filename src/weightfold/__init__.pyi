@@ -39,6 +39,8 @@ from weightfold.probes.memory import critical_sample_ratio as critical_sample_ra
 from weightfold.probes.memory import example_ledger as example_ledger
 from weightfold.probes.memory import memorization as memorization
 from weightfold.probes.memory import memorizer as memorizer
+from weightfold.probes.path.align import align as align
+from weightfold.probes.path.probe import path as path
 from weightfold.probes.registry import list_probes as list_probes
 from weightfold.probes.tickets.probe import lottery_ticket as lottery_ticket
 from weightfold.probes.tickets.shrink import shrink as shrink

@@ -30,6 +30,7 @@ from weightfold.methods.share.verb import share as share
 from weightfold.methods.subspace.verb import subspace as subspace
 from weightfold.nets.registry import list_nets as list_nets
 from weightfold.papers import list_experiments as list_experiments
+from weightfold.probes.confusion.probe import confusion as confusion
 from weightfold.probes.hessian.verb import hessian as hessian
 from weightfold.probes.intrinsic import intrinsic_dimension as intrinsic_dimension
 from weightfold.probes.landscape.probe import landscape as landscape
@@ -42,6 +43,7 @@ from weightfold.probes.memory import memorizer as memorizer
 from weightfold.probes.path.align import align as align
 from weightfold.probes.path.probe import path as path
 from weightfold.probes.registry import list_probes as list_probes
+from weightfold.probes.smoothness.probe import smoothness as smoothness
 from weightfold.probes.tickets.probe import lottery_ticket as lottery_ticket
 from weightfold.probes.tickets.shrink import shrink as shrink
 from weightfold.tasks.registry import list_tasks as list_tasks

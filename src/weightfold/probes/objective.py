@@ -195,7 +195,7 @@ class Objective:
         return total.item()
 
     def gradient(self, tensors: Mapping[str, Tensor] | None = None) -> tuple[float, Tensor]:
-        """The mean loss and its gradient, (size,)."""
+        """The mean loss and its gradient, (size,); at some tensors, None: where the network is."""
         start = self.start if tensors is None else tensors
         leaves = {n: t.detach().clone().requires_grad_() for n, t in start.items()}
         value, gradient = 0.0, torch.zeros(self.size, dtype=self.dtype, device=self.device)

@@ -69,6 +69,7 @@ def trained_networks(
     folder: Path | None,
     device: torch.device | str,
     hear: Callable[[int], None],
+    unit: int | None = None,
 ) -> tuple[list[Network], tuple[str, ...]]:
     """Train a network for each seed and keep its weights on the way.
 
@@ -81,6 +82,7 @@ def trained_networks(
         folder: Where training can go on from; None: nowhere.
         device: To train on.
         hear: Called with the epochs trained so far, of all networks together.
+        unit: Steps in what `epochs` counts; None: in an epoch.
 
     Returns:
         The networks; and what became of those that are left out.
@@ -96,7 +98,7 @@ def trained_networks(
             folder.mkdir(parents=True, exist_ok=True)
             write_record(folder / RUN, {"configuration": kept})
     keepers: list[KeepWeights] = []
-    unit = len(as_task(data).batches("train", batch_size=recipe.batch_size))
+    unit = unit or len(as_task(data).batches("train", batch_size=recipe.batch_size))
     progress: dict[str, int] = {}
 
     def keep() -> KeepWeights:

@@ -1,6 +1,6 @@
 """A deep network of linear layers without nonlinearities."""
 
-from torch import Tensor, nn
+from torch import nn
 
 from weightfold.nets.checks import at_least
 from weightfold.nets.registry import network
@@ -10,7 +10,8 @@ from weightfold.nets.registry import network
 class DeepLinear(nn.Sequential):
     """`depth` linear layers, without nonlinearities between (Santurkar et al. 2018: 25 layers).
 
-    Images are flattened. Weights are drawn as He's normal by inputs, without the factor for ReLU.
+    Images float (B, in_channels, size, size), flattened, to logits (B, num_classes). Weights are
+    drawn as He's normal by inputs, without the factor for ReLU.
 
     Args:
         depth: Linear layers.
@@ -44,7 +45,3 @@ class DeepLinear(nn.Sequential):
             if batch_norm and i < depth - 1:
                 layers.append(nn.BatchNorm1d(sizes[i + 1]))
         super().__init__(*layers)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Images float (B, in_channels, size, size) to logits (B, num_classes)."""
-        return super().forward(x)

@@ -93,8 +93,10 @@ class Smoothness(Finding):
         """The answer in words."""
         text = (
             f"Effective smoothness {mean_and_spread(summarize(self.beta))} (lower is smoother), "
-            f"range of the loss within 0.4 gradients {mean_and_spread(summarize(self.loss_range))}"
-            f", of the gradient's change {mean_and_spread(summarize(self.gradient_range))}: medians "
+            f"range of the loss within 0.4 gradients "
+            f"{mean_and_spread(summarize(self.loss_range))}"
+            ", of the gradient's change "
+            f"{mean_and_spread(summarize(self.gradient_range))}: medians "
             f"over training at learning rate {self.lr:g}."
         )
         if any(m.shifts for m in self.courses[0].moments):

@@ -219,7 +219,7 @@ SMOOTHNESS = Experiment(
         Claim("Batch norm makes the loss smoother (deep linear net).", _smoother(DEEP_NORM, DEEP)),
     ),
     notes="The paper prints curves, no numbers: there are none to set beside ours. Medians over "
-    "the steps that were looked at. Distances along the gradient end at 0.4 of it, as in the paper. "
+    "the steps that were looked at. Distances along the gradient end at 0.4 of it, as there. "
     "Internal covariate shift is as the paper defines it: the same batch, the layers below moved "
     "by one gradient step, the layer's own gradient before and after; relative to that gradient.",
     figures=(

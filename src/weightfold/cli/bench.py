@@ -15,9 +15,10 @@ class Bench:
     expand: training steps compact, expanded and folded on the fly, and as a chain of layers, beside
     their estimates. domains: many domains in one backbone: training steps, mixed batches, swaps,
     loading, memory. probes: random projections, training in a subspace, seeds as one batch.
+    curvature: the top eigenvalue and landscapes, beside power iteration and a loop.
     """
 
-    what: tyro.conf.Positional[Literal["expand", "domains", "probes"]]
+    what: tyro.conf.Positional[Literal["expand", "domains", "probes", "curvature"]]
     """The benchmark."""
 
     threads: int = os.cpu_count() or 1
@@ -34,6 +35,11 @@ class Bench:
 
     def run(self) -> None:
         """Run the benchmark."""
+        if self.what == "curvature":
+            from weightfold.bench.curvature import bench_curvature
+
+            bench_curvature(threads=self.threads, repeats=self.repeats, folder=self.folder)
+            return
         if self.what == "probes":
             from weightfold.bench.probes import bench_probes
 

@@ -120,11 +120,16 @@ class Objective:
             parameter.requires_grad_(False)
         like = next(iter(self.start.values()))
         self.device, self.dtype = like.device, like.dtype
-        self._batches = Batches(
-            chosen,
-            batch_size=-(-len(chosen) // -(-len(chosen) // batch_size)),
-            mean=task.dataset.mean,
-            std=task.dataset.std,
+        self._chosen = chosen
+        self._batches = self._batched(batch_size)
+
+    def _batched(self, size: int) -> Batches:
+        """Batches of at most `size`, of equal size but for one."""
+        return Batches(
+            self._chosen,
+            batch_size=-(-self.examples // -(-self.examples // size)),
+            mean=self.task.dataset.mean,
+            std=self.task.dataset.std,
             augment=None,
             seed=0,
             device=self.device,
@@ -176,6 +181,15 @@ class Objective:
         sizes = [tensor.numel() for tensor in self.start.values()]
         parts = flat.split(sizes)
         return {n: p.view(t.shape) for (n, t), p in zip(self.start.items(), parts, strict=True)}
+
+    def in_batches_of(self, size: int) -> "Objective":
+        """The same loss in batches of at most `size`; as it is where the loss depends on them."""
+        if self.bn == "batch" or self.task.model_computes_loss:
+            return self
+        other = object.__new__(Objective)
+        other.__dict__ |= self.__dict__
+        other._batches = self._batched(size)
+        return other
 
     def restricted(self, names: list[str]) -> "Objective":
         """The same as a function of some of its tensors alone."""
@@ -230,6 +244,16 @@ class Objective:
                 + (f", {', '.join(on[:4])} is on" if on else "")
                 + "; call net.eval(), or take out of it what draws random numbers"
             )
+
+
+def check_fits(net: nn.Module, task: Task) -> None:
+    """Refuse a network whose outputs, in eval mode and its own dtype, do not fit the task.
+
+    Raises:
+        ValueError: They do not.
+    """
+    dtype = next((p.dtype for p in net.parameters()), torch.float32)
+    task.check(net, lambda inputs: net(inputs.to(dtype)))
 
 
 def grads(of: Tensor, leaves: list[Tensor], by: Tensor | None = None, **options: bool) -> Tensor:

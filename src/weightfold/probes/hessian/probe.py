@@ -13,6 +13,7 @@ from weightfold.probes.hessian.krylov import Eigenvalue, NotConverged, Which
 from weightfold.probes.hessian.options import CurvatureKeywords, CurvatureOptions
 from weightfold.probes.hessian.verb import Hessian, hessian
 from weightfold.probes.models import Model, net_of
+from weightfold.probes.objective import check_fits
 from weightfold.probes.registry import register_probe
 from weightfold.tasks.registry import as_task
 from weightfold.tasks.task import Task
@@ -60,7 +61,7 @@ def curvature(
     with progress_bar(progress, Curvature.probe) as show:
         for done, seed in enumerate(chosen_seeds):
             made = net_of(net, seed).eval()
-            task.check(made)
+            check_fits(made, task)
             h = hessian(
                 made.to(device),
                 task,

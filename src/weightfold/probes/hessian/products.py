@@ -56,6 +56,10 @@ def _check(loss: Tensor, what: str, objective: Objective) -> None:
 MATRICES = {"hessian": hessian_of, "gauss-newton": gauss_newton_of}
 
 
+FEW, LARGEST = 4, 2048
+"""Examples tried; most in a batch."""
+
+
 class Products:
     """Products over all batches; the graphs of as many as memory allows are built once.
 
@@ -72,10 +76,12 @@ class Products:
 
     def __init__(self, objective: Objective, matrix: str) -> None:
         objective.check_deterministic()
-        self.objective, self.count = objective, 0
-        self._of = MATRICES[matrix]
+        self.count, self._of = 0, MATRICES[matrix]
         self._leaves = [t.clone().requires_grad_() for t in objective.start.values()]
-        first = islice(objective.batches(), self._room())
+        fitting = self._fitting(objective)
+        self.objective = objective = objective.in_batches_of(max(1, min(LARGEST, fitting)))
+        largest = -(-objective.examples // objective.count)
+        first = islice(objective.batches(), max(objective.count == 1, fitting // largest))
         self._kept = [self._of(objective, batch, self._leaves) for batch in first]
 
     def __call__(self, vector: Tensor) -> Tensor:
@@ -88,10 +94,10 @@ class Products:
             total += self._of(self.objective, batch, self._leaves)(vector)
         return total
 
-    def _room(self) -> int:
-        """How many batches' graphs are kept; one alone is in memory at some time anyway."""
-        if self.objective.count < 2:
-            return 1
+    def _fitting(self, objective: Objective) -> int:
+        """How many examples' graphs fit into the memory that they may take, tried with a few."""
+        batch = next(objective.batches())
+        few = batch._replace(inputs=batch.inputs[:FEW], targets=batch.targets[:FEW])
         kept: dict[int, int] = {}
 
         def note(tensor: Tensor) -> Tensor:
@@ -99,5 +105,8 @@ class Products:
             return tensor.detach()
 
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            self._of(self.objective, next(self.objective.batches()), self._leaves)
-        return int(CACHED * free_bytes(self.objective.device) // max(1, sum(kept.values())))
+            self._of(objective, few, self._leaves)
+        for leaf in self._leaves:
+            kept.pop(leaf.untyped_storage().data_ptr(), None)
+        each = max(1, sum(kept.values()) // len(few.inputs))
+        return int(CACHED * free_bytes(objective.device) // each)

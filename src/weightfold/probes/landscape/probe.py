@@ -17,7 +17,7 @@ from weightfold.probes.landscape.finding import Landscape, Slice
 from weightfold.probes.landscape.options import LandscapeKeywords, LandscapeOptions
 from weightfold.probes.layers.networks import trained_networks
 from weightfold.probes.models import Model, net_of
-from weightfold.probes.objective import Objective
+from weightfold.probes.objective import Objective, check_fits
 from weightfold.probes.registry import register_probe
 from weightfold.tasks.registry import as_task
 from weightfold.tasks.task import Task
@@ -67,7 +67,7 @@ def landscape(
     """
     chosen, task = gathered(LandscapeOptions, options), as_task(data)
     device, seeds = device_of(device), as_seeds(seeds)
-    task.check(first := net_of(net, seeds[0]))
+    check_fits(first := net_of(net, seeds[0]), task)
     check_bn(first, chosen.bn)
     slices, notes, objective = [], [], None
     axes = tuple(axis_of(along, chosen) for along in chosen.along)

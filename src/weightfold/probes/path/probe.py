@@ -13,7 +13,7 @@ from weightfold.probes.landscape.evaluate import evaluate
 from weightfold.probes.landscape.probe import check_bn
 from weightfold.probes.layers.splice import read_checkpoint, take
 from weightfold.probes.models import Model, net_of
-from weightfold.probes.objective import Objective, deployed
+from weightfold.probes.objective import Objective, check_fits, deployed
 from weightfold.probes.path.align import align
 from weightfold.probes.path.curves import Curve, bezier, linear, norm_preserving, string
 from weightfold.probes.path.finding import LossPath
@@ -62,7 +62,7 @@ def path(
     chosen, task, device = gathered(PathOptions, options), as_task(data), device_of(device)
     seed = as_seeds(seeds)[0]
     first = deployed(net_of(net, seed), "theta").eval()
-    task.check(first)
+    check_fits(first, task)
     check_bn(first, chosen.bn)
     other = _other(first, chosen)
     objective = Objective(

@@ -73,6 +73,7 @@ class Objective:
         net: The copy.
         task: The task.
         start: The chosen tensors by name.
+        form: The network on the meta device, as it was: what checkpoints are held against.
         bn: As given; "none" without batch norms that keep statistics.
 
     Raises:
@@ -113,6 +114,7 @@ class Objective:
         if device is not None:
             self.net.to(device)
         self.start = _chosen(self.net, where)
+        self.form = deepcopy(self.net).to("meta")
         self.bn = _set_batch_norm(self.net, bn, task)
         if task.model_computes_loss:
             _train_but_batch_norm(self.net)

@@ -71,6 +71,6 @@ def point_of(objective: Objective, other: Checkpoint, name: str) -> Tensor:
     """
     if isinstance(other, nn.Module):
         other = deployed(other, objective.coordinates).state_dict()
-    tensors = read_checkpoint(other, objective.net, name)
+    tensors = read_checkpoint(other, objective.form, name)
     like = objective.flat()
     return objective.flat({key: tensors[key] for key in objective.start}).to(like)

@@ -15,7 +15,7 @@ from weightfold.probes.objective import CALIBRATION, Batch, Objective
 Values = dict[str, list[float | None]]
 """Measure -> its value at each point, None where it is not finite."""
 
-POINTS, EXAMPLES, BYTES = 64, 2**15, 2**28
+POINTS, EXAMPLES, BYTES = 64, 2**13, 2**28
 """At most in a vmapped call: points; points times examples; bytes of weights."""
 
 
@@ -46,42 +46,45 @@ def evaluate(
     source, done = iter(points), 0
     while done < count:
         chunk = torch.stack([next(source) for _ in range(min(width, count - done))])
-        if objective.bn == "recalibrate":
+        if width == 1:
             _take(objective, chunk[0])
+        if objective.bn == "recalibrate":
             recalibrate(objective.net, calibration)
-        for name, values in _means(objective, chunk).items():
+        for name, values in _means(objective, chunk if width > 1 else None).items():
             found.setdefault(name, []).extend(v if isfinite(v) else None for v in values.tolist())
         done += len(chunk)
         hear(done)
-    if objective.bn == "recalibrate":
-        _take(objective, objective.flat())
+    _take(objective, objective.flat())
     return found
 
 
 @torch.no_grad()
-def _means(objective: Objective, points: Tensor) -> dict[str, Tensor]:
-    """Measure -> (points,), float64."""
+def _means(objective: Objective, points: Tensor | None) -> dict[str, Tensor]:
+    """Measure -> (points,), float64; None: of one point, which the network has taken."""
     total: dict[str, Tensor] = {}
     for batch in objective.batches():
 
-        def one(flat: Tensor, batch: Batch = batch) -> dict[str, Tensor]:
-            terms = objective.terms(objective.split(flat), batch.inputs, batch.targets)
+        def one(flat: Tensor | None, batch: Batch = batch) -> dict[str, Tensor]:
+            net = objective.net if flat is None else objective.call(objective.split(flat))
+            terms = objective.task.objective(net, batch.inputs, batch.targets)
             scores = {name: values.mean() for name, values in terms.scores.items()}
             return {"loss": terms.losses.mean(), **scores}
 
-        means = _together(one, points)
+        if points is None:
+            means = {name: value[None] for name, value in one(None).items()}
+        else:
+            means = _together(one, points)
         for name, values in means.items():
-            before = total.get(name, torch.zeros(len(points), dtype=torch.float64))
+            before = total.get(name, torch.zeros(len(values), dtype=torch.float64))
             total[name] = before + batch.share * values.double().cpu()
     return total
 
 
 def _together(one: Callable[[Tensor], dict[str, Tensor]], points: Tensor) -> dict[str, Tensor]:
-    if len(points) > 1:
-        try:
-            return vmap(one, randomness="same")(points)
-        except RuntimeError:  # vmap knows no recurrent layers and no branching on values
-            pass
+    try:
+        return vmap(one, randomness="same")(points)
+    except RuntimeError:  # vmap knows no recurrent layers and no branching on values
+        pass
     found = [one(point) for point in points]
     return {name: torch.stack([each[name] for each in found]) for name in found[0]}
 

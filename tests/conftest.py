@@ -8,6 +8,10 @@ import torch
 
 FORK = multiprocessing.get_context("fork")
 
+# Autograd counts devices when it first runs, and starts no thread of its own if there is none; once
+# some library has registered one, it would, and tests could no longer fork.
+torch.ones((), requires_grad=True).backward()
+
 
 @pytest.fixture(autouse=True, scope="session")
 def interruptible():

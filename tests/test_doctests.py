@@ -7,14 +7,7 @@ import pytest
 
 import weightfold as wf
 
-# Calls of probes, which train many networks, are shown in docs/probes.md.
-PROBES = "weightfold.probes."
-VERBS = [
-    name
-    for name in wf.__all__
-    if inspect.isfunction(found := getattr(wf, name))
-    and (name.startswith("list_") or not found.__module__.startswith(PROBES))
-]
+VERBS = [name for name in wf.__all__ if inspect.isfunction(getattr(wf, name))]
 
 
 @pytest.mark.parametrize("name", VERBS)

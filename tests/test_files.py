@@ -24,6 +24,7 @@ from weightfold.files import (
     replacing,
     settled,
     temporary_folder,
+    write_bytes,
     write_csv,
     write_json,
 )
@@ -275,3 +276,15 @@ def test_a_file_that_cannot_be_written_whole_is_named_and_leaves_nothing(name, t
     assert str(tmp_path / "out" / name) in message and "while writing" in message
     assert not [file for file in (tmp_path / "out").rglob("*") if not file.is_dir()]
     assert named(tmp_path / "out") == set()
+
+
+def test_a_full_disk_is_told_with_the_file_and_the_bytes(tmp_path, monkeypatch):
+    import errno
+
+    def full(self, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match=r"12 bytes.*net\.bin") as found:
+        write_bytes(tmp_path / "net.bin", b"twelve bytes")
+    assert found.value.errno == errno.ENOSPC and not list(tmp_path.iterdir())

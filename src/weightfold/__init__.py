@@ -13,8 +13,10 @@ from weightfold.version import __version__ as __version__
 _NAMES = {
     "core.chart": "Chart",
     "core.charted": "Charted",
+    "core.preprocessing": "Preprocessing",
     "core.store": "save",
     "methods": "list_methods load",
+    "methods.doconv.verb": "doconv",
     "methods.embed.verb": "embed",
     "methods.expand.chain": "Chain",
     "methods.expand.options": "ExpandOptions",

@@ -8,6 +8,7 @@ from weightfold import tasks as tasks
 from weightfold import train as train
 from weightfold.core.chart import Chart as Chart
 from weightfold.core.charted import Charted as Charted
+from weightfold.core.preprocessing import Preprocessing as Preprocessing
 from weightfold.core.store import save as save
 from weightfold.data.registry import list_data as list_data
 from weightfold.export.onnx_file import to_onnx as to_onnx
@@ -15,6 +16,7 @@ from weightfold.lab.compare import compare as compare
 from weightfold.lab.inspect import inspect as inspect
 from weightfold.methods import list_methods as list_methods
 from weightfold.methods import load as load
+from weightfold.methods.doconv.verb import doconv as doconv
 from weightfold.methods.embed.verb import embed as embed
 from weightfold.methods.expand.chain import Chain as Chain
 from weightfold.methods.expand.options import ExpandOptions as ExpandOptions

@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, folders with one writer at a time, errors with a path."""
 
 import csv
+import errno
 import glob
 import io
 import json
@@ -96,13 +97,14 @@ def explained(path: Path, doing: str, *inside: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno is None or " while " in (error.strerror or ""):
+        if error.errno is None:
             raise
         if error.filename is not None:
             named = Path(os.fsdecode(error.filename))
             if named != path and not {named, *named.parents} & {*inside}:
                 raise
-        raise OSError(error.errno, f"{error.strerror} while {doing}", str(path)) from error
+        told = "" if " while " in (error.strerror or "") else f" while {doing}"
+        raise OSError(error.errno, f"{error.strerror}{told}", str(path)) from error
 
 
 @contextmanager
@@ -231,10 +233,25 @@ def _lives(process: int) -> bool:
     return True
 
 
+def write_bytes(path: Path, content: bytes | bytearray | memoryview) -> None:
+    """Write a file whole.
+
+    Raises:
+        OSError: As for `replacing`; of a full disk, with the number of bytes.
+    """
+    with replacing(path) as temporary:
+        try:
+            temporary.write_bytes(content)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            told = f"{error.strerror} while writing {len(content):,} bytes"
+            raise OSError(error.errno, told, str(path)) from error
+
+
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Write `data` as indented JSON."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    write_bytes(path, (json.dumps(data, indent=1) + "\n").encode())
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -243,5 +260,4 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)))
     writer.writeheader()
     writer.writerows(rows)
-    with replacing(path) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
+    write_bytes(path, text.getvalue().encode())

@@ -1,6 +1,5 @@
 """Batch norms of a plain network, in eval mode, folded into the convolutions before them."""
 
-import copy
 from collections import Counter
 from typing import Any
 
@@ -8,6 +7,7 @@ from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from weightfold.core.copying import copied
 from weightfold.core.slots import runs_as, split_name
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -27,7 +27,7 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
     Raises:
         ValueError: torch.fx cannot trace the model.
     """
-    model = copy.deepcopy(model).eval()
+    model = copied(model).eval()
     for before, norm in foldable(model):
         fused = fuse(model.get_submodule(before), model.get_submodule(norm))
         model.set_submodule(before, fused)
@@ -44,7 +44,7 @@ def foldable(model: nn.Module) -> list[tuple[str, str]]:
     Raises:
         ValueError: torch.fx cannot trace the model.
     """
-    model = copy.deepcopy(model).eval()
+    model = copied(model).eval()
     try:
         graph = _Tracer().trace(model)
     except Exception as error:

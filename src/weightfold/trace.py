@@ -1,6 +1,5 @@
 """One traced run of a network: which layers run, in what order, on what shapes, at what cost."""
 
-import copy
 from collections import Counter
 from collections.abc import Callable, Container
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
+from weightfold.core.copying import copied
 from weightfold.core.slots import Slots
 
 Shape = tuple[int, ...]
@@ -145,7 +145,7 @@ def _copy_of(net: nn.Module, convert: Callable[[Tensor], Tensor]) -> nn.Module:
         else convert(t)
         for t in chain(net.parameters(), net.buffers())
     }
-    return copy.deepcopy(net, memo).eval()
+    return copied(net, memo).eval()
 
 
 def _observe(net: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Trace:

@@ -1,5 +1,7 @@
 import inspect
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -164,7 +166,7 @@ def test_abbreviated_option_is_refused(compared):
         ([*COMPARE, "--variants", "compact"], "at least two"),
         ([*COMPARE, "--seeds", "1"], "at least two"),
         ([*COMPARE, "--data", "dogits"], "did you mean 'digits'?"),
-        (["export", "nowhere", "--folder", "out"], "no run"),
+        (["export", "nowhere", "--folder", "out"], "nowhere"),
         (
             ["train", "--model", "digitnet", "--data", "digits", "--folder", "x", "--teacher", "y"],
             "y",
@@ -237,7 +239,17 @@ def test_bench_is_wired(monkeypatch, tmp_path):
     from weightfold.bench import expand
 
     calls = []
-    monkeypatch.setattr(expand, "bench_expand", lambda **kwargs: calls.append(kwargs))
+
+    def told(*, threads, repeats, chain, folder):
+        calls.append({"threads": threads, "repeats": repeats, "chain": chain, "folder": folder})
+
+    monkeypatch.setattr(expand, "bench_expand", told)
     arguments = ["--threads", "1", "--repeats", "3", "--no-chain", "--folder", str(tmp_path)]
     assert main(["bench", "expand", *arguments]) == 0
     assert calls == [{"threads": 1, "repeats": 3, "chain": False, "folder": tmp_path}]
+
+
+def test_python_runs_the_package_as_the_command():
+    command = [sys.executable, "-m", "weightfold", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"weightfold {wf.__version__}"

@@ -1,5 +1,8 @@
 """What single charts must get right beyond the laws."""
 
+from collections import UserDict
+from dataclasses import dataclass
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +10,7 @@ from torch import nn
 import weightfold as wf
 from weightfold import Charted
 from weightfold.methods.embed.chart import ConvolutionMatrix, MatrixLayer
+from weightfold.methods.expand.chain import Chain
 from weightfold.methods.mask.chart import Mask
 from weightfold.methods.share.chart import Sharing
 from weightfold.methods.subspace.chart import Subspace
@@ -244,6 +248,37 @@ def test_a_kernel_of_zeros(conv, init):
     assert all(p.grad.isfinite().all() for p in net.parameters())
 
 
+@pytest.mark.parametrize("conv", ["cl", "ck"])
+@pytest.mark.parametrize("init", ["preserve", "fit"])
+@pytest.mark.parametrize("size", [1e-42, 1e-30, 1e20, 1e30])
+def test_kernels_of_any_size(conv, init, size):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 3, 5), nn.Conv2d(3, 4, 5, groups=1), nn.Linear(4, 4))
+    with torch.no_grad():
+        for layer in model:
+            layer.weight.mul_(size / layer.weight.abs().max())
+        model[1].weight[:2] = 0  # pruned filters
+    start = init if init == "preserve" else "paper"
+    net = wf.expand(model, rate=4, conv=conv, linear="fc", where=["*"], init=start, seed=0)
+    if init == "fit":
+        net.fit(model.state_dict())
+    # Below 1e-38 every one of 16 sums rounds to a multiple of the least float32.
+    atol = 16 * 2.0**-149 if size < 1e-38 else size * 1e-4
+    for name, tensor in net.deploy().named_parameters():
+        wanted = model.get_parameter(name)
+        torch.testing.assert_close(tensor, wanted, rtol=0, atol=atol if tensor.dim() > 1 else 1e-6)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_fit_names_the_layer_that_is_not_finite(value):
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Conv2d(3, 3, 3))
+    net = wf.expand(model, rate=2, seed=0)
+    with torch.no_grad():
+        model[1].weight[0, 0, 0, 0] = value
+    with pytest.raises(ValueError, match=r"'1'.*not finite"):
+        net.fit(model.state_dict())
+
+
 def test_weights_that_are_not_finite_are_refused():
     model = nn.Sequential(nn.Conv2d(2, 3, 3))
     with torch.no_grad():
@@ -268,6 +303,79 @@ def test_verify_compares_every_output():
         assert found.rows[-1].layer == "whole net" and found.worst < 1e-12
 
 
+@dataclass
+class Output:
+    """What a model may return."""
+
+    features: torch.Tensor
+    more: object = None
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda good, bad: Output(good, {"x": bad}),
+        lambda good, bad: [good, {"a": (good, Output(bad))}],
+        lambda good, bad: UserDict(a=good, b=bad),
+        lambda good, bad: (good, torch.fft.fft(bad)),
+    ],
+)
+def test_verify_finds_a_difference_in_any_output(wrap):
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.c = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x):
+            y = self.c(x)
+            return wrap(y, y + isinstance(self.c, Chain))
+
+    x = torch.randn(2, 3, 8, 8)
+    right = wf.expand(Model(), rate=2, seed=0, execution="fold")
+    assert right.verify(x).worst < 1e-12
+    wrong = wf.expand(Model(), rate=2, seed=0, execution="chain")
+    found = wrong.verify(x).rows[-1]
+    assert found.layer == "whole net" and (found.relative > 0.1)
+
+
+@pytest.mark.parametrize("execution", ["chain", "fold"])
+@pytest.mark.parametrize("level", [lambda net: net, lambda net: wf.subspace(net, 5)])
+def test_apply_names_what_it_cannot_initialise(execution, level):
+    def initialise(layer):
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(layer.weight)
+
+    model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.Flatten(), nn.Linear(64, 3))
+    net = level(wf.expand(model, rate=2, seed=0, execution=execution))
+    with pytest.raises(RuntimeError, match=r"'\S*model\.\S*' \(\w+\)"):
+        net.apply(initialise)
+    with pytest.raises(ZeroDivisionError):
+        net.apply(lambda layer: 1 / 0)
+    seen = []
+    net.apply(lambda layer: seen.append(type(layer)))
+    assert nn.Linear in seen
+    expanded = wf.expand(model, rate=2, seed=0)
+    before = [p.detach().clone() for p in expanded.charts.parameters()]
+    expanded.charts.apply(initialise)
+    assert not any(
+        torch.equal(a, b)
+        for a, b in zip(before, expanded.charts.parameters(), strict=True)
+        if a.dim() > 1
+    )
+
+
+@pytest.mark.parametrize("execution", ["chain", "fold"])
+def test_groups_by_layer_type_have_every_parameter_once(execution):
+    model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(64, 3))
+    net = wf.expand(model, rate=2, seed=0, execution=execution)
+    groups = {True: [], False: []}
+    for layer in net.modules():
+        for name, p in layer.named_parameters(recurse=False):
+            groups[isinstance(layer, nn.Conv2d | nn.Linear) and name == "weight"].append(p)
+    assert {id(p) for p in (*groups[True], *groups[False])} == {id(p) for p in net.parameters()}
+    assert len(groups[True]) == 4 and len(groups[False]) == 6  # three factors, the Linear
+
+
 def test_an_error_in_a_forward_leaves_nothing_behind(cases):
     case = cases.make("sharing")
     before = case.run(case.net.eval())
@@ -286,6 +394,15 @@ def test_code_around_a_layer_reads_its_attributes(execution):
         def forward(self, x):
             y = self.c(x.to(self.c.weight.dtype)).view(len(x), self.c.out_channels, -1)
             return self.f(y.mean(2).view(-1, self.f.in_features))
+
+    class Bias(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x) + (self[0].bias is None)
+
+    for bias in (False, True):
+        biased, image = Bias(nn.Conv2d(3, 6, 3, bias=bias)), torch.randn(2, 3, 8, 8)
+        net = wf.expand(biased, rate=2, seed=0, execution=execution)
+        torch.testing.assert_close(net(image), net.deploy()(image))
 
     model, x = Reads(), torch.randn(2, 3, 8, 8)
     net = wf.expand(model, rate=2, seed=0, execution=execution)

@@ -63,9 +63,52 @@ def test_extra_state(tmp_path):
     assert not (tmp_path / "other").exists()
 
 
-@pytest.mark.parametrize(
-    "wrap", [lambda net: torch.compile(net, backend="eager"), nn.DataParallel, lambda net: net]
-)
+WRAPS = [
+    lambda net: torch.compile(net, backend="eager"),
+    nn.DataParallel,
+    lambda net: nn.DataParallel(torch.compile(net, backend="eager")),
+    lambda net: torch.compile(nn.DataParallel(net), backend="eager"),
+    lambda net: net,
+]
+X = torch.randn(1, 3, 8, 8)
+VERBS = {
+    "expand": lambda net: wf.expand(net, rate=2, seed=0),
+    "subspace": lambda net: wf.subspace(net, 5),
+    "mask": lambda net: wf.mask(net, {"0.weight": torch.ones(6, 3, 3, 3)}),
+    "share": lambda net: wf.share(
+        net, {"a": 4}, wf.plan_sharing(net, "bottom", 0.5, example_input=X, head_path="1")
+    ),
+    "shrink": lambda net: wf.shrink(net, X),
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPS)
+@pytest.mark.parametrize("verb", VERBS)
+def test_verbs_take_off_what_wraps_a_net(verb, wrap):
+    plain = nn.Sequential(nn.Conv2d(3, 6, 3), nn.Flatten(), nn.Linear(216, 4))
+    if verb == "share":
+        plain = nn.Sequential(nn.Conv2d(3, 6, 3), nn.Linear(6, 4))
+    net = VERBS[verb](wrap(plain))
+    deployed = net.deploy(net.default_context()) if isinstance(net, Charted) else net
+    assert list(deployed.state_dict()) == list(plain.state_dict())
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_verbs_refuse_a_module_that_holds_a_net(verb):
+    holds = nn.ModuleDict({"body": wf.expand(convolutions(), rate=2, seed=0)})
+    with pytest.raises(TypeError, match=r"ModuleDict .*'body'"):
+        VERBS[verb](holds)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_a_checkpoint_of_a_wrapped_net_says_what_to_strip(prefix):
+    net = wf.expand(convolutions(), rate=2, seed=0)
+    state = {prefix + n: t for n, t in convolutions().state_dict().items()}
+    with pytest.raises(KeyError, match=f"strip '{prefix}'"):
+        net.fit(state)
+
+
+@pytest.mark.parametrize("wrap", WRAPS)
 def test_what_wraps_a_net_is_taken_off(wrap, tmp_path):
     net = wf.expand(convolutions(), rate=2, seed=0)
     wf.save(wrap(net), tmp_path / "net")

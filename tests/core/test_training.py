@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -224,3 +225,25 @@ def test_checkpointing_around_the_net(cases, case):
     out = torch.utils.checkpoint.checkpoint(lambda x: case.run(net, x), case.x, use_reentrant=False)
     out.square().mean().backward()
     assert cases.gap(cases.gradients(net), plain) <= 1e-12
+
+
+def test_any_optimizer_and_any_file_takes_the_parameters(case, tmp_path):
+    net = copy.deepcopy(case.net)
+    assert all(p.is_contiguous() for p in net.parameters())
+    vector = nn.utils.parameters_to_vector(net.parameters())
+    nn.utils.vector_to_parameters(vector, net.parameters())
+    save_file(net.state_dict(), tmp_path / "net.safetensors")
+    assert load_file(tmp_path / "net.safetensors").keys() == net.state_dict().keys()
+    optimizer = torch.optim.LBFGS(net.parameters(), lr=0.1, max_iter=2)
+
+    def loss():
+        optimizer.zero_grad()
+        value = case.run(net).square().mean()
+        value.backward()
+        return value
+
+    before = loss().item()
+    optimizer.step(loss)
+    assert loss().item() < before
+    gradients = [p.grad for p in net.parameters() if p.grad is not None]
+    assert gradients and all(gradient.is_contiguous() for gradient in gradients)

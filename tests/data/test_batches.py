@@ -38,7 +38,7 @@ def test_crop_and_flip_are_those_of_a_loop_over_images(padding, channels):
     images = image_set(channels=channels).inputs
     augment = Augment(crop_padding=padding)
     draws = augment.draw(len(images), torch.Generator().manual_seed(1))
-    varied = augment.apply(images, draws)
+    varied, _ = augment.apply(images, None, draws)
     for image, (top, left, flip), found in zip(images, draws.tolist(), varied, strict=True):
         expected = transforms.crop(transforms.pad(image, padding), top, left, 8, 6)
         assert torch.equal(found, transforms.hflip(expected) if flip else expected)

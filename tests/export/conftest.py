@@ -79,7 +79,7 @@ def exported(trained: Trained, tmp_path_factory) -> ExportReport:
 
 @pytest.fixture(scope="session")
 def aware(trained: Trained) -> QuantizedNet:
-    return quantize_aware(trained.net, trained.training, steps=48, lr=1e-3)
+    return quantize_aware(trained.net, trained.training, steps=48, lr=1e-3, cpu="x86")
 
 
 def count_correct(net: nn.Module, test: list[tuple[Tensor, Tensor]]) -> float:

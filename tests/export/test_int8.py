@@ -6,7 +6,8 @@ import onnx
 import pytest
 import torch
 
-from weightfold.export import accuracy, int8_report, onnx_runner
+from weightfold.export import Aware, accuracy, int8_report, onnx_runner
+from weightfold.export.processor import kind_of
 
 
 @pytest.fixture(scope="module")
@@ -16,8 +17,7 @@ def report(trained, tmp_path_factory):
         trained.images[:300],
         iter(trained.test),
         tmp_path_factory.mktemp("report"),
-        training_batches=trained.training,
-        steps=24,
+        aware=Aware(trained.training, steps=24),
         repeats=3,
     )
 
@@ -44,6 +44,30 @@ def test_weights_of_the_aware_file_are_int8(report, trained):
     wanted = sorted(tuple(p.shape) for p in trained.net.parameters() if p.dim() >= 2)
     assert sorted(shape for shape, _ in stored) == wanted
     assert {kind for _, kind in stored} == {onnx.TensorProto.INT8}
+
+
+def test_what_was_done_stays_where_fine_tuning_fails(trained, tmp_path):
+    aware = Aware(trained.training, steps=2, tolerance=1e-9)
+    images = trained.images[:100]
+    report = int8_report(trained.net, images, trained.test, tmp_path, aware=aware, repeats=1)
+    assert report.aware is None and "differs from torch" in report.failed
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["float32.onnx", "int8-static.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "kind"),
+    [
+        ("x86_64", "fma avx2 avx512f avx512_vnni", "x86"),
+        ("x86_64", "fma avx2 avx_vnni", "x86"),
+        ("AMD64", "avx2 amx_int8", "x86"),
+        ("x86_64", "fma avx2 avx512f", "x86-without-vnni"),
+        ("AMD64", "", "x86-without-vnni"),
+        ("aarch64", "asimd", "arm"),
+        ("arm64", "", "arm"),
+    ],
+)
+def test_processors_are_told_by_their_flags(machine, flags, kind):
+    assert kind_of(machine, flags.split()) == kind
 
 
 def test_errors_come_before_the_work(trained, tmp_path):

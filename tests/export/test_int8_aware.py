@@ -55,7 +55,7 @@ def test_training_lowers_the_loss_and_leaves_the_module(trained):
 
 
 def test_it_repeats_itself_and_stands_eval_train_and_copies(aware, trained):
-    again = quantize_aware(trained.net, trained.training, steps=48, lr=1e-3)
+    again = quantize_aware(trained.net, trained.training, steps=48, lr=1e-3, cpu="x86")
     images, _ = trained.test[0]
     expected = aware(images)
     assert torch.equal(again(images), expected)
@@ -63,6 +63,18 @@ def test_it_repeats_itself_and_stands_eval_train_and_copies(aware, trained):
     assert twin.training and not aware.training
     assert torch.equal(twin(images), expected)
     assert torch.equal(twin.eval()(images), expected)
+
+
+def test_weights_for_processors_that_saturate_have_seven_bits(aware, trained):
+    """Two products of 255 and 64 fit into 16 bits; of 255 and 127 they do not."""
+    small = quantize_aware(trained.net, trained.training, steps=24, cpu="x86-without-vnni")
+    for net, low, high in ((small, 40, 64), (aware, 100, 128)):
+        weights = [t for t in net.state_dict().values() if t.dtype == torch.int8]
+        assert low < max(int(t.short().abs().max()) for t in weights) <= high
+    before = accuracy(torch_runner(trained.net), trained.test)
+    assert accuracy(torch_runner(small), trained.test) > before - 0.05
+    with pytest.raises(ValueError, match="cpu='riscv'"):
+        quantize_aware(trained.net, trained.training, steps=1, cpu="riscv")
 
 
 def test_errors(trained, monkeypatch):

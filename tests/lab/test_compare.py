@@ -20,6 +20,7 @@ from weightfold.lab.results import Outcome
 from weightfold.lab.run import Execution
 from weightfold.lab.step_times import step_seconds
 from weightfold.nets import build
+from weightfold.tasks import as_task
 from weightfold.timing import Latency
 from weightfold.train import Recipe, evaluate
 
@@ -143,8 +144,8 @@ def test_deployed_network_is_the_first_seed_of_the_best_mean(done, dataset):
     net.load_state_dict(load_file(done.folder / "deployed" / "model.safetensors"))
     in_training = done.runs(best)[0]["rows"][-1]["test_accuracy"]
     assert evaluate(net, dataset)["accuracy"] == pytest.approx(in_training)
-    assert shipped.test_accuracy == pytest.approx(in_training)
-    assert shipped.onnx_accuracy == pytest.approx(in_training)
+    assert shipped.test_value == pytest.approx(in_training)
+    assert shipped.onnx_value == pytest.approx(in_training)
 
 
 def test_onnx_file_is_fed_as_model_json_says(done, dataset):
@@ -157,7 +158,7 @@ def test_onnx_file_is_fed_as_model_json_says(done, dataset):
     images = (dataset.test.inputs / 255 - mean) / std
     (logits,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
     right = np.mean(logits.argmax(axis=1) == dataset.test.targets.numpy())
-    assert right == pytest.approx(done.comparison.deployed.test_accuracy)
+    assert right == pytest.approx(done.comparison.deployed.test_value)
     assert max(done.comparison.deployed.onnx_difference.values()) < 1e-5
 
 
@@ -295,4 +296,4 @@ def test_step_seconds_times_training_steps(dataset, monkeypatch):
 
     monkeypatch.setattr(step_times, "alternate", one_round)
     nets = {name: build("digitnet", num_classes=4, in_channels=1) for name in "ab"}
-    assert step_seconds(nets, dataset, RECIPE) == {"a": 0.02, "b": 0.02}
+    assert step_seconds(nets, as_task(dataset), RECIPE) == {"a": 0.02, "b": 0.02}

@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from weightfold.files import locked
 from weightfold.lab import runner
 from weightfold.lab.executors import slurm
 from weightfold.lab.executors.registry import opened
@@ -178,6 +179,24 @@ def test_a_run_that_another_process_makes_is_waited_for(
         assert thread.is_alive() and "held: start" not in logged()
     thread.join()
     assert [*found[0]] == cells and logged().count("held: start") == 1
+
+
+def test_a_training_that_is_no_runs_is_waited_for_too(tiny_run, tmp_path, monkeypatch, capsys):
+    """As by `weightfold train --folder`, which holds the run's own folder."""
+    monkeypatch.setattr(runner, "BUSY_SECONDS", 0.1)
+    held, free = tiny_run(seed=0), tiny_run(seed=1)
+    found: list[dict] = []
+    with locked(tmp_path / held.folder):
+        thread = threading.Thread(target=lambda: found.append(run_cells([held, free], tmp_path)))
+        thread.start()
+        deadline = time.monotonic() + 60
+        while free.finished(tmp_path) is None:
+            assert time.monotonic() < deadline and thread.is_alive()
+            time.sleep(0.1)
+    thread.join()
+    assert [*found[0]] == [held, free]
+    said = "".join(capsys.readouterr().out.split())  # of which the terminal breaks lines
+    assert said.count(f"waitsforanotherprocess:{held.folder}") == 1
 
 
 STANDIN = {

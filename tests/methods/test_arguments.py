@@ -1,5 +1,7 @@
 """Arguments of another type or size are refused by name, before anything is allocated."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -49,6 +51,9 @@ def test_a_net_that_is_none(verb, net):
         ("expand", "rate", 0, ValueError),
         ("expand", "rate", float("nan"), ValueError),
         ("expand", "rate", 1_000_000, MemoryError),
+        ("expand", "rate", 1e300, MemoryError),
+        ("expand", "linear_depth", 10**6, ValueError),
+        ("expand", "where", b"0", TypeError),
         ("expand", "where", 3, TypeError),
         ("expand", "conv", "fc", ValueError),
         ("expand", "conv", 1, ValueError),
@@ -65,7 +70,12 @@ def test_a_net_that_is_none(verb, net):
         ("subspace", "seed", 2**70, ValueError),
         ("subspace", "seed", 1.0, TypeError),
         ("subspace", "where", 3, TypeError),
+        ("subspace", "kind", ["srht"], ValueError),
         ("mask", "masks", [1, 0], TypeError),
+        ("mask", "masks", {}, TypeError),
+        ("mask", "masks", {"0.weight": torch.ones(4, 2, 3, 3, device="meta")}, TypeError),
+        ("mask", "masks", {"0.w*": torch.ones(4, 2, 3, 3)}, ValueError),
+        ("mask", "masks", {3: torch.ones(4, 2, 3, 3)}, ValueError),
         ("mask", "masks", {"0.weight": [1, 0]}, TypeError),
         ("share", "domains", ["a"], TypeError),
         ("share", "plan", "bottom", TypeError),
@@ -82,9 +92,38 @@ def test_a_net_that_is_none(verb, net):
     ],
 )
 def test_arguments_are_named(verb, argument, value, error):
-    given = value if not isinstance(value, dict | list) else ""
+    given = re.escape(str(value)) if not isinstance(value, dict | list | bytes) else ""
     with pytest.raises(error, match=rf"(?s){argument}.*{given}"):
         VERBS[verb](**{argument: value})
+
+
+@pytest.mark.parametrize("folder", [3, None, b"x", ["a"]])
+def test_a_folder_that_is_no_path(folder):
+    given = re.escape(repr(folder))
+    with pytest.raises(TypeError, match=f"folder={given}"):
+        wf.save(model(), folder)
+    with pytest.raises(TypeError, match=f"folder={given}"):
+        wf.load(folder, model())
+
+
+@pytest.mark.parametrize("live", ["yes", 1, None])
+def test_live_is_a_bool(live):
+    with pytest.raises(ValueError, match=f"live={live!r}"):
+        wf.mask(model(), {"0.weight": torch.ones(4, 2, 3, 3)}, live=live)
+
+
+@pytest.mark.parametrize("state", [None, "x", 3, model(), {"0.weight": [1.0]}])
+def test_weights_that_are_no_state_dict(state):
+    with pytest.raises(TypeError, match="state"):
+        wf.expand(model(), rate=2, seed=0).fit(
+            {**model().state_dict(), **state} if isinstance(state, dict) else state
+        )
+
+
+@pytest.mark.parametrize(("net", "charts"), [(3, []), (model(), 3), (model(), [3])])
+def test_what_is_charted(net, charts):
+    with pytest.raises(TypeError, match=r"is a int|has a int"):
+        wf.Charted(net, charts)
 
 
 def test_options_are_checked_when_made():

@@ -144,7 +144,11 @@ def test_published_dimensions(label, parameters, published):
     run = found.runs["paper"]
     net = build(run.model, num_classes=10, in_channels=CHANNELS[parse_spec(run.data)[0]])
     assert sum(p.numel() for p in net.parameters()) == parameters
-    assert found.published["dimension"].value == published
+    (printed,) = found.published.values()
+    assert printed.value == published
+    assert (found.published.keys() == {"absolute"}) == (
+        label.startswith("MNIST") and "random" not in label
+    )
 
 
 @pytest.mark.parametrize(

@@ -209,7 +209,7 @@ def test_the_answer_is_the_geometric_mean_of_the_seeds_with_its_interval():
     )
     assert "in 2.8 coordinates (95% interval 1.0 to 231.2, n = 2)" in found.headline
     assert "smallest of 2, 4, 8 to do so: 2, 4; from 8 on every seed does." in found.headline
-    assert "Published: 4." in found.headline
+    assert "published 4 is of another task" in found.headline
     assert [row[2] for row in found.table().rows] == ["no", "yes", "yes", ""]
 
 

@@ -1,6 +1,5 @@
 """Models that return more than a tensor, and models that compute their loss themselves."""
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import pytest
@@ -9,12 +8,11 @@ from torch import Tensor, nn
 from torchvision.models import googlenet, inception_v3
 from torchvision.models.segmentation import fcn_resnet50
 
-from tasks.cases import dataset
+from tasks.cases import CASES, dataset
 from weightfold.data import Dataset, Examples
-from weightfold.tasks import Measure, Task, Terms, build
+from weightfold.tasks import build
 from weightfold.tasks.outputs import auxiliary, tensor_of
 from weightfold.train import Recipe, evaluate, fit
-from weightfold.train.strategies.stacked import Stack
 
 RECIPE = Recipe(epochs=8, batch_size=8, lr=0.05, schedule="constant", crop_padding=0, flip=False)
 
@@ -90,58 +88,9 @@ def test_a_segmentation_networks_dict_is_read_by_the_pixel():
     assert losses.shape == scores["accuracy"].shape == (4,)
 
 
-@dataclass(frozen=True, eq=False)
-class Counting(Task):
-    """As torchvision's detectors: ragged targets, and in train mode the model gives its losses."""
-
-    measures = (Measure("count_error", "absolute error of the count", higher_is_better=False),)
-    model_computes_loss = True
-
-    def losses(self, outputs, targets):
-        raise NotImplementedError
-
-    def scores(self, outputs, targets):
-        counts = torch.tensor([float(len(one["points"])) for one in targets])
-        return {"count_error": (outputs - counts).abs()}
-
-    def wanted(self, targets):
-        return (len(targets),)
-
-    def baseline(self):
-        return 1.0
-
-    def objective(self, net, inputs, targets):
-        return Terms(torch.stack(list(net(inputs, targets).values())).sum(), {})
-
-
-class Counter(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Linear(5, 1)
-
-    def forward(self, x, targets=None):
-        counts = self.layer(x)[:, 0]
-        if targets is None:
-            return counts
-        wanted = torch.tensor([float(len(one["points"])) for one in targets])
-        return {"near": (counts - wanted).square().mean(), "small": 1e-4 * counts.abs().mean()}
-
-
-Counting.name = "counting"
-
-
-def counting():
-    def part(count, seed):
-        x = torch.randn(count, 5, generator=torch.Generator().manual_seed(seed))
-        many = (2 + x[:, 0].round()).clamp(min=0).int().tolist()
-        return Examples(x, [{"points": torch.zeros(m, 2)} for m in many])
-
-    return Counting(Dataset("points", part(40, 0), part(16, 1)))
-
-
 def test_a_model_that_computes_its_loss_trains_on_ragged_targets(tmp_path):
-    torch.manual_seed(0)
-    task, net = counting(), Counter()
+    case = CASES["toy-counting"]()
+    task, net = case.task, case.net(0)
     before = evaluate(net, task)["count_error"]
     history = fit(net, task, RECIPE, folder=tmp_path, progress=False)
     assert history.last() == evaluate(net, task)["count_error"] < before / 2
@@ -149,8 +98,3 @@ def test_a_model_that_computes_its_loss_trains_on_ragged_targets(tmp_path):
     assert "test_loss" not in history.rows[-1].values
     rows = [row["test_count_error"] for row in history.rows]
     assert history.best_epoch == 1 + rows.index(min(rows))
-
-
-def test_such_a_task_says_that_it_cannot_be_stacked():
-    with pytest.raises(ValueError, match=r"task 'counting'.*2 networks"):
-        Stack([Counter(), Counter()], counting(), RECIPE)

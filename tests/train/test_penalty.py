@@ -1,11 +1,15 @@
+import json
+
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file
 from torch import nn
 
+from weightfold.cli import main
 from weightfold.core.chart import Chart
 from weightfold.core.charted import Charted
-from weightfold.train import Recipe, load_teacher
+from weightfold.lab.variants import make_net
+from weightfold.train import Recipe, fit
 from weightfold.train.penalty import Penalty
 
 
@@ -85,15 +89,52 @@ def test_decay_on_theta_refuses_a_charted_net_inside_a_plain_one():
         Penalty(nn.Sequential(Charted(plain(), [Product()]), nn.ReLU()), decay(0.1, "theta"))
 
 
-def test_a_teacher_is_read_from_safetensors(tmp_path):
-    source, architecture = plain(), plain()
-    save_file(source.state_dict(), tmp_path / "teacher.safetensors")
-    teacher = load_teacher(architecture, tmp_path / "teacher.safetensors")
-    x = torch.randn(6, 4)
-    torch.testing.assert_close(teacher(x), source.eval()(x))
-    assert not teacher.training and not any(p.requires_grad for p in teacher.parameters())
-    assert not torch.equal(architecture[0].weight, source[0].weight)
-    with pytest.raises(KeyError, match=r"7 missing: a\.0\.weight"):
-        load_teacher(nn.ModuleDict({"a": plain()}), tmp_path / "teacher.safetensors")
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        load_teacher(architecture, tmp_path / "nowhere.safetensors")
+@pytest.mark.parametrize("variant", ["cl+fc,rate=2", "ck,rate=2", "doconv"])
+def test_decay_on_theta_of_a_variant_is_of_what_it_deploys_to(variant):
+    given = {"seed": 0, "num_classes": 3, "image_shape": (3, 32, 32)}
+    net = make_net("smallnet_a,kernel_size=5", variant, **given)
+    norm = Penalty(net, decay(2.0, "theta"))()
+    deployed = sum(p.square().sum() for p in net.deploy().parameters())
+    torch.testing.assert_close(norm, deployed.detach())
+    norm.backward()
+    assert all(p.grad is not None for p in net.parameters())
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_decay_on_theta_is_a_part_of_the_gradient_that_the_optimizer_scales(optimizer):
+    """Of a plain net: torch's Adam with its coupled decay, and SGD with its own."""
+    torch.manual_seed(0)
+    x, y = torch.randn(32, 4), torch.arange(32) % 3
+    data, nets = ((x, y), (x, y)), [nn.Linear(4, 3) for _ in range(2)]
+    nets[1].load_state_dict(nets[0].state_dict())
+    recipe = Recipe(
+        epochs=5, batch_size=32, optimizer=optimizer, lr=0.01, weight_decay=0.3, decay_on="theta",
+        schedule="constant", crop_padding=0, flip=False,
+    )  # fmt: skip
+    fit(nets[0], data, recipe, progress=False)
+    adam = torch.optim.Adam(nets[1].parameters(), lr=0.01, weight_decay=0.3)
+    sgd = torch.optim.SGD(nets[1].parameters(), lr=0.01, momentum=0.9, weight_decay=0.3)
+    theirs = adam if optimizer == "adamw" else sgd
+    for _ in range(5):
+        theirs.zero_grad()
+        nn.functional.cross_entropy(nets[1](x), y).backward()
+        theirs.step()
+    for a, b in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_the_command_line_trains_an_expansion_with_decay_on_its_product(tmp_path, capsys):
+    """Another run than with decay on the factors, and written so."""
+    weights = []
+    for decay_on in ("psi", "theta"):
+        main(
+            [
+                *("train", "--model", "digitnet", "--data", "digits,limit=64", "--variant"),
+                *("ck,rate=2", "--folder", str(tmp_path / decay_on), "--epochs", "1"),
+                *("--weight-decay", "0.1", "--decay-on", decay_on, "--lr", "0.05"),
+            ]
+        )
+        run = json.loads((tmp_path / decay_on / "run.json").read_text())
+        assert run["configuration"]["recipe"]["decay_on"] == decay_on
+        weights.append(load_file(tmp_path / decay_on / "last.safetensors"))
+    assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])

@@ -23,7 +23,6 @@ from weightfold.train import RECIPES, Distillation, Recipe
         ({"optimizer": "adam"}, "sgd, adamw"),
         ({"decay_on": "weights"}, "psi, theta"),
         ({"schedule": "cos"}, "step, cosine, linear, constant"),
-        ({"optimizer": "adamw", "decay_on": "theta"}, "decay_on='theta'"),
         ({"optimizer": "adamw", "nesterov": True}, "nesterov=True"),
         ({"momentum": 0.0, "reset_momentum_each_epoch": True}, "reset_momentum_each_epoch"),
         ({"schedule": "step"}, "milestones=()"),

@@ -90,6 +90,29 @@ def test_a_finished_seed_is_not_trained_again(dataset, quick, tmp_path):
         fit_seeds(net_of, dataset, replace(recipe, lr=1.0), [0, 1], **options)
 
 
+def test_a_seed_that_another_process_finished_meanwhile_is_not_trained_again(
+    dataset, quick, tmp_path
+):
+    recipe, rows, other = replace(quick, epochs=1), [], {}
+
+    def make(seed: int) -> nn.Module:
+        if seed == 1:  # that of 0 was looked at before
+            other.update(fit_seeds(net_of, dataset, recipe, [0], folder=tmp_path, progress=False))
+        return net_of(seed)
+
+    found = fit_seeds(make, dataset, recipe, [0, 1], folder=tmp_path, progress=rows.append)
+    assert len(rows) == 1
+    assert found[0] == other[0]
+
+
+@pytest.mark.parametrize("option", [{"resume": False}, {"save_at": (1,)}, {"tensorboard": True}])
+def test_options_of_fit_alone_are_refused(dataset, quick, tmp_path, option):
+    ((name, _),) = option.items()
+    with pytest.raises(ValueError, match=f"{name}="):
+        fit_seeds(net_of, dataset, quick, 2, folder=tmp_path / "a", options=Options(**option))
+    assert not (tmp_path / "a").exists()
+
+
 def test_what_it_cannot_do_it_refuses(dataset, make_net, quick, tmp_path):
     options = {"folder": tmp_path, "progress": False}
     with pytest.raises(RuntimeError, match="random"):

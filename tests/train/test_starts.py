@@ -7,6 +7,7 @@ from torch import nn
 import weightfold as wf
 from weightfold.train import Options, Start, fit
 from weightfold.train.callbacks import KeepWeights
+from weightfold.train.checkpoint import load_weights
 from weightfold.train.starts import begin, start_maps
 
 
@@ -48,6 +49,32 @@ def test_a_run_starts_from_another_at_a_step(other, dataset, make_net, quick, tm
         begin(net, Start(folder, through="x"))
 
 
+@pytest.mark.parametrize("read", [
+    lambda net, folder: begin(net, Start(folder)),
+    lambda net, folder: load_weights(net, folder / "last.safetensors"),
+], ids=["start", "weights"])  # fmt: skip
+def test_weights_that_a_finished_run_did_not_end_with_are_refused(other, make_net, read):
+    folder, _ = other
+    last = folder / "last.safetensors"
+    read(make_net(7), folder)
+    whole = last.read_bytes()
+    last.write_bytes((folder / "step-5.safetensors").read_bytes())  # whole, of another moment
+    with pytest.raises(ValueError, match=r"last\.safetensors"):
+        read(make_net(7), folder)
+    last.write_bytes(whole[:-1])
+    with pytest.raises(ValueError, match=r"last\.safetensors"):
+        read(make_net(7), folder)
+
+
+def test_kept_weights_that_were_changed_are_refused(other, make_net):
+    path = other[0] / "step-5.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"step-5\.safetensors"):
+        begin(make_net(7), Start(other[0], at=5))
+
+
 def test_a_layer_is_reset(other, make_net):
     folder, trained = other
     net, fresh = make_net(7), make_net(7).state_dict()
@@ -57,6 +84,44 @@ def test_a_layer_is_reset(other, make_net):
         assert torch.equal(tensor, source[name])
     with pytest.raises(ValueError, match="layers has '9'"):
         begin(net, Start(folder, through="reset", options={"layers": ("9",)}))
+
+
+def test_a_layer_is_set_back_to_an_earlier_step(other, make_net, dataset, quick, tmp_path):
+    folder, trained = other
+    back = Start(folder, through="reset", options={"layers": ("6",), "to": Start(folder, at=0)})
+    net = begin(make_net(7), back)
+    for name, tensor in net.state_dict().items():
+        source = make_net(0) if name.startswith("6.") else trained
+        assert torch.equal(tensor, source.state_dict()[name])
+    one = tmp_path / "one"
+    fit(net, dataset, quick, folder=one, progress=False, options=Options(start=back))
+    further = replace(back, options={"layers": ("6",), "to": Start(folder, at=5)})
+    with pytest.raises(FileExistsError, match=r"start\.options"):
+        fit(net, dataset, quick, folder=one, progress=False, options=Options(start=further))
+
+
+def test_a_tied_tensor_is_set_back_in_both_places():
+    def tied(value):
+        net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+        net[1].weight = net[0].weight
+        nn.init.constant_(net[0].weight, value)
+        return net
+
+    for layer in ("0", "1"):
+        net = tied(0.0)
+        options = {"layers": (f"{layer}.weight",), "to": {"0.weight": torch.full((2, 2), 2.0)}}
+        options["to"] |= {f"{i}.bias": torch.zeros(2) for i in (0, 1)}
+        begin(net, Start(tied(1.0), through="reset", options=options))
+        assert net[0].weight is net[1].weight and (net[0].weight == 2).all()
+
+
+def test_another_networks_weights_are_refused(other):
+    folder, _ = other
+    with pytest.raises(KeyError, match=r"missing: a\."):
+        begin(nn.ModuleDict({"a": nn.Linear(2, 2)}), Start(folder))
+    (folder / "last.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(ValueError, match=r"last\.safetensors"):
+        begin(nn.Linear(2, 2), Start(folder))
 
 
 def test_prune_and_rewind(other, make_net):

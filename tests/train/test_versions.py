@@ -37,6 +37,26 @@ def test_its_history_is_read(old):
     assert history.last(part="train") == 0.75 and history.last(part="train_eval") == 0.875
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rows": []},
+        {"rows": ROWS[1:]},
+        {"rows": ROWS[::-1]},
+        {"rows": [{**ROWS[0], "step": 4}, {**ROWS[1], "step": 4}]},
+        {"selection": 3},
+        {"finished": "yes"},
+        {"measures": [{"name": "accuracy"}]},
+        {"final_train_error": "0.125"},
+    ],
+)
+def test_a_history_of_another_form_is_refused(old, change):
+    path = old / "history.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match=r"history\.json is damaged"):
+        finished(old)
+
+
 def test_one_of_several_domains_is_read():
     values = {"test_accuracy": 0.5, "train_error": None}
     row = Row.from_flat({**ROWS[0], "domains": {"birds": values}})

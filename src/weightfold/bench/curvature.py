@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from rich.console import Console
 from torch import Tensor, nn
 
-from weightfold.bench.measured import Measured, show
+from weightfold.bench._measured import Measured, show
 from weightfold.data import Dataset, as_dataset
 from weightfold.nets import build
 from weightfold.probes.hessian.verb import hessian

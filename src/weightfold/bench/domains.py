@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from rich.console import Console
 from torch import Tensor, nn
 
+from weightfold.bench._measured import Measured, show
 from weightfold.bench.expand import STATUS, status_bytes
-from weightfold.bench.measured import Measured, show
 from weightfold.core.store import save
 from weightfold.methods.share.bundle import Bundle
 from weightfold.methods.share.net import SharedNet

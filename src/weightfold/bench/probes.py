@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from rich.console import Console
 from torch import Tensor, nn
 
-from weightfold.bench.measured import Measured, show
+from weightfold.bench._measured import Measured, show
 from weightfold.data import as_dataset
 from weightfold.methods.subspace.projections import KINDS, Projection, make
 from weightfold.methods.subspace.verb import subspace

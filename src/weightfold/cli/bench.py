@@ -1,11 +1,18 @@
 """`weightfold bench`."""
 
+import inspect
 import os
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Literal
 
 import tyro
+
+from weightfold import bench
+
+_NAMES = tuple(m.name for m in iter_modules(bench.__path__) if not m.name.startswith("_"))
 
 
 @dataclass(frozen=True)
@@ -18,7 +25,7 @@ class Bench:
     curvature: the top eigenvalue and landscapes, beside power iteration and a loop.
     """
 
-    what: tyro.conf.Positional[Literal["expand", "domains", "probes", "curvature"]]
+    what: tyro.conf.Positional[Literal[_NAMES]]  # type: ignore[valid-type]
     """The benchmark."""
 
     threads: int = os.cpu_count() or 1
@@ -35,23 +42,9 @@ class Bench:
 
     def run(self) -> None:
         """Run the benchmark."""
-        if self.what == "curvature":
-            from weightfold.bench.curvature import bench_curvature
-
-            bench_curvature(threads=self.threads, repeats=self.repeats, folder=self.folder)
-            return
-        if self.what == "probes":
-            from weightfold.bench.probes import bench_probes
-
-            bench_probes(threads=self.threads, repeats=self.repeats, folder=self.folder)
-            return
-        if self.what == "domains":
-            from weightfold.bench.domains import bench_domains
-
-            bench_domains(threads=self.threads, repeats=self.repeats, folder=self.folder)
-            return
-        from weightfold.bench.expand import bench_expand
-
-        bench_expand(
-            threads=self.threads, repeats=self.repeats, chain=self.chain, folder=self.folder
-        )
+        function = getattr(import_module(f"{bench.__name__}.{self.what}"), f"bench_{self.what}")
+        given = {"threads": self.threads, "repeats": self.repeats, "chain": self.chain}
+        taken = {
+            name: given[name] for name in inspect.signature(function).parameters.keys() & given
+        }
+        function(**taken, folder=self.folder)

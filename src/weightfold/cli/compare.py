@@ -36,7 +36,10 @@ class Compare:
 
     variants: tuple[str, ...] = ("compact", "ck,rate=4", "cl,rate=4")
     """Ways to train the network, compared with the first of them: compact (as it is), cl, ck, fc,
-    cl+fc, ck+fc (with rate=4, first=rm or m, init=paper, variance or preserve), acnet."""
+    cl+fc, ck+fc (with rate=4, first=rm or m, init=paper, variance or preserve), acnet, doconv."""
+
+    task: str = "classify"
+    """What is learnt, of data that has targets for it: see 'weightfold train --help'."""
 
     seeds: int = 5
     """How many seeds: 0, 1, 2, ... At least 2. Each seeds initial weights, order of the data and
@@ -75,6 +78,7 @@ class Compare:
             seeds=self.seeds,
             recipe=self.recipe,
             folder=self.folder,
+            task=self.task,
             match=self.match,
             execution=Execution(self.on, self.jobs, self.data_root),
         )

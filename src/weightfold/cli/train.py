@@ -40,9 +40,13 @@ class Train:
         tyro.conf.arg(help=f"What is learnt, of data that has targets for it. Tasks:\n{_TASKS}"),
     ] = "classify"
 
+    output: str | None = None
+    """Name or place of the output that is judged, of a network that gives several; none: that
+    called out or logits."""
+
     variant: str = "compact"
     """How the network is trained: compact (as it is), cl, ck, fc, cl+fc, ck+fc (with rate=4,
-    first=rm or m, init=paper, variance or preserve), acnet."""
+    first=rm or m, init=paper, variance or preserve), acnet, doconv."""
 
     seed: int = 0
     """Of initial weights, order of the data, augmentation, dropout and validation split."""
@@ -85,7 +89,7 @@ class Train:
         """Train, and print what was reached."""
         from weightfold.data import load
         from weightfold.lab.saved import load_run
-        from weightfold.lab.variants import make_net
+        from weightfold.lab.variants import net_for
         from weightfold.tasks.registry import build
         from weightfold.train import Options, fit
 
@@ -98,14 +102,9 @@ class Train:
             else None
         )
         taught = {"teacher": teacher, "distillation": self.distillation} if teacher else {}
-        task = build(self.task, dataset, **taught)
-        net = make_net(
-            self.model,
-            self.variant,
-            seed=self.seed,
-            num_classes=task.outputs,
-            image_shape=dataset.image_shape,
-        )
+        read = {} if self.output is None else {"output": self.output}
+        task = build(self.task, dataset, **taught, **read)
+        net = net_for(task, self.model, self.variant, seed=self.seed)
         history = fit(
             net,
             task,

@@ -5,25 +5,64 @@ import os
 from collections.abc import Collection, Mapping
 from dataclasses import fields, replace
 from numbers import Real
+from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import nn
+from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
+
+from weightfold.core.charted import Charted
 
 SEEDS = 2**63
+WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 Options = TypeVar("Options")
 
 
-def check_net(net: Any, argument: str = "net") -> None:
-    """Refuse what is no module.
+def unwrapped(net: Any, argument: str = "net") -> nn.Module:
+    """The module inside what torch.compile, DataParallel and DistributedDataParallel make of one.
 
     Raises:
-        TypeError: `net` is something else, or a class.
+        TypeError: `net` is no module, or a class; or it holds a Charted net inside.
     """
-    if isinstance(net, nn.Module):
-        return
     if isinstance(net, type):
         raise TypeError(f"{argument} is the class {net.__name__}; give a module, {net.__name__}()")
-    raise TypeError(f"{argument} is a {type(net).__name__}; give a torch.nn.Module")
+    if not isinstance(net, nn.Module):
+        raise TypeError(f"{argument} is a {type(net).__name__}; give a torch.nn.Module")
+    found: Any = net
+    while isinstance(inner := getattr(found, "_orig_mod", None), nn.Module) or isinstance(
+        found, WRAPPERS
+    ):
+        found = found.module if inner is None else inner
+    plain = found
+    while isinstance(plain, Charted):
+        plain = plain.model
+    inside = [path for path, module in plain.named_modules() if isinstance(module, Charted)]
+    if inside:
+        raise TypeError(
+            f"{argument} is a {type(net).__name__} that holds a Charted net at {inside[0]!r}; give "
+            "that one, or the whole with what its deploy() gives in its place"
+        )
+    return found
+
+
+def check_values(net: nn.Module, argument: str = "net") -> None:
+    """Refuse a network whose tensors have no values.
+
+    Args:
+        net: A module.
+        argument: What the caller calls it.
+
+    Raises:
+        ValueError: A tensor is lazy or on the meta device.
+    """
+    for name, tensor in (*net.named_parameters(), *net.named_buffers()):
+        if isinstance(tensor, UninitializedTensorMixin):
+            raise ValueError(
+                f"{argument}: {name!r} of a lazy layer has no shape yet; run the model once on an "
+                "example input"
+            )
+        if tensor.is_meta:
+            raise ValueError(f"{argument}: {name!r} is on the meta device and has no values")
 
 
 def whole(value: Any, argument: str, *, least: int | None = None) -> int:
@@ -40,6 +79,17 @@ def whole(value: Any, argument: str, *, least: int | None = None) -> int:
     if least is not None and number < least:
         raise ValueError(f"{argument}={number}; give at least {least}")
     return number
+
+
+def as_path(value: Any, argument: str) -> Path:
+    """`value`, a str or path.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise TypeError(f"{argument}={value!r}; give a str or a Path")
+    return Path(value)
 
 
 def real(value: Any, argument: str) -> float:
@@ -117,4 +167,5 @@ def check_memory(what: str, size: int) -> None:
     except (AttributeError, ValueError, OSError):
         return
     if size > there:
-        raise MemoryError(f"{what} of {size / 1e9:,.0f} GB; this machine has {there / 1e9:,.0f} GB")
+        needed = f"{size / 1e9:,.0f}" if size < 1e18 else "more than 1,000,000,000"
+        raise MemoryError(f"{what} of {needed} GB; this machine has {there / 1e9:,.0f} GB")

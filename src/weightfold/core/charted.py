@@ -1,9 +1,9 @@
 """Charted: an untouched model that runs with theta = T(psi)."""
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,13 +11,17 @@ from torch.func import functional_call
 from torch.utils._pytree import tree_map
 
 from weightfold.core.chart import Chart
-from weightfold.core.checking import check_charts
+from weightfold.core.checking import chart_list, check_charts
+from weightfold.core.copying import compute_again, without_history
+from weightfold.core.gradients import coordinates, unreached
 from weightfold.core.mixins import NO_CONTEXT, CallContext, Described, LayerExecution
 from weightfold.core.slots import (
     PlaceholderGuard,
     Slots,
     check_state,
     fill,
+    load_state,
+    naming_computed,
     replace_module,
     split_name,
     with_placeholders,
@@ -56,6 +60,7 @@ class Charted(nn.Module):
 
     Raises:
         KeyError: A chart names a tensor that the model lacks.
+        TypeError: `model` is no module, or `charts` are no charts.
         ValueError: A tensor is computed twice, has another shape or dtype than the model's, is
             lazy, or belongs to a recurrent layer.
     """
@@ -68,7 +73,7 @@ class Charted(nn.Module):
 
     def __init__(self, model: nn.Module, charts: Iterable[Chart]) -> None:
         super().__init__()
-        charts = list(charts)
+        charts = chart_list(model, charts)
         slots = Slots.of(model)
         computed = check_charts(model, slots, charts)
         self._frozen = {n: not slots.tensors[n].requires_grad for n in computed}
@@ -95,6 +100,22 @@ class Charted(nn.Module):
         self._cache: dict[Any, dict[str, Tensor]] | None = None
         self._pulls: list[tuple[Tensor, Tensor]] = []
         self._ddp_params_and_buffers_to_ignore = self.constant_names()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A copy, also of a net in which hooks compute weights."""
+        memo |= without_history(self)
+        made = type(self).__new__(type(self))
+        memo[id(self)] = made
+        made.__setstate__(copy.deepcopy(self.__dict__, memo))
+        return made
+
+    def apply(self, fn: Callable[[nn.Module], None]) -> Self:
+        """As torch's; what `fn` cannot do where a chart computes the weights is named.
+
+        Raises:
+            RuntimeError: `fn` failed on a layer whose tensors charts compute.
+        """
+        return super().apply(naming_computed(self, fn))
 
     def constant_names(self) -> list[str]:
         """Names of the charts' buffers, of all levels, that never change while training."""
@@ -200,7 +221,7 @@ class Charted(nn.Module):
             theta: dict[str, Tensor] = {}
             for chart in self.charts:
                 theta |= {self._canonical[n]: t for n, t in chart(**at).items()}
-        model = copy.deepcopy(self.model)
+        model = copy.deepcopy(self.model, without_history(self.model))
         layers = {path: copy.deepcopy(layer) for path, layer in self._layers.items()}
         for chart in charts_of(self, CallContext):
             layers |= chart.resized_layers(**at)
@@ -213,6 +234,7 @@ class Charted(nn.Module):
             if name not in buffers:
                 tensors[name] = nn.Parameter(tensors[name], requires_grad=not self._frozen[name])
         fill(model, self._places, tensors)
+        compute_again(model)
         return model
 
     def deploy(self, at: Mapping[str, Any] = NO_CONTEXT) -> nn.Module:
@@ -245,6 +267,7 @@ class Charted(nn.Module):
 
         Raises:
             KeyError: Keys are missing, unexpected, or of another shape; the message lists them.
+            TypeError: `state` is no mapping of tensors.
         """
         model = self.lower(at or self.default_context())
         residuals = model.fit(state, at) if isinstance(model, Charted) else _load(model, state)
@@ -284,6 +307,14 @@ class Charted(nn.Module):
     def _release(self) -> None:
         self._cache, self._pulls = None, []
 
+    def unreached(self) -> list[str]:
+        """Names of trainable coordinates without gradient; to be asked after the first backward.
+
+        Forward does not use their weights then, or reads those of the module that was charted: a
+        lambda, a closure or a hook in it still holds that module, where the copy runs.
+        """
+        return unreached(coordinates(self), dict(self.named_parameters()))
+
     def summary(self) -> None:
         """Print the parameters while training and deployed, and each chart's rows."""
         levels: list[Level] = []
@@ -312,6 +343,7 @@ class Charted(nn.Module):
 
         Raises:
             TypeError: The model's outputs hold no tensor.
+            ValueError: The model does not run in float64.
         """
         net = copy.deepcopy(self).double().eval()
         args, kwargs = tree_map(_double, (args, kwargs))
@@ -319,7 +351,13 @@ class Charted(nn.Module):
         plain = net.lower(at)
         executors = [chart.alternatives(**at) for chart in charts_of(net, LayerExecution)]
         below = {"at": at} if isinstance(plain, Charted) else {}
-        rows = compare_layers(plain, executors, lambda: plain(*args, **kwargs, **below))
+        try:
+            rows = compare_layers(plain, executors, lambda: plain(*args, **kwargs, **below))
+        except RuntimeError as error:
+            raise ValueError(
+                f"{type(plain).__name__} does not run on these inputs in float64 ({error}); let "
+                "its forward take dtypes from its inputs"
+            ) from error
         outputs = net(*args, at=at, **kwargs), net.deploy(at)(*args, **kwargs)
         return Verification((*rows, compare_outputs("whole net", *outputs)))
 
@@ -371,5 +409,5 @@ class _Theta(nn.Module):
 def _load(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, float]:
     """Strictly load a plain state_dict, with an error that lists what differs."""
     check_state(model.state_dict(), state)
-    model.load_state_dict(state)
+    load_state(model, state)
     return {}

@@ -1,6 +1,6 @@
 """What charts compute, held against the model that they are for, without its memory."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import Any
 
@@ -11,6 +11,23 @@ from torch.func import functional_call
 from weightfold.core.chart import Chart
 from weightfold.core.mixins import NO_CONTEXT, CallContext
 from weightfold.core.slots import Slots, check_chartable, split_name
+
+
+def chart_list(model: Any, charts: Any) -> list[Chart]:
+    """The charts, as a list.
+
+    Raises:
+        TypeError: `model` is no module, or `charts` are no charts.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is a {type(model).__name__}; give a torch.nn.Module")
+    if isinstance(charts, nn.Module) or not isinstance(charts, Iterable):
+        raise TypeError(f"charts is a {type(charts).__name__}; give a list of charts")
+    listed = list(charts)
+    for chart in listed:
+        if not isinstance(chart, Chart):
+            raise TypeError(f"charts has a {type(chart).__name__}; give charts")
+    return listed
 
 
 def check_charts(model: nn.Module, slots: Slots, charts: list[Chart]) -> list[str]:

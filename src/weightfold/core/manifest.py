@@ -39,6 +39,7 @@ class Manifest(TypedDict):
     tensors: SharedEntry
     parts: NotRequired[dict[str, Entry]]
     levels: list[list[ChartEntry]]
+    preprocessing: NotRequired[dict[str, Any]]
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:

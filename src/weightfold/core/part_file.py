@@ -12,7 +12,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from weightfold.core.tensor_file import LABEL, Stored, read_label
-from weightfold.files import replacing
+from weightfold.files import write_bytes
 from weightfold.records import file_hash
 
 PART = "domain-"
@@ -131,8 +131,7 @@ def copy_part(source: Path, manifest: Mapping[str, Any], part: str, folder: Path
         if target.is_symlink() or file_hash(target) != digest:
             raise FileExistsError(f"{target} is another file than {part!r} of {source}; move it")
     else:
-        with replacing(target) as temporary:
-            temporary.write_bytes(content)
+        write_bytes(target, content)
     return {"file": target.name, "sha256": digest}
 
 
@@ -154,8 +153,7 @@ def write_hashed(
     digest = hashlib.sha256(content).hexdigest()
     file = folder / _name(prefix, digest)
     if not file.exists() or file_hash(file) != digest:
-        with replacing(file) as temporary:
-            temporary.write_bytes(content)
+        write_bytes(file, content)
     return {"file": file.name, "sha256": digest}
 
 

@@ -1,6 +1,5 @@
 """A saved net made again: first without memory, so that what a file asks for is seen in time."""
 
-import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ from torch import Tensor, nn
 from weightfold.core.arguments import check_memory
 from weightfold.core.chart import Chart, registered_charts
 from weightfold.core.charted import charted_class
-from weightfold.core.slots import check_state
+from weightfold.core.copying import copied
+from weightfold.core.slots import check_state, load_state
 
 
 def rebuild(
@@ -48,17 +48,25 @@ def rebuild(
             f"{folder} was saved from another architecture than this {type(model).__name__}: {told}"
         ) from error
     if net is model:
-        net = copy.deepcopy(model)
+        net = copied(model)
     _take_dtypes(net, state)
-    net.load_state_dict(state, strict=False)
+    load_state(net, state, strict=False)
     return net
 
 
 def _take_dtypes(net: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Give the tensors of `net` the dtypes of the saved ones."""
     saved = {name: tensor.dtype for name, tensor in state.items() if isinstance(tensor, Tensor)}
+    there = net.state_dict(keep_vars=True)
+    if all(
+        tensor.dtype == saved.get(name, tensor.dtype)
+        for name, tensor in there.items()
+        if isinstance(tensor, Tensor)
+    ):
+        return
     if len(floating := {dtype for dtype in saved.values() if dtype.is_floating_point}) == 1:
-        net.to(floating.pop())  # constants that are not saved, too
+        dtype = floating.pop()  # constants that are not saved get it, too
+        net._apply(lambda t: t.to(dtype) if t.is_floating_point() else t)
     for name, tensor in net.state_dict(keep_vars=True).items():
         if name in saved:
             tensor.data = tensor.data.to(saved[name])
@@ -94,4 +102,4 @@ def _hollow(model: nn.Module) -> nn.Module:
         empty = torch.empty_like(tensor, device="meta")
         parameter = isinstance(tensor, nn.Parameter)
         memo[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if parameter else empty
-    return copy.deepcopy(model, memo)
+    return copied(model, memo)

@@ -39,7 +39,7 @@ def select(
     short = {n: short_name(net, n) if net is not None else n for n in candidates}
     if where is None:
         return list(candidates)
-    if not isinstance(where, str | type | Iterable) and not callable(where):
+    if isinstance(where, bytes) or not (isinstance(where, str | Iterable) or callable(where)):
         raise TypeError(f"where={where!r}; give names, globs, types or predicates")
     items = [where] if isinstance(where, str | type) or callable(where) else list(where)
     if not items:

@@ -1,12 +1,14 @@
 """Where tensors sit in a model: canonical names, ties, and slots emptied for a chart to fill."""
 
-import copy
 import difflib
-from collections.abc import Iterable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
+
+from weightfold.core.copying import copied, kept_tensors
 
 
 @dataclass(frozen=True)
@@ -93,11 +95,33 @@ def check_chartable(model: nn.Module, name: str, tensor: Tensor) -> None:
 
 
 def runs_as(layer: nn.Module, classes: tuple[type[nn.Module], ...]) -> bool:
-    """Whether a layer computes what one of `classes` does: no forward or hook of its own."""
+    """Whether a layer computes what one of `classes` does: nothing of its own, and no hook."""
     base = next((kind for kind in classes if isinstance(layer, kind)), None)
-    methods = ("forward", "_conv_forward")
-    own = any(getattr(type(layer), m, None) is not getattr(base, m, None) for m in methods)
-    hooks = [
+    return base is not None and not _overrides(layer, base) and not hooks_of(layer)
+
+
+def _overrides(layer: nn.Module, base: type[nn.Module]) -> bool:
+    """Whether its class or itself has something in the place of what `base` computes with."""
+    kind = type(layer)
+    for below in kind.__mro__[: kind.__mro__.index(base)]:
+        if below.__module__.startswith("torch.nn.modules."):
+            continue
+        for name, value in vars(below).items():
+            if name in _HARMLESS or (name.startswith("__") and name not in _CALLING):
+                continue
+            if isinstance(value, property) or hasattr(base, name) or name in vars(layer):
+                return True
+    own = vars(layer).items()
+    return any(n not in _HARMLESS and callable(v) and hasattr(kind, n) for n, v in own)
+
+
+_HARMLESS = ("extra_repr", "reset_parameters", "train", "eval")
+_CALLING = ("__call__", "__getattr__", "__getattribute__")
+
+
+def hooks_of(layer: nn.Module) -> list[Callable]:
+    """Forward and backward hooks, but for guards of ours."""
+    return [
         hook
         for found in (
             layer._forward_pre_hooks,
@@ -108,7 +132,6 @@ def runs_as(layer: nn.Module, classes: tuple[type[nn.Module], ...]) -> bool:
         for hook in found.values()
         if not isinstance(hook, PlaceholderGuard)
     ]
-    return base is not None and not own and not hooks and "forward" not in vars(layer)
 
 
 _EMPTY = object()
@@ -127,7 +150,9 @@ class PlaceholderGuard:
     def applies(self, module: nn.Module) -> bool:
         """Whether the tensor is absent now; one whose layer an executor replaced never is."""
         path, attribute = split_name(self.name)
-        return getattr(module.get_submodule(path), attribute, module) is None
+        layer = module.get_submodule(path)
+        known = layer._parameters if attribute in layer._parameters else layer._buffers
+        return known.get(attribute, module) is None
 
     def __call__(self, module: nn.Module, args: tuple) -> None:
         """Raise if a computed tensor is absent, which only a call from elsewhere can meet.
@@ -144,17 +169,41 @@ class PlaceholderGuard:
             )
 
 
+def naming_computed(net: nn.Module, fn: Callable[[nn.Module], None]) -> Callable[[nn.Module], None]:
+    """`fn` for `Module.apply`, whose failure on modules with absent tensors is explained."""
+    paths = {module: path for path, module in net.named_modules()}
+
+    def named(module: nn.Module) -> None:
+        try:
+            fn(module)
+        except (AttributeError, TypeError) as error:
+            hooks = module._forward_pre_hooks.values()
+            if not any(isinstance(hook, PlaceholderGuard) for hook in hooks):
+                raise
+            raise RuntimeError(
+                f"apply: tensors of {paths.get(module)!r} ({type(module).__name__}) are computed "
+                "by a chart, None outside forward; initialise the model before it is charted, "
+                f"or apply to net.charts ({error})"
+            ) from error
+
+    return named
+
+
 def with_placeholders(model: nn.Module, places: Iterable[str]) -> nn.Module:
     """Deep copy of `model` in which the tensors at `places` are absent (None), never copied.
 
     Args:
         model: Left unchanged.
         places: One name for each (module, attribute) to empty.
+
+    Raises:
+        ValueError: A module keeps one of the tensors elsewhere too, or see `copied`.
     """
     places = tuple(places)
     originals = [model.get_submodule(split_name(p)[0]) for p in places]
     tensors = [getattr(m, split_name(p)[1]) for m, p in zip(originals, places, strict=True)]
-    skeleton = copy.deepcopy(model, {id(t): _EMPTY for t in tensors})
+    _check_not_kept(model, dict(zip(map(id, tensors), places, strict=True)))
+    skeleton = copied(model, {id(t): _EMPTY for t in tensors})
     guarded: dict[str, str] = {}
     for place in places:
         path, attribute = split_name(place)
@@ -168,12 +217,29 @@ def with_placeholders(model: nn.Module, places: Iterable[str]) -> nn.Module:
     return skeleton
 
 
+def _check_not_kept(model: nn.Module, names: Mapping[int, str]) -> None:
+    """Refuse tensors (id -> name) that a module keeps elsewhere too, in a list for example."""
+    for path, module, attribute, tensor in kept_tensors(model):
+        if id(tensor) in names:
+            raise ValueError(
+                f"module {path!r} ({type(module).__name__}) also keeps {names[id(tensor)]!r} in "
+                f"{attribute!r}, where no chart can put what it computes; read the tensor from its "
+                "layer in forward, or leave it out with `where`"
+            )
+
+
 def check_state(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
     """Compare keys and shapes of two state_dicts.
 
     Raises:
         KeyError: They differ; the message lists up to five keys of each sort.
+        TypeError: `given` is no mapping, or what should be a tensor is none.
     """
+    if not isinstance(given, Mapping):
+        raise TypeError(f"state is a {type(given).__name__}; give a state_dict")
+    for key, tensor in wanted.items():
+        if isinstance(tensor, Tensor) and not isinstance(given.get(key, tensor), Tensor):
+            raise TypeError(f"state[{key!r}] is a {type(given[key]).__name__}; give a tensor")
     missing = [k for k in wanted if k not in given]
     unexpected = [k for k in given if k not in wanted]
     shapes = [
@@ -183,12 +249,28 @@ def check_state(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> No
     ]
     if missing or unexpected or shapes:
         found = {"missing": missing, "unexpected": unexpected, "other shape": shapes}
+        ends = [
+            k.removesuffix(missing[0]) for k in unexpected if missing and k.endswith(missing[0])
+        ]
+        wrapped = [end for end in ends if all(end + key in given for key in missing)]
         raise KeyError(
             "the weights are of another architecture; "
             + "; ".join(
                 f"{len(keys)} {what}: {', '.join(keys[:5])}" for what, keys in found.items() if keys
             )
+            + (f"; strip {wrapped[0]!r} from the keys" if wrapped else "")
         )
+
+
+def load_state(model: nn.Module, state: Mapping[str, Tensor], *, strict: bool = True) -> None:
+    """Load tensors by name, those of a file too: of the versions that the model's classes have.
+
+    A module may read its version where torch keeps it beside the tensors (MNASNet does).
+    """
+    given = OrderedDict(state)
+    versions = getattr(state, "_metadata", None) or model.state_dict()._metadata  # type: ignore
+    given._metadata = versions  # type: ignore[attr-defined]
+    model.load_state_dict(given, strict=strict)
 
 
 def _prefixes(path: str) -> list[str]:

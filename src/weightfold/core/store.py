@@ -14,12 +14,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from weightfold.core.arguments import check_net
+from weightfold.core.arguments import as_path, check_values, unwrapped
 from weightfold.core.chart import Chart
 from weightfold.core.charted import Charted
 from weightfold.core.manifest import FORMAT, MANIFEST, read_manifest
 from weightfold.core.mixins import FilePerPart
 from weightfold.core.part_file import PART, check_file, file_of, write_hashed, write_part
+from weightfold.core.preprocessing import Preprocessing
 from weightfold.core.rebuild import rebuild
 from weightfold.files import BRIEFLY, foreign, locked, settled
 from weightfold.records import write_record
@@ -30,7 +31,7 @@ OWN_NAMES = (MANIFEST, WHOLE, SHARED, PART)
 OWN_FILE = re.compile(rf"({WHOLE}|{SHARED}|{PART}.+-)[0-9a-f]{{12}}\.safetensors")
 
 
-def save(net: nn.Module, folder: str | Path) -> None:
+def save(net: nn.Module, folder: str | Path, *, preprocessing: Preprocessing | None = None) -> None:
     """Save a plain or Charted net: its tensors and how its charts are made.
 
     >>> import tempfile, torch, weightfold as wf
@@ -49,18 +50,25 @@ def save(net: nn.Module, folder: str | Path) -> None:
         net: The net, or torch.compile's, DataParallel's or DistributedDataParallel's wrapper of
             it; tied tensors are stored once.
         folder: Made if missing.
+        preprocessing: How the net is fed, which goes with it from now on; None: as it says itself,
+            after `fit` for instance. Domains have one each, in `net.about[domain]`.
 
     Raises:
         FileExistsError: The folder holds files, and no earlier save; or another process writes
             into it for more than ten seconds.
         OSError: The disk is full or read-only, ...; the message names the file.
-        TypeError: `net` is no module or holds a Charted net inside; or a module's extra state, or a
-            chart's configuration (what is told about a domain), is not of JSON values.
-        ValueError: A part's name does not do for a file.
+        TypeError: `net` is no module or holds a Charted net inside; `preprocessing` is no
+            `Preprocessing`; or a module's extra state, or a chart's configuration (what is told
+            about a domain), is not of JSON values.
+        ValueError: A tensor has no values, a part's name does not do for a file, or `preprocessing`
+            of a net of domains.
     """
-    check_net(net)
-    net = _unwrapped(net)
-    folder = Path(folder)
+    net = unwrapped(net)
+    check_values(net)
+    told = Preprocessing.of(net) if preprocessing is None else preprocessing
+    if told is not None and not isinstance(told, Preprocessing):
+        raise TypeError(f"preprocessing={told!r:.60}; give a weightfold.Preprocessing")
+    folder = as_path(folder, "folder")
     others = [file for file in foreign(folder) if not file.name.startswith(OWN_NAMES)]
     if others and not (folder / MANIFEST).exists():
         raise FileExistsError(
@@ -68,6 +76,11 @@ def save(net: nn.Module, folder: str | Path) -> None:
             "give a new or empty folder"
         )
     tensors, groups, aliases = contents(net)
+    if groups and preprocessing is not None:
+        raise ValueError(
+            "preprocessing is one for all, but each domain has its own: set net.about[domain] to "
+            "what its record() gives"
+        )
     extra = {n: v for n, v in net.state_dict().items() if not isinstance(v, Tensor)}
     for name, value in extra.items():
         try:
@@ -81,27 +94,10 @@ def save(net: nn.Module, folder: str | Path) -> None:
     with locked(folder, BRIEFLY):
         shared = write_hashed(folder, SHARED if groups else WHOLE, tensors)
         parts = {p: write_part(folder, p, own, shared["sha256"]) for p, own in groups.items()}
-        write_manifest(folder, {**shared, "aliases": aliases, "extra": extra}, parts, charts)
-
-
-def _unwrapped(net: nn.Module) -> nn.Module:
-    """The net inside what torch.compile, DataParallel and DistributedDataParallel made of it."""
-    while isinstance(inner := getattr(net, "_orig_mod", net), nn.Module):
-        wrapped = isinstance(inner, nn.DataParallel | nn.parallel.DistributedDataParallel)
-        inner = inner.module if wrapped else inner
-        if inner is net:
-            break
-        net = inner
-    plain = net
-    while isinstance(plain, Charted):
-        plain = plain.model
-    inside = [path for path, module in plain.named_modules() if isinstance(module, Charted)]
-    if inside:
-        raise TypeError(
-            f"net is a {type(net).__name__} that holds a Charted net at {inside[0]!r}; save that "
-            "one, or the whole with what its deploy() gives in its place"
-        )
-    return net
+        entry = {**shared, "aliases": aliases, "extra": extra}
+        write_manifest(folder, entry, parts, charts, told)
+    if told is not None:
+        told.attach(net)
 
 
 def contents(
@@ -157,6 +153,7 @@ def write_manifest(
     tensors: Mapping[str, Any],
     parts: Mapping[str, Mapping[str, str]],
     levels: list[list[dict[str, Any]]],
+    preprocessing: Preprocessing | None = None,
 ) -> None:
     """Put a save in force: rename the manifest, then remove the files that it does not name.
 
@@ -165,6 +162,7 @@ def write_manifest(
         tensors: The shared file: "file", "sha256", "aliases"; "extra" state that is no tensor.
         parts: Part -> "file", "sha256".
         levels: As `levels` gives them.
+        preprocessing: How the net is fed, if it says so.
     """
     manifest = {
         "format": FORMAT,
@@ -174,6 +172,8 @@ def write_manifest(
         "parts": parts,
         "levels": levels,
     }
+    if preprocessing is not None:
+        manifest["preprocessing"] = preprocessing.record()
     write_record(folder / MANIFEST, manifest)
     named = {tensors["file"], *(part["file"] for part in parts.values())}
     for file in folder.iterdir():
@@ -216,8 +216,16 @@ def load(folder: str | Path, model: nn.Module) -> nn.Module:
         manifest = read_manifest(folder)
         return manifest, read_state(folder, manifest)
 
-    manifest, state = settled(Path(folder) / MANIFEST, read)
-    return rebuild(folder, model, manifest["levels"], state)
+    check_values(model, "net")
+    manifest, state = settled(as_path(folder, "folder") / MANIFEST, read)
+    net = rebuild(folder, model, manifest["levels"], state)
+    try:
+        told = Preprocessing.of_record(manifest.get("preprocessing", {}))
+    except ValueError as error:
+        raise ValueError(f"{Path(folder) / MANIFEST} is damaged: preprocessing: {error}") from error
+    if told is not None:
+        told.attach(net)
+    return net
 
 
 def read_state(

@@ -2,8 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
+from math import inf
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -28,8 +31,11 @@ class Difference:
     @classmethod
     def between(cls, layer: str, a: Tensor, b: Tensor) -> "Difference":
         """Compare two tensors of one shape."""
-        absolute = (a - b).abs().max().item()
-        return cls(layer, absolute, absolute / max(b.abs().max().item(), 1e-300))
+        a, b = (t.resolve_conj() if t.is_complex() else t.double() for t in (a, b))
+        same = (a == b) | (a.isnan() & b.isnan())  # infinities and NaN in both are no difference
+        absolute = torch.where(same, 0, (a - b).abs()).max().nan_to_num(inf).item()
+        size = b.abs().nan_to_num(0, 0, 0).max().item()
+        return cls(layer, absolute, absolute / max(size, 1e-300))
 
 
 @dataclass(frozen=True)
@@ -88,16 +94,37 @@ def compare_layers(
 
 
 def compare_outputs(what: str, found: Any, right: Any) -> Difference:
-    """The largest difference between tensors of two outputs: tensors, dicts, tuples of them.
+    """The largest difference between tensors of two outputs, however these hold them.
+
+    Containers are followed, and the attributes of other objects (dataclasses). Shapes that differ
+    differ infinitely.
 
     Raises:
         TypeError: They hold no tensor.
     """
-    pairs = zip(tree_leaves(found), tree_leaves(right), strict=True)
-    rows = [Difference.between(what, a, b) for a, b in pairs if isinstance(a, Tensor)]
-    if not rows:
+    pairs = list(zip_longest(_tensors(found), _tensors(right)))
+    if not pairs:
         raise TypeError(f"the model returns a {type(found).__name__} that holds no tensor")
+    rows = [
+        Difference.between(what, a, b)
+        if a is not None and b is not None and a.shape == b.shape
+        else Difference(what, inf, inf)
+        for a, b in pairs
+    ]
     return max(rows, key=lambda row: row.relative)
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    """All tensors with values in an output, in its order."""
+    found: list[Tensor] = []
+    for leaf in tree_leaves(value):
+        if isinstance(leaf, Tensor):
+            found += [leaf] if leaf.numel() else []
+        elif isinstance(leaf, Mapping):
+            found += _tensors(list(leaf.values()))
+        elif hasattr(leaf, "__dict__") and not isinstance(leaf, type | nn.Module):
+            found += _tensors(list(vars(leaf).values()))
+    return found
 
 
 @dataclass(frozen=True)

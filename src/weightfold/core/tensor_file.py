@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialize
 from torch import Tensor
 
-from weightfold.files import replacing
+from weightfold.files import write_bytes
 
 LABEL = "weightfold"
 HASH = "sha256"
@@ -35,16 +35,22 @@ Spot = tuple[torch.dtype, list[int], int, int]
 """Dtype, shape, first byte and end of a tensor in a file."""
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], told: Mapping[str, str] | None = None
+) -> None:
     """Write copies of tensors, of any layout and device, with the hash of all of them.
+
+    Args:
+        path: Of the file.
+        tensors: By name.
+        told: Further texts for the file's header, by name.
 
     Raises:
         OSError: As `weightfold.files.replacing`.
     """
     whole = {n: t.detach().to("cpu", copy=True).contiguous() for n, t in tensors.items()}
     label = json.dumps({HASH: tensors_hash(dict(sorted(whole.items())))})
-    with replacing(path) as temporary:
-        temporary.write_bytes(serialize(whole, {LABEL: label}))
+    write_bytes(path, serialize(whole, {**(told or {}), LABEL: label}))
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -3,12 +3,24 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from weightfold.data.dataset import Examples, scale_and_shift
+
+
+class Augmentation(Protocol):
+    """How training examples are varied: a frozen dataclass, part of what defines a run."""
+
+    def draw(self, images: int, generator: torch.Generator) -> Tensor:
+        """What is drawn for each of so many images: (N, ...)."""
+        ...
+
+    def apply(self, images: Tensor, targets: Any, draws: Tensor) -> tuple[Tensor, Any]:
+        """Images uint8 (B, C, H, W) and their targets, varied as `draws` (B, ...) says."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -34,8 +46,8 @@ class Augment:
         flip = torch.randint(0, 1 + self.flip, (images, 1), generator=generator)
         return torch.cat([corner, flip], dim=1)
 
-    def apply(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Crop and flip uint8 images (B, C, H, W) as `draws` (B, 3) says."""
+    def apply(self, images: Tensor, targets: Any, draws: Tensor) -> tuple[Tensor, Any]:
+        """Crop and flip uint8 images (B, C, H, W) as `draws` (B, 3) says; targets stay."""
         batch, channels, height, width = images.shape
         pad = self.crop_padding
         padded = images.new_zeros(batch, channels, height + 2 * pad, width + 2 * pad)
@@ -46,7 +58,7 @@ class Augment:
         # One gather of flat positions: of six ways tried, the fastest on a CPU.
         flat = (rows[:, :, None] * padded.shape[3] + columns[:, None, :]).view(batch, 1, -1)
         chosen = padded.flatten(2).gather(2, flat.expand(-1, channels, -1))
-        return chosen.view(images.shape)
+        return chosen.view(images.shape), targets
 
 
 class Batches:
@@ -76,7 +88,7 @@ class Batches:
         batch_size: int,
         mean: Sequence[float],
         std: Sequence[float],
-        augment: Augment | None,
+        augment: Augmentation | None,
         seed: int,
         device: torch.device | str = "cpu",
         drop_last: bool = False,
@@ -116,10 +128,10 @@ class Batches:
         if augment is not None:
             draws = augment.draw(total, generator).to(device).split(self._batch_size)[first:]
         for step, inputs in enumerate(self._set.read(orders)):
+            targets = self._set.targets_at(orders[step])
             if augment is not None:
-                inputs = augment.apply(inputs, draws[step])
-            inputs = inputs.float().mul_(self._scale).sub_(self._shift)
-            yield inputs, self._set.targets_at(orders[step])
+                inputs, targets = augment.apply(inputs, targets, draws[step])
+            yield inputs.float().mul_(self._scale).sub_(self._shift), targets
 
 
 def generator_of(seed: int, epoch: int) -> torch.Generator:

@@ -8,11 +8,15 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from weightfold.core.preprocessing import Preprocessing
 from weightfold.data.budget import MAX_CLASSES
 from weightfold.data.contents import digest_of, moved
 
 Targets = Any
 """A tensor (N, ...), or a sequence of N tensors or dicts of tensors."""
+
+VOID = 255
+"""In masks: pixels of no class, which are neither learnt nor judged."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -126,7 +130,9 @@ class Dataset:
         name: What it is called.
         train: To train on.
         test: Held out; inputs of the same shape and dtype.
-        num_classes: Targets are class labels, from 0 to num_classes - 1; 0: they are not.
+        num_classes: Targets are class labels, int64, from 0 to num_classes - 1, or masks of them,
+            uint8 (N, H, W), with `VOID` where there is none, or dicts with such "labels"; 0: they
+            are not.
         mean: Of the training inputs (uint8: / 255), one per channel (or one for all values of
             inputs that are vectors); empty: the inputs are taken as they are.
         std: Standard deviation of the same; given with `mean`.
@@ -177,11 +183,18 @@ class Dataset:
     def _check_classes(self, classes: int) -> None:
         for part, examples in self.parts.items():
             targets = examples.targets
-            if not isinstance(targets, Tensor) or targets.dtype != torch.int64:
+            masks = isinstance(targets, Tensor) and targets.dtype == torch.uint8
+            if masks and targets.dim() == 3:
+                targets = targets[targets != VOID]
+                targets = targets if len(targets) else targets.new_zeros(1)
+            elif isinstance(targets, list | tuple) and isinstance(targets[0], dict):
+                labels = [target["labels"] for target in targets if "labels" in target]
+                targets = torch.cat([*labels, torch.zeros(1, dtype=torch.int64)])
+            elif not isinstance(targets, Tensor) or targets.dtype != torch.int64:
                 given = targets.dtype if isinstance(targets, Tensor) else "a sequence"
                 raise ValueError(
                     f"{self.name}: num_classes={classes}, but {part} targets are {given}; give "
-                    "int64 class labels, or num_classes=0"
+                    "int64 class labels, uint8 masks (N, H, W), or num_classes=0"
                 )
             low, high = int(targets.min()), int(targets.max())
             if low < 0 or high >= classes:
@@ -235,6 +248,51 @@ class Dataset:
         """Inputs of the parts, (..., *shape), as float32 that a network takes."""
         return inputs.float() * self.scale.to(inputs.device) - self.shift.to(inputs.device)
 
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """How a network that is trained on it is fed; None: that is not known of such inputs."""
+        if self.train.dtype != torch.uint8 or len(self.shape) != 3:
+            return None
+        value_range = (0.0, 1.0) if self.mean else (0.0, 255.0)
+        return Preprocessing(self.image_shape, self.mean, self.std, value_range, self.class_names)
+
+    def fed_as(self, told: Preprocessing, what: str) -> Self:
+        """The data set, its images prepared as a network takes them.
+
+        Args:
+            told: How the network is fed.
+            what: Is fed so, for errors.
+
+        Raises:
+            ValueError: Its images are of another shape, or its classes are others.
+        """
+        self.check_fits(told.image_shape, told.class_names, what)
+        if self.train.dtype != torch.uint8:
+            return self
+        return replace(self, mean=told.unit_mean, std=told.unit_std)
+
+    def check_fits(self, shape: Sequence[int], class_names: Sequence[str], what: str) -> None:
+        """Refuse images of another shape than a network takes, and other classes than it has.
+
+        Args:
+            shape: (C, H, W); empty: not known.
+            class_names: Empty: not known.
+            what: Takes them, for errors.
+
+        Raises:
+            ValueError: As said.
+        """
+        if shape and self.shape != tuple(shape):
+            raise ValueError(
+                f"{what} takes images of {tuple(shape)}, the data set {self.name!r} has "
+                f"{self.shape}; add ',size=PIXELS' or ',rgb=true' to it"
+            )
+        if class_names and self.class_names and tuple(class_names) != self.class_names:
+            raise ValueError(
+                f"{what} has the classes {_shown(class_names)}, the data set {self.name!r} "
+                f"{_shown(self.class_names)}; give data with the same ones in the same order"
+            )
+
     def to(self, device: torch.device | str) -> Self:
         """The data set with its examples on `device`."""
         parts: dict[str, Any] = {name: part.to(device) for name, part in self.parts.items()}
@@ -266,6 +324,10 @@ class Dataset:
         """SHA-256 over contents and normalisation: of equal digest, the data is the same."""
         parts = {name: part.digest for name, part in self.parts.items()}
         return digest_of([self.num_classes, parts, self.scale, self.shift, self.groups])
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def scale_and_shift(

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
+import torch
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
@@ -87,6 +88,38 @@ def decode(
         with source.open("rb") as file:
             image = _decoded(file, channels, size, max_pixels)
     return image if size is None else square(image, size)
+
+
+def decode_mask(path: Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
+    """Decode a mask, whose pixels are class numbers: the values of a gray image, or a palette's.
+
+    Neither the palette's colors nor EXIF orientation are applied.
+
+    Args:
+        path: The file.
+        max_pixels: As in `decode`.
+
+    Returns:
+        uint8 (H, W).
+
+    Raises:
+        UndecodableImage: As in `decode`; also an image of colors, or of values above 255.
+        OSError: `path` cannot be opened.
+        ValueError: As in `decode`.
+    """
+    check_regular(path)
+    check_bytes(path, path.stat().st_size)
+    with path.open("rb") as file, _opened(file, max_pixels) as image:
+        _checked_pixels(image, None, max_pixels)
+        if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
+            raise UndecodableImage(
+                f"a mask holds class numbers, this image colors (mode {image.mode}); save it as a "
+                "gray or palette image"
+            )
+        values = np.asarray(image)
+        if values.max(initial=0) > np.iinfo(np.uint8).max or values.min(initial=0) < 0:
+            raise UndecodableImage(f"the mask has values from {values.min()} to {values.max()}")
+    return torch.from_numpy(values.astype(np.uint8))
 
 
 def square(images: Tensor, size: int) -> Tensor:

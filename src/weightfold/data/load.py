@@ -58,8 +58,9 @@ def load(spec: str, root: Path | str | None = None) -> Dataset:
     options: dict[str, Any] = read_options(name, texts, _COMMON | reader.options)
     own = {key: value for key, value in options.items() if key in reader.options}
     dataset = reader.read(None if root is None else Path(root), own)
-    if dataset.num_classes and len(dataset.train.targets.unique()) < 2:
-        only = dataset.class_names[int(dataset.train.targets[0])]
+    labels = dataset.train.labels
+    if dataset.num_classes and labels is not None and len(labels.unique()) < 2:
+        only = dataset.class_names[int(labels[0])]
         raise ValueError(
             f"{spec!r}: all {len(dataset.train)} training images are of one class ({only}); give "
             "images of at least two"

@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import chain, islice
 from typing import Any, Self
 
@@ -11,9 +12,11 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.nn.functional import cross_entropy
 
+from weightfold.core.preprocessing import Preprocessing
 from weightfold.export.batch_norm import drop_unused, fold_batch_norms
 from weightfold.export.extras import need, quiet
-from weightfold.export.subject import attempting, batch_dimension, traceable
+from weightfold.export.processor import Cpu, check_cpu, this_cpu
+from weightfold.export.subject import ExportError, attempting, batch_dimension, traceable
 
 
 class QuantizedNet(nn.Module):
@@ -50,11 +53,13 @@ def quantize_aware(
     lr: float = 1e-4,
     momentum: float = 0.9,
     loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
+    cpu: Cpu | None = None,
 ) -> QuantizedNet:
     """Fine-tune a trained network with rounded weights and activations, then make it int8.
 
     Weights are int8 per output channel and symmetric; what goes into a convolution or linear layer
-    is uint8 per tensor (torchao's X86InductorQuantizer). The optimizer is SGD, without decay.
+    is uint8 per tensor (torchao's X86InductorQuantizer). Weights have 7 bits for processors that
+    need it, see `weightfold.export.processor`. The optimizer is SGD, without decay.
 
     Batch norms are folded into the convolutions before the fine-tuning, as they will be when
     deployed. torchao can instead train through them, but switches them to batch statistics with
@@ -69,6 +74,7 @@ def quantize_aware(
         lr: Learning rate, about the last one of the training.
         momentum: Of SGD.
         loss: Of outputs and labels.
+        cpu: The kind of processor it will run on; None: this one's.
 
     Returns:
         A new network on the same device.
@@ -76,13 +82,16 @@ def quantize_aware(
     Raises:
         ImportError: The extra is not installed (`weightfold[int8]`).
         TypeError: The images or the network's output are not one floating-point tensor.
-        ValueError: `steps` is not positive, the network does not take the images, or `batches` is
-            a generator that ran out before `steps`.
-        ExportError: torch could not export the network; the cause is attached.
+        ValueError: `steps` is not positive, `cpu` is no kind of processor, the network does not
+            take the images, or `batches` is a generator that ran out before `steps`.
+        ExportError: torch could not export the network (the cause is attached), or a layer pads
+            with other values than zeros.
         FloatingPointError: The loss is not finite.
     """
     with quiet():
         need("int8", "torchao")
+    cpu = cpu or this_cpu()
+    check_cpu(cpu)
     if steps < 1:
         raise ValueError(f"steps={steps}; use steps >= 1")
     stream = islice(_repeated(batches), steps)
@@ -90,7 +99,7 @@ def quantize_aware(
     if first is None:
         raise ValueError("batches is empty; give pairs of images and labels")
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
-    net = _prepared(module, first[0], device)
+    net = _prepared(module, first[0], device, cpu)
     optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=momentum)
     done = 0
     for images, labels in chain([first], stream):
@@ -108,7 +117,10 @@ def quantize_aware(
             f"batches ran out after {done} of steps={steps}; give a list or a loader, which can be "
             "gone through again"
         )
-    return _converted(net)
+    quantized = _converted(net)
+    if (told := Preprocessing.of(module)) is not None:
+        told.attach(quantized)
+    return quantized
 
 
 def _repeated(batches: Iterable[Any]) -> Iterator[Any]:
@@ -121,9 +133,15 @@ def _repeated(batches: Iterable[Any]) -> Iterator[Any]:
             return
 
 
-def _prepared(module: nn.Module, images: Tensor, device: torch.device) -> GraphModule:
+def _prepared(module: nn.Module, images: Tensor, device: torch.device, cpu: Cpu) -> GraphModule:
     """The network as a graph on its device, batch norms folded, with a rounding at each place."""
     net = copy.deepcopy(module).eval().requires_grad_(True)
+    for path, layer in net.named_modules():
+        if (mode := getattr(layer, "padding_mode", "zeros")) != "zeros":
+            raise ExportError(
+                f"layer {path!r} has padding_mode={mode!r}, which torchao's quantizer does not "
+                "take in training; quantize_static does"
+            )
     images = traceable(net, images, argument="images of batches").to(device)
     with quiet():
         from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
@@ -143,6 +161,11 @@ def _prepared(module: nn.Module, images: Tensor, device: torch.device) -> GraphM
         assert isinstance(graph_module, GraphModule)
         fold_batch_norms(graph_module)
         configuration = get_default_x86_inductor_quantization_config(is_qat=True)
+        if cpu == "x86-without-vnni":
+            # Not torchao's reduce_range, 7 bits of activations: an .onnx file clips at 8 bits.
+            weight: Any = configuration.weight
+            weight = replace(weight, quant_min=-64, quant_max=63)
+            configuration = replace(configuration, weight=weight)
         quantizer = X86InductorQuantizer().set_global(configuration)
         return prepare_qat_pt2e(graph_module, quantizer)
 

@@ -5,21 +5,17 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
 from weightfold.export.extras import need, quiet
 from weightfold.export.files import checked, staged
 from weightfold.export.onnx_file import file_bytes, operators
+from weightfold.export.processor import Cpu, check_cpu, this_cpu
 from weightfold.export.runners import onnx_runner
 
 CALIBRATION_BATCH = 32
-
-Cpu = Literal["x86", "x86-without-vnni", "arm"]
-"""What the file is for, as ONNX Runtime advises: x86 multiplies unsigned activations by signed
-weights; without VNNI instructions their sums saturate, so that weights get 7 bits; ARM prefers
-both signed."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +40,7 @@ class StaticReport:
 
 
 def quantize_static(
-    onnx_path: str | Path, calibration: Tensor, path: str | Path, *, cpu: Cpu = "x86"
+    onnx_path: str | Path, calibration: Tensor, path: str | Path, *, cpu: Cpu | None = None
 ) -> StaticReport:
     """Write an .onnx file whose weights are int8 and whose layers compute in 8 bits.
 
@@ -56,7 +52,8 @@ def quantize_static(
         calibration: Images as the network gets them, float32 (N, ...); some hundreds of training
             images.
         path: The file to write; its folder exists.
-        cpu: The kind of processor the file will run on.
+        cpu: The kind of processor the file will run on, see `weightfold.export.processor`; None:
+            this one's.
 
     Raises:
         ImportError: The extra is not installed (`weightfold[export]`).
@@ -75,8 +72,8 @@ def quantize_static(
         "x86-without-vnni": (unsigned, True),
         "arm": (signed, False),
     }
-    if cpu not in targets:
-        raise ValueError(f"cpu={cpu!r}; choose one of {', '.join(targets)}")
+    cpu = cpu or this_cpu()
+    check_cpu(cpu)
     activation_type, reduce_range = targets[cpu]
     checked(path)
     name = _check_calibration(onnx_path, calibration)
@@ -93,6 +90,7 @@ def quantize_static(
             weight_type=signed,
             reduce_range=reduce_range,
         )
+        _keep_metadata(onnx_path, temporary)
     model = onnx.load(path)
     int8, floating = weight_counts(model)
     return StaticReport(
@@ -103,6 +101,16 @@ def quantize_static(
         int8_weights=int8,
         float_weights=floating,
     )
+
+
+def _keep_metadata(source: str | Path, path: Path) -> None:
+    """Let a quantized file say what the one it was made of says, above all how it is fed."""
+    import onnx
+
+    told = onnx.load(source, load_external_data=False).metadata_props
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, {entry.key: entry.value for entry in told})
+    path.write_bytes(model.SerializeToString())
 
 
 def _check_calibration(onnx_path: str | Path, calibration: Tensor) -> str:

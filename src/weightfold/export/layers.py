@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from weightfold.core.slots import fill, runs_as
+from weightfold.core.slots import runs_as
 from weightfold.methods.share.chart import Sharing
-from weightfold.methods.share.layout import STANDARD
+from weightfold.methods.share.layout import STANDARD, filled
 
 
 class Route:
@@ -152,6 +152,23 @@ class RoutedNorm(nn.Module):
         return x * scale + shift
 
 
+class Padding(nn.Module):
+    """What a convolution puts around its images.
+
+    Args:
+        sizes: As `torch.nn.functional.pad` takes them.
+        mode: "reflect", "replicate" or "circular".
+    """
+
+    def __init__(self, sizes: Sequence[int], mode: str) -> None:
+        super().__init__()
+        self.sizes, self.mode = list(sizes), mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, ...) to the same with larger axes."""
+        return F.pad(x, self.sizes, mode=self.mode)
+
+
 class PaddedHead(nn.Module):
     """A classifier with zeros for the classes it lacks.
 
@@ -178,17 +195,6 @@ def parts(sharing: Sharing, path: str, domain: str) -> tuple[dict[str, Tensor], 
     return shared, {s.tensor: s.own for s in splits if s.own is not None}
 
 
-def filled(outline: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
-    """A copy of a layer that lacks its tensors, with these, in eval mode."""
-    layer: Any = copy.deepcopy(outline).eval()
-    if isinstance(layer, nn.Linear):
-        layer.out_features = len(tensors["weight"])
-    elif hasattr(layer, "out_channels"):
-        layer.out_channels = len(tensors["weight"])
-    fill(layer, {name: (name,) for name in tensors}, tensors)
-    return layer
-
-
 def layer_of(sharing: Sharing, path: str, domain: str) -> nn.Module:
     """What runs at `path` for one domain; tensors are not copied."""
     layout = sharing.layout
@@ -199,4 +205,4 @@ def layer_of(sharing: Sharing, path: str, domain: str) -> nn.Module:
         rows = sharing.classes[domain]
         cut = {n: nn.Parameter(t[:rows].detach()) for n, t in shared.items() if len(t) > rows}
         shared |= cut
-    return filled(layout.skeletons[path], shared | own)
+    return filled(layout.skeletons[path], shared | own).eval()

@@ -12,7 +12,7 @@ from weightfold.export.files import checked, staged
 from weightfold.export.report import ExportReport
 from weightfold.export.routed import subject_of
 from weightfold.export.runners import onnx_runner
-from weightfold.export.subject import Subject, attempting
+from weightfold.export.subject import Subject, attempting, check_differences
 
 
 def to_onnx(
@@ -32,7 +32,8 @@ def to_onnx(
 
     It is exported in eval mode (torch's exporter folds batch norms into the convolutions), without
     the source paths that the exporter would note on every node. The input is called "images" and
-    the output "logits".
+    the output "logits". How the network is fed (`weightfold.Preprocessing`), if it says so, is JSON
+    under "preprocessing" in the file's metadata.
 
     Of a SharedNet all domains are in the file: a second input "domain", int64 (B,), has the
     position of each image's domain; any mixture; ids out of range are an error. "logits" is then
@@ -67,8 +68,10 @@ def to_onnx(
     program.model.metadata_props.update(subject.metadata)
     with staged(path) as temporary:
         program.save(temporary)
-        onnx.checker.check_model(temporary, full_check=True)
-        differences = subject.check("the ONNX file", onnx_runner(temporary), tolerance)
+        with attempting("ONNX Runtime", subject.title, next(iter(subject.inputs.values()))):
+            onnx.checker.check_model(temporary, full_check=True)
+            differences = subject.differences(onnx_runner(temporary))
+        check_differences("the ONNX file", differences, tolerance)
     model = onnx.load(path, load_external_data=False)
     opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
     return ExportReport(str(path), file_bytes(path), differences, opset, operators(model))

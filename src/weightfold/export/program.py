@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from weightfold.export.files import checked, staged
 from weightfold.export.report import ExportReport
-from weightfold.export.routed import subject_of
+from weightfold.export.routed import RoutedNet, subject_of
 from weightfold.export.runners import program_runner
+from weightfold.files import write_bytes
 
 
 def to_exported_program(
@@ -27,8 +28,9 @@ def to_exported_program(
     no source paths. For `quantize_aware` networks, import torchao before loading, which registers
     their operators.
 
-    Inputs and output of a SharedNet are those of `to_onnx`; what the metadata hold there is the
-    file's extra file "domains.json" here.
+    How the network is fed (`weightfold.Preprocessing`), if it says so, is the extra file
+    "preprocessing.json". Inputs and output of a SharedNet are those of `to_onnx`; what the metadata
+    hold there is the extra file "domains.json" here.
 
     Args:
         net: Takes one tensor and returns one; a Charted net is deployed. Left unchanged.
@@ -48,11 +50,13 @@ def to_exported_program(
         raise ValueError(f"path={str(path)!r} must end in .pt2")
     subject = subject_of(net, example_input, dynamic_batch=dynamic_batch)
     program = subject.program("torch.export.export")
-    told = {name: json.loads(text) for name, text in subject.metadata.items()}
+    extra = {f"{name}.json": text for name, text in subject.metadata.items()}
+    if isinstance(subject.net, RoutedNet):
+        told = {name: json.loads(text) for name, text in subject.metadata.items()}
+        extra = {"domains.json": json.dumps(told)}
     with staged(path) as temporary:
-        extra = {"domains.json": json.dumps(told)} if told else None
         content = io.BytesIO()  # by way of memory: on a full disk torch's writer aborts the process
         torch.export.save(program, content, extra_files=extra)
-        temporary.write_bytes(content.getbuffer())
+        write_bytes(temporary, content.getbuffer())
         differences = subject.check("the loaded program", program_runner(temporary), tolerance)
     return ExportReport(str(path), Path(path).stat().st_size, differences)

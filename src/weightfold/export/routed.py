@@ -11,15 +11,16 @@ from weightfold.core.charted import Charted
 from weightfold.core.slots import replace_module
 from weightfold.export.layers import (
     PaddedHead,
+    Padding,
     Route,
     RoutedNorm,
     Segments,
     SplitConv,
-    filled,
     layer_of,
     parts,
 )
 from weightfold.export.subject import (
+    ExportError,
     Run,
     Subject,
     frozen,
@@ -30,6 +31,7 @@ from weightfold.export.subject import (
 )
 from weightfold.folding import foldable, fuse
 from weightfold.methods.share.chart import Sharing
+from weightfold.methods.share.layout import filled
 from weightfold.methods.share.net import SharedNet
 
 BATCHES = (1, 2, 7)
@@ -79,8 +81,11 @@ class RoutedNet(nn.Module):
         """Logits (B, most classes) of images of any mixture of domains."""
         order = domain.argsort()
         ids = domain.index_select(0, order)
-        places = [(ids == index).nonzero().flatten() for index in range(len(self.absent))]
-        torch._check(sum(place.shape[0] for place in places) == images.shape[0])
+        if len(self.absent) == 1:  # all images, in a number that is known
+            places = [torch.arange(images.shape[0], device=images.device)]
+        else:
+            places = [(ids == index).nonzero().flatten() for index in range(len(self.absent))]
+            torch._check(sum(place.shape[0] for place in places) == images.shape[0])
         self.route.ids, self.route.places = ids, places
         logits = self.model(images.index_select(0, order)).index_select(0, order.argsort())
         del self.route.ids, self.route.places
@@ -125,6 +130,12 @@ def subject_of(net: nn.Module, example_input: Tensor, *, dynamic_batch: bool = T
         return plain_subject(plain, example_input, dynamic_batch=dynamic_batch)
     shared: Any = frozen(lowered(net))
     images = traceable(shared.deploy(domain=shared.domains[0]), example_input)
+    if len(shared.domains) > 1 and not shared.separation(images).together:
+        raise ExportError(
+            f"{type(shared.model).__name__} does not keep the images of a batch, or the classes of "
+            "several domains, apart, so that no one graph holds all domains; export each one, "
+            "net.deploy(domain=...)"
+        )
     batch = torch.export.Dim("batch", max=LARGEST_BATCH)
     return Subject(
         RoutedNet(shared),
@@ -187,10 +198,23 @@ def _domain_layers(sharing: Sharing, path: str) -> list[Any]:
 
 def _routed(sharing: Sharing, path: str, layers: list[Any], route: Route) -> nn.Module:
     """One layer for all domains, from what runs at `path` for each."""
+    outline: Any = sharing.layout.skeletons[path]
+    if getattr(outline, "padding_mode", "zeros") == "zeros" or sharing.layout.runs_itself(path):
+        return _of_domains(sharing, path, layers, route)
+    # Before the images are divided: runtimes do not pad parts without images.
+    padding = Padding(outline._reversed_padding_repeated_twice, outline.padding_mode)
+    routed = _of_domains(sharing, path, layers, route)
+    for module in routed.modules():
+        if getattr(module, "padding_mode", "zeros") != "zeros":
+            module.padding_mode, module.padding = "zeros", (0,) * len(outline.padding)  # type: ignore[assignment]
+    return nn.Sequential(padding, routed)
+
+
+def _of_domains(sharing: Sharing, path: str, layers: list[Any], route: Route) -> nn.Module:
     layout = sharing.layout
     if len(layers) == 1 and isinstance(layers[0], nn.Identity):
         return layers[0]
-    if layout.runs_itself(path) and path in layout.executed and path != layout.head:
+    if layout.runs_itself(path) and path != layout.head:
         return Segments(layers, route)
     if path in layout.norms:
         return RoutedNorm(layers, route)

@@ -1,12 +1,18 @@
 """A network, an .onnx or a .pt2 file as one function from images to outputs."""
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
+from weightfold.core.preprocessing import Preprocessing
 from weightfold.export.extras import need
+
+PREPROCESSING = "preprocessing"
+"""Name, in a file's metadata, of the JSON that says how the network is fed."""
 
 Runner = Callable[..., Tensor]
 """Images (B, ...), of nets with domains also ids (B,), to outputs on the CPU."""
@@ -61,6 +67,44 @@ def program_runner(path: str | Path) -> Runner:
     import torch.ao.quantization.fx._decomposed
 
     return torch_runner(torch.export.load(path).module())
+
+
+def file_preprocessing(path: str | Path) -> Preprocessing | None:
+    """How the network in an .onnx, .pt2 or .safetensors file of ours is fed; None: it does not say.
+
+    Raises:
+        FileNotFoundError: `path` is missing.
+        ValueError: It is no such file, or what it says is damaged.
+    """
+    path = Path(path)
+    readers = {".onnx": _onnx_text, ".pt2": _program_text, ".safetensors": _weights_text}
+    if path.suffix not in readers:
+        raise ValueError(f"path={str(path)!r} must end in {', '.join(readers)}")
+    if not path.is_file():
+        raise FileNotFoundError(f"path={str(path)!r} is missing")
+    try:
+        record = json.loads(readers[path.suffix](path) or "{}")
+        return Preprocessing.of_record(record)
+    except Exception as error:  # of the format's own library, whatever it is
+        raise ValueError(f"{path} does not say as it should how it is fed: {error}") from error
+
+
+def _onnx_text(path: Path) -> str | None:
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    return next((p.value for p in model.metadata_props if p.key == PREPROCESSING), None)
+
+
+def _program_text(path: Path) -> str | None:
+    extra = {f"{PREPROCESSING}.json": ""}
+    torch.export.load(path, extra_files=extra)
+    return extra[f"{PREPROCESSING}.json"]
+
+
+def _weights_text(path: Path) -> str | None:
+    with safe_open(path, "pt") as opened:
+        return (opened.metadata() or {}).get(PREPROCESSING)
 
 
 def accuracy(run: Runner, batches: Iterable[tuple[Tensor, Tensor]]) -> float:

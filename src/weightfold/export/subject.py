@@ -1,15 +1,18 @@
 """What is exported: a network in eval mode, inputs to trace it with, and its comparison."""
 
-import copy
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from weightfold.export.runners import torch_runner
+from weightfold.core.copying import copied
+from weightfold.core.preprocessing import Preprocessing, check_class_names
+from weightfold.export.runners import PREPROCESSING, torch_runner
+from weightfold.tasks.outputs import tensor_of
 
 BATCH_SIZES = (1, 2, 5)
 MAGNITUDES = (1.0, 1000.0)
@@ -24,6 +27,48 @@ Run = Callable[..., Tensor]
 
 class ExportError(RuntimeError):
     """A network could not be exported, or its file does not compute what torch computes."""
+
+
+class OneOutput(nn.Module):
+    """A network that gives one of its several outputs.
+
+    Args:
+        net: Gives a mapping, a named tuple or a sequence of tensors; not copied.
+        output: Which, see `weightfold.tasks.outputs.tensor_of`.
+    """
+
+    def __init__(self, net: nn.Module, output: str | int | None = None) -> None:
+        super().__init__()
+        self.net, self.output = net, output
+        if (told := Preprocessing.of(net)) is not None:
+            told.attach(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The one output."""
+        return tensor_of(self.net(x), self.output)
+
+
+def one_output(net: nn.Module, images: Tensor, output: str | int | None = None) -> nn.Module:
+    """`net`, if it gives one tensor, else with the one of its outputs that is meant.
+
+    Args:
+        net: In eval mode.
+        images: To try it with, (B, ...).
+        output: As in `OneOutput`; None: that called "out" or "logits".
+
+    Raises:
+        TypeError: There is no such output; the message lists what there is.
+    """
+    device = next((t.device for t in net.state_dict().values()), torch.device("cpu"))
+    with torch.no_grad():
+        found = net(images.to(device))
+    if isinstance(found, Tensor) and output is None:
+        return net
+    try:
+        tensor_of(found, output)
+    except TypeError as error:
+        raise TypeError(f"{type(net).__name__}: {error}") from error
+    return OneOutput(net, output)
 
 
 @dataclass(frozen=True)
@@ -75,7 +120,7 @@ class Subject:
 
 
 def plain_subject(net: nn.Module, example_input: Tensor, *, dynamic_batch: bool = True) -> Subject:
-    """A network of one tensor to one.
+    """A network of one tensor to one; of several outputs that called "out" or "logits".
 
     Args:
         net: Left unchanged.
@@ -87,20 +132,44 @@ def plain_subject(net: nn.Module, example_input: Tensor, *, dynamic_batch: bool 
         ValueError: The network does not take the shape of `example_input`.
     """
     net = frozen(net)
-    images = traceable(net, example_input, dynamic_batch=dynamic_batch)
+    title = type(net).__name__
+    images, output = traced(net, example_input, dynamic_batch=dynamic_batch)
+    if not isinstance(output, Tensor):
+        net = one_output(net, images)
     sizes = BATCH_SIZES if dynamic_batch else (len(example_input),)
     return Subject(
         net,
-        type(net).__name__,
+        title,
         {"images": images},
         batch_dimension(dynamic_batch),
         lambda run: relative_differences(run, net, example_input, sizes),
+        _told(net, images),
     )
+
+
+def _told(net: nn.Module, images: Tensor) -> dict[str, str]:
+    """What a file says of how a network is fed, as JSON texts; nothing, if the network does not.
+
+    Raises:
+        ValueError: Class names are not one an output, or images have other channels.
+    """
+    told = Preprocessing.of(net)
+    if told is None:
+        return {}
+    shape = tuple(images.shape[1:])
+    if len(shape) != 3 or shape[0] != told.image_shape[0]:
+        raise ValueError(
+            f"example_input has images of shape {shape}, but the network says that it is fed "
+            f"{told.image_shape}"
+        )
+    outputs = torch_runner(net)(images)
+    check_class_names(told.class_names, outputs.shape[1] if outputs.dim() == 2 else None)
+    return {PREPROCESSING: json.dumps(replace(told, image_shape=shape).record())}
 
 
 def frozen(module: nn.Module) -> nn.Module:
     """A copy of `module` on the CPU in eval mode; `module` keeps its modes, device and values."""
-    return copy.deepcopy(module).cpu().eval()
+    return copied(module).cpu().eval()
 
 
 def traceable(
@@ -119,6 +188,26 @@ def traceable(
             network does not return one tensor.
         ValueError: `example_input` has no batch, or the network does not take its shape.
     """
+    images, output = traced(net, example_input, dynamic_batch=dynamic_batch, argument=argument)
+    if not isinstance(output, Tensor):
+        name, given = type(net).__name__, type(output).__name__
+        raise TypeError(f"{name} returns {given}; export takes one tensor to one")
+    return images
+
+
+def traced(
+    net: nn.Module,
+    example_input: Tensor,
+    *,
+    dynamic_batch: bool = True,
+    argument: str = "example_input",
+) -> tuple[Tensor, Any]:
+    """As `traceable`, of a network that returns anything; and what it returned.
+
+    Raises:
+        TypeError: `example_input` is not a floating-point tensor.
+        ValueError: As `traceable`.
+    """
     if not isinstance(example_input, Tensor) or not example_input.is_floating_point():
         given = example_input.dtype if isinstance(example_input, Tensor) else type(example_input)
         raise TypeError(f"{argument} is {given}; give a floating-point tensor (B, ...)")
@@ -134,9 +223,7 @@ def traceable(
             f"{argument} has shape {shape} and dtype {example_input.dtype}, which {name} does not "
             f"take: {error}"
         ) from error
-    if not isinstance(output, Tensor):
-        raise TypeError(f"{name} returns {type(output).__name__}; export takes one tensor to one")
-    return images
+    return images, output
 
 
 def probe(example_input: Tensor, batch_size: int, magnitude: float = 1.0) -> Tensor:
@@ -213,6 +300,8 @@ def attempting(what: str, title: str, example_input: Tensor) -> Iterator[None]:
         yield
     except Exception as error:
         shape = ", ".join(["batch", *map(str, example_input.shape[1:])])
+        dtype = example_input.dtype
+        other = "" if dtype == torch.float32 else f" and dtype {dtype}; try net.float()"
         raise ExportError(
-            f"{what} failed on {title} with an input of shape ({shape}): {error}"
+            f"{what} failed on {title} with an input of shape ({shape}){other}: {error}"
         ) from error

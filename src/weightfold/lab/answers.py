@@ -44,7 +44,10 @@ def answers(
     rows = [["parameters", f"{pace.parameters:,} weights", "exact", ""]]
     for name in TITLES:
         if name in findings:
-            answer, certainty = _ANSWERS[name](findings[name])
+            found = findings[name]
+            answer, certainty = _ANSWERS[name](found)
+            if found.doubt:
+                answer, certainty = "not told", found.doubt
             rows.append([_QUESTIONS[name], answer, certainty, sizes[name].text])
         else:
             rows.append([_QUESTIONS[name], left_out[name], "", ""])

@@ -4,6 +4,7 @@ A check gives a `Verdict` from results: one comparison, or several of which some
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
@@ -11,6 +12,8 @@ from weightfold.lab.results import Results
 from weightfold.lab.verdicts import Comparison, Verdict, compared, p_of
 from weightfold.report.numbers import difference, number
 from weightfold.report.statistics import judge, paired
+from weightfold.tasks.measure import ACCURACY
+from weightfold.tasks.measure import Measure as TaskMeasure
 
 Check = Callable[[Results], Verdict]
 
@@ -71,14 +74,15 @@ def lower(
     return check
 
 
-def told_apart(a: str, b: str, key: str, *, cells: str = "") -> Check:
-    """Whether two lines differ in accuracy, on either side: a question, not a claim.
+def told_apart(a: str, b: str, key: str, *, cells: str = "", by: TaskMeasure = ACCURACY) -> Check:
+    """Whether two lines differ by a task's measure, on either side: a question, not a claim.
 
     Args:
         a: Label.
         b: Label.
         key: Of the measure.
         cells: Beginning of the keys of measures in which it is counted how often `a` is higher.
+        by: The task's measure.
     """
 
     def check(results: Results) -> Verdict:
@@ -89,7 +93,10 @@ def told_apart(a: str, b: str, key: str, *, cells: str = "") -> Check:
         said = f"{a} and {b} cannot be told apart"
         if apart:
             said = f"{a} is {'more' if found.mean > 0 else 'less'} accurate than {b}"
-        text = f"{said}: {difference(found, unit='points')}"
+            if by.name != ACCURACY.name:
+                said = f"{a} has a {'higher' if found.mean > 0 else 'lower'} {by.name} than {b}"
+        digits = results.measure(key).digits
+        text = f"{said}: {difference(found, digits, unit='points' if by.share else '')}"
         keys = [m.key for m in results.experiment.measures if cells and m.key.startswith(cells)]
         if keys:
             each = [results.difference(a, b, one) for one in keys]
@@ -126,7 +133,7 @@ def across(pairs: Sequence[tuple[str, str]], prefix: str, *, or_equal: bool = Fa
 
     Cells, a measure of a pair each, are counted beside: in how many the mean over seeds is on the
     claim's side, in how many with the whole interval, and in how many the interval is against it;
-    and in how many it is at the best epoch, if there are measures "best/...".
+    and the same at the best epoch, if there are measures "best/...".
 
     Args:
         pairs: Labels (a, b).
@@ -135,35 +142,39 @@ def across(pairs: Sequence[tuple[str, str]], prefix: str, *, or_equal: bool = Fa
     """
 
     def check(results: Results) -> Verdict:
-        return Verdict(tuple(_pair(results, a, b, prefix, or_equal) for a, b in pairs))
+        found = tuple(_compare(results, [pair], prefix, or_equal) for pair in pairs)
+        if len(pairs) == 1 or not any(one.judged for one in found):
+            return Verdict(found)
+        together = _compare(results, pairs, prefix, or_equal)
+        return Verdict(found, replace(together, judged=None, p=None))
 
     return check
 
 
-def _pair(results: Results, a: str, b: str, prefix: str, or_equal: bool) -> Comparison:
+def _compare(
+    results: Results, pairs: Sequence[tuple[str, str]], prefix: str, or_equal: bool
+) -> Comparison:
+    """All cells of pairs as one comparison."""
     keys = [m.key for m in results.experiment.measures if m.key.startswith(f"{prefix}/")]
-    cells = {key: d for key in keys if (d := results.difference(a, b, key)) is not None}
-    counts: dict[str, Any] = {
-        "held": sum(on_side(d.mean, or_equal) for d in cells.values()),
-        "clear": sum(d.low is not None and d.low > 0 for d in cells.values()),
-        "against": sum(d.high is not None and d.high < 0 for d in cells.values()),
-        "cells": len(cells),
-    }
-    best = {k.replace(f"{prefix}/", "best/", 1) for k in cells}
-    known = [m.key for m in results.experiment.measures if m.key in best]
-    found = [d for key in known if (d := results.difference(a, b, key)) is not None]
-    if found:
-        counts["held_best_epoch"] = sum(on_side(d.mean, or_equal) for d in found)
-    paper = published_differences(results, a, b, prefix)
+    wanted = [(a, b, key) for a, b in pairs for key in keys]
+    cells = [cell for cell in wanted if results.mean_difference([cell]) is not None]
+    mean = results.mean_difference(cells)
+    counts = _counts(results, cells, or_equal)
+    best = {m.key for m in results.experiment.measures if m.key.startswith("best/")}
+    if best:
+        there = [(a, b, key.replace(f"{prefix}/", "best/", 1)) for a, b, key in cells]
+        found = _counts(results, [cell for cell in there if cell[2] in best], or_equal)
+        counts |= {f"{name}_best_epoch": found[name] for name in ("held", *_SPREAD)}
+    paper = [x for a, b in pairs for x in published_differences(results, a, b, prefix)]
     if paper:
         counts["paper_held"] = sum(on_side(x, or_equal) for x in paper)
         counts["paper_cells"] = len(paper)
         counts["paper_difference"] = fmean(paper)
-    mean = results.difference(a, b, *cells) if cells else None
+    told = "({}) - ({})".format(*pairs[0]) if len(pairs) == 1 else "all together"
     if mean is None:
-        return Comparison(None, f"({a}) - ({b}): not run", counts=counts)
+        return Comparison(None, f"{told}: not run", counts=counts)
     text = (
-        f"({a}) - ({b}), mean of {len(cells)}: {difference(mean)}; held in {counts['held']} of "
+        f"{told}, mean of {len(cells)}: {difference(mean)}; held in {counts['held']} of "
         f"{len(cells)}, {counts['clear']} clear, {counts['against']} against"
     )
     if paper:
@@ -173,6 +184,26 @@ def _pair(results: Results, a: str, b: str, prefix: str, or_equal: bool) -> Comp
         )
     equal = or_equal and abs(mean.mean) < 1e-9
     return Comparison("undecided" if equal else judge(mean), text, p_of(mean), counts)
+
+
+_SPREAD = ("difference", "low", "high")
+
+
+def _counts(
+    results: Results, cells: Sequence[tuple[str, str, str]], or_equal: bool
+) -> dict[str, Any]:
+    """How many of (a, b, measure) are on the claim's side, and their mean with its interval."""
+    found = [d for cell in cells if (d := results.mean_difference([cell])) is not None]
+    mean = results.mean_difference(cells)
+    return {
+        "held": sum(on_side(d.mean, or_equal) for d in found),
+        "clear": sum(d.low is not None and d.low > 0 for d in found),
+        "against": sum(d.high is not None and d.high < 0 for d in found),
+        "cells": len(found),
+        "difference": mean and mean.mean,
+        "low": mean and mean.low,
+        "high": mean and mean.high,
+    }
 
 
 def on_side(value: float, or_equal: bool = False) -> bool:

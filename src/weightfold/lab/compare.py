@@ -6,17 +6,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-import torch
 from torch import nn
 
 from weightfold.data import Dataset
-from weightfold.export import accuracy as runner_accuracy
-from weightfold.export import onnx_runner, to_onnx
-from weightfold.files import foreign, locked, write_json
+from weightfold.files import foreign, locked
+from weightfold.lab.best import Deployed, deploy_best
 from weightfold.lab.claims import told_apart
 from weightfold.lab.executors.registry import opened
 from weightfold.lab.experiment import Claim, Experiment, Line, Measure, Preset
-from weightfold.lab.measures import FINAL_TRAIN_ERROR, best_accuracy, last_accuracy
+from weightfold.lab.measures import task_measures
 from weightfold.lab.page import judge_claims, write_results
 from weightfold.lab.results import Results, read_results
 from weightfold.lab.run import HERE, Execution
@@ -24,13 +22,14 @@ from weightfold.lab.runner import run_cells
 from weightfold.lab.saved import deployed
 from weightfold.lab.step_times import device_of_fit, step_seconds, threads_of
 from weightfold.lab.tables import results_table
-from weightfold.lab.training import Given, Training, data_of, given_data, given_net, net_of
+from weightfold.lab.training import Given, Training, given_data, given_net, net_of, task_of
 from weightfold.records import read_record, write_record
-from weightfold.report.numbers import percent
 from weightfold.report.page import Section
 from weightfold.report.terminal import as_text
-from weightfold.tasks.registry import as_task
-from weightfold.train import Recipe, checkpoint, evaluate, load_teacher, session
+from weightfold.tasks.measure import ACCURACY
+from weightfold.tasks.measure import Measure as TaskMeasure
+from weightfold.tasks.task import Task
+from weightfold.train import Recipe, checkpoint, session
 from weightfold.train.record import check_same
 
 PRESET = "comparison"
@@ -45,40 +44,13 @@ class ComparisonRecord(TypedDict):
 
 
 @dataclass(frozen=True)
-class Deployed:
-    """The network that was exported.
-
-    Attributes:
-        variant: Of the highest mean accuracy after the last epoch.
-        seed: The first one, whatever its accuracy.
-        test_accuracy: Of the deployed network in torch.
-        onnx_accuracy: Of its ONNX file in ONNX Runtime.
-        onnx_difference: Batch size -> largest |ONNX Runtime - torch| over the largest |torch|.
-    """
-
-    variant: str
-    seed: int
-    test_accuracy: float
-    onnx_accuracy: float
-    onnx_difference: dict[int, float]
-
-    def __str__(self) -> str:
-        worst = max(self.onnx_difference.values())
-        return (
-            f"Deployed: {self.variant}, the highest mean, seed {self.seed}, the first. Its ONNX "
-            f"file has {percent(self.onnx_accuracy, 2)} test accuracy in ONNX Runtime, the network "
-            f"{percent(self.test_accuracy, 2)} in torch; their outputs differ by at most "
-            f"{worst:.1e} of the largest one."
-        )
-
-
-@dataclass(frozen=True)
 class Comparison:
     """What `compare` found; prints as a table.
 
     Attributes:
-        results: Lines are the variants, measures "last_accuracy" (%), "best_accuracy" (%),
-            "epochs", "training_parameters", "deployed_parameters", "step" (ms), "step_ratio".
+        results: Lines are the variants, measures "last_accuracy" (%), "best_accuracy" (%) (or what
+            the task's measure is called), "epochs", "training_parameters", "deployed_parameters",
+            "step" (ms), "step_ratio".
         deployed: The exported network.
         page: What was written.
     """
@@ -96,12 +68,13 @@ class Comparison:
 
 def compare(
     net: str | Callable[[int], nn.Module],
-    data: str | Dataset,
+    data: str | Dataset | Task,
     variants: Sequence[str] = ("compact", "ck,rate=4", "cl,rate=4"),
     *,
     recipe: Recipe,
     folder: Path | str,
     seeds: int | Sequence[int] = 5,
+    task: str = "classify",
     match: Literal["epochs", "time"] = "epochs",
     execution: Execution = HERE,
 ) -> Comparison:
@@ -126,13 +99,14 @@ def compare(
     Args:
         net: Network spec, see `weightfold.nets.build`; or a function that makes the network of a
             seed.
-        data: Data spec, see `weightfold.data.load`; or a data set.
+        data: Data spec, see `weightfold.data.load`; or a data set, or a task.
         variants: See `weightfold.lab.variants`; the first is what the others are compared with.
         recipe: Hyperparameters.
         folder: Made if missing; gets results.json and .csv, runs.csv, curves.png, index.html, the
             runs in runs/, and the best variant's network in deployed/.
         seeds: How many, 0, 1, 2, ..., or which; at least two. A seed's variants share the order of
             the data and the augmentation, and the initial weights of all that is not expanded.
+        task: What is learnt of data that is no task itself, see `weightfold.tasks.build`.
         match: "epochs", the recipe's for all; or "time": the slowest variant gets those, the
             others as many as its steps take, by step times measured at first. Milestones and
             warm-up are stretched with them.
@@ -152,23 +126,25 @@ def compare(
             raise ValueError(f"{name}={values}: give at least two, each once")
     what = net if isinstance(net, str) else given_net(net)
     examples = data if isinstance(data, str) else given_data(data)
+    task = data.name if isinstance(data, Task) else task
     configuration = _configuration(what, examples, variants, seeds, recipe) | {"match": match}
+    configuration |= {} if task == "classify" else {"task": task}
     if not check_same(configuration, folder) and foreign(folder):
         raise FileExistsError(
             f"folder={str(folder)!r} holds files that are no comparison; give a new or empty one"
         )
-    runs = {v: Training(what, v, examples, recipe, seeds[0]) for v in variants}
-    dataset = data_of(runs[variants[0]], execution.data_root)
-    nets = {v: net_of(run, dataset) for v, run in runs.items()}
+    runs = {v: Training(what, v, examples, recipe, seeds[0], task=task) for v in variants}
+    learnt = task_of(runs[variants[0]], execution.data_root)
+    nets = {v: net_of(run, learnt) for v, run in runs.items()}
     runs_in, jobs = folder / "runs", execution.jobs
     with opened(execution.on, runs_in, jobs=jobs) as executor, locked(folder):
         with threads_of(executor):
-            times = _begin(folder, configuration, nets, dataset, recipe)
+            times = _begin(folder, configuration, nets, learnt, recipe)
         slowest = max(times.values())
         for variant, seconds in times.items():
             epochs = round(recipe.epochs * slowest / seconds) if match == "time" else recipe.epochs
             runs[variant] = replace(runs[variant], recipe=stretched(recipe, epochs))
-        experiment = _experiment(runs, seeds, nets, times, match)
+        experiment = _experiment(runs, seeds, nets, times, match, learnt.measure)
         lines = zip(*experiment.runs(PRESET).values(), strict=True)
         run_cells(
             [run for line in lines for run in line],
@@ -178,7 +154,7 @@ def compare(
             progress=execution.progress,
         )
         results = read_results(experiment, PRESET, folder / "runs")
-        shipped = _deploy(results, folder, dataset)
+        shipped = deploy_best(results, folder, learnt)
         told = replace(experiment, sections=lambda *_: [_deployed_section(shipped)])
         page = write_results(replace(results, experiment=told), folder, asked=configuration)
     return Comparison(results, shipped, page)
@@ -201,10 +177,7 @@ def _configuration(
     }
 
 
-_LAST = Measure("last_accuracy", "accuracy, last epoch (%)", of=last_accuracy)
-_BEST = Measure("best_accuracy", "accuracy, best epoch (%)", of=best_accuracy)
 _PER_RUN = (
-    replace(FINAL_TRAIN_ERROR, section=None),
     Measure("best_epoch", "best epoch", of=lambda h: h.best_epoch, section=None),
     Measure("seconds", "seconds", of=lambda h: h.seconds, section=None),
 )
@@ -216,9 +189,11 @@ def _experiment(
     nets: Mapping[str, nn.Module],
     times: Mapping[str, float],
     match: str,
+    by: TaskMeasure,
 ) -> Experiment:
-    """Lines are the variants, the first the baseline."""
+    """Lines are the variants, the first the baseline; `by` is the task's measure."""
     first, *others = runs
+    last, best, on_training = task_measures(by)
     counts = {v: sum(p.numel() for p in net.parameters()) for v, net in nets.items()}
     plain = {v: sum(p.numel() for p in deployed(net).parameters()) for v, net in nets.items()}
 
@@ -231,8 +206,8 @@ def _experiment(
         paper="",
         title=f"{one.model} on {one.data}",
         measures=(
-            _LAST,
-            _BEST,
+            last,
+            best,
             counted("epochs", "epochs", lambda run: run.recipe.epochs),
             counted("training_parameters", "parameters, training", lambda r: counts[r.variant]),
             counted("deployed_parameters", "parameters, deployed", lambda r: plain[r.variant]),
@@ -240,19 +215,22 @@ def _experiment(
             counted(
                 "step_ratio", f"step / {first}'s", lambda r: times[r.variant] / times[first], 2
             ),
+            replace(on_training, section=None),
             *_PER_RUN,
         ),
         lines=tuple(Line(variant, {PRESET: run}) for variant, run in runs.items()),
         presets={PRESET: Preset(seeds)},
         claims=tuple(
             Claim(
-                f"{variant} and {first} differ in accuracy after the last epoch.",
-                told_apart(variant, first, _LAST.key),
+                f"{variant} and {first} differ in {by.name} after the last epoch.",
+                told_apart(variant, first, last.key, by=by),
             )
             for variant in others
         ),
         baseline=first,
-        notes=_NOTES.format(match=_MATCHED[match]),
+        notes=_NOTES.format(
+            what=_SHARES if by.name == ACCURACY.name else "", match=_MATCHED[match]
+        ),
     )
 
 
@@ -260,9 +238,10 @@ _MATCHED = {
     "epochs": "All variants train the same number of epochs.",
     "time": "All variants have the time of the slowest: faster ones train more epochs.",
 }
+_SHARES = "Shares of test images classified right. "
 _NOTES = (
-    "Shares of test images classified right. Go by the last epoch: the best one is chosen on the "
-    "test images, which flatters every variant. {match}\n\nStep times are medians of training "
+    "{what}Go by the last epoch: the best one is chosen on the test examples, which flatters every "
+    "variant. {match}\n\nStep times are medians of training "
     "steps of all variants taken in turn. Folding weights costs the same whatever the size of "
     "batch and images, so that its share is largest where both are small."
 )
@@ -283,7 +262,7 @@ def _begin(
     folder: Path,
     configuration: dict[str, Any],
     nets: Mapping[str, nn.Module],
-    dataset: Dataset,
+    task: Task,
     recipe: Recipe,
 ) -> dict[str, float]:
     """Measure step times, once a comparison; note them and this session in run.json."""
@@ -292,46 +271,10 @@ def _begin(
     if check_same(configuration, folder):
         record = read_record(path, ComparisonRecord)
     else:
-        record["step_seconds"] = step_seconds(nets, dataset, recipe)
+        record["step_seconds"] = step_seconds(nets, task, recipe)
     record["sessions"].append(session(device_of_fit()))
     write_record(path, record)
     return record["step_seconds"]
-
-
-def _deploy(results: Results, folder: Path, dataset: Dataset) -> Deployed:
-    """Write the best variant's deployed network as safetensors and ONNX, with how to feed it."""
-    means = {x: found.value for x in results.outcomes if (found := results.estimate(x, _LAST.key))}
-    run = results.run_of(max(means, key=lambda label: means[label]))
-    assert isinstance(run, Training)
-    weights = folder / "runs" / run.folder / checkpoint.LAST_WEIGHTS
-    net = deployed(load_teacher(net_of(run, dataset), weights))
-    target = folder / "deployed"
-    target.mkdir(exist_ok=True)
-    checkpoint.save_weights(net, target / "model.safetensors")
-    report = to_onnx(net, torch.zeros(1, *dataset.image_shape), target / "model.onnx")
-    write_json(
-        target / "model.json",
-        {
-            "model": str(run.model),
-            "trained_as": run.variant,
-            "data": str(run.data),
-            "seed": run.seed,
-            "num_classes": dataset.num_classes,
-            "class_names": dataset.class_names,
-            "image_shape": dataset.image_shape,
-            "input": "(pixel / 255 - mean) / std per channel, float32 (B, C, H, W)",
-            "mean": dataset.mean,
-            "std": dataset.std,
-        },
-    )
-    test = as_task(dataset).batches("test")
-    return Deployed(
-        variant=run.variant,
-        seed=run.seed,
-        test_accuracy=evaluate(net, dataset)["accuracy"],
-        onnx_accuracy=runner_accuracy(onnx_runner(target / "model.onnx"), test.epoch(0)),
-        onnx_difference=report.max_relative_difference,
-    )
 
 
 def _deployed_section(shipped: Deployed) -> Section:

@@ -103,6 +103,19 @@ class DomainsTraining(Run):
             return dict.fromkeys(classes, max(classes.values()))
         return classes
 
+    @property
+    def derived(self) -> dict[str, Any]:
+        """Its plan in words, and what all domains store together or as networks of their own."""
+        plan = plan_of(self.model, self.plan, self.size, self.seed)
+        account = plan.account(self.classes)
+        return {
+            "plan": str(plan),
+            "total_parameters": account.total.parameters,
+            "total_bytes": account.total.bytes,
+            "independent_parameters": account.independent.parameters,
+            "independent_bytes": account.independent.bytes,
+        }
+
     def finished(self, root: Path) -> "History | None":
         """The record of its run below `root`; None if it has not come to its end."""
         from weightfold.train import checkpoint

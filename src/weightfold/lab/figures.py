@@ -14,11 +14,26 @@ from weightfold.train.history import History, Row
 
 _PUBLISHED = "#767676"
 
-CURVES: Mapping[str, Callable[[Row], float]] = {
-    "test accuracy (%)": lambda row: 100 * row["test_accuracy"],
-    "training error, augmented images (%)": lambda row: 100 * (1 - row["train_accuracy"]),
-}
+Panels = Mapping[str, Callable[[Row], float]]
 """Label of a panel of learning curves -> its value of a row."""
+
+
+def panels_of(history: History) -> Panels:
+    """What learning curves show of a history: its first measure, while testing and training."""
+    measure = history.measure
+    name, share = measure.name, measure.share
+    scale, unit = (100.0, " (%)") if share else (1.0, "")
+    found: dict[str, Callable[[Row], float]] = {
+        f"test {name}{unit}": lambda row: scale * row[f"test_{name}"]
+    }
+    if history.rows[0].get(f"train_{name}") is not None:
+        if share:
+            found["training error, augmented images (%)"] = lambda row: (
+                100 * (1 - row[f"train_{name}"])
+            )
+        else:
+            found[f"train {name}"] = lambda row: row[f"train_{name}"]
+    return found
 
 
 def colour(index: int) -> str:
@@ -155,11 +170,12 @@ def curves(results: Results, path: Path) -> bool:
     }
     if max((len(h.rows) for line in histories.values() for h in line), default=0) < 2:
         return False
+    first = next(h for line in histories.values() for h in line)
     panels = {
         title: {
             label: [[of(row) for row in h.rows] for h in line] for label, line in histories.items()
         }
-        for title, of in CURVES.items()
+        for title, of in panels_of(first).items()
     }
     learning_curves(panels, path, title=_title(results))
     return True

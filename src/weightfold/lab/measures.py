@@ -7,6 +7,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from weightfold.lab.experiment import Column, Estimate, Measure
+from weightfold.tasks.measure import ACCURACY
+from weightfold.tasks.measure import Measure as TaskMeasure
 
 if TYPE_CHECKING:
     from weightfold.train import History
@@ -52,6 +54,30 @@ def column_by_domain(history: "History", domain: str) -> list[float]:
 
 def _final_train_error(history: "History") -> float | None:
     return None if not history.finished else 100 * (1 - history.last(part="train_eval"))
+
+
+def task_measures(measure: TaskMeasure) -> tuple[Measure, Measure, Measure]:
+    """A task's measure after the last and at the best epoch, and at the end on training examples.
+
+    Shares are in percent; of accuracy the last one is the error.
+    """
+    name = measure.name
+    if name == ACCURACY.name:
+        return (
+            Measure("last_accuracy", "accuracy, last epoch (%)", of=last_accuracy),
+            Measure("best_accuracy", "accuracy, best epoch (%)", of=best_accuracy),
+            FINAL_TRAIN_ERROR,
+        )
+    scale, unit, digits = (100.0, " (%)", 2) if measure.share else (1.0, "", 4)
+
+    def of(key: str, title: str, value: "Callable[[History], float]") -> Measure:
+        return Measure(f"{key}_{name}", f"{title}{unit}", lambda h: scale * value(h), digits=digits)
+
+    return (
+        of("last", f"{measure.title}, last epoch", lambda h: h.last_value),
+        of("best", f"{measure.title}, best epoch", lambda h: h.best_value),
+        of("final_train", f"training {name}, last epoch", lambda h: h.last(part="train_eval")),
+    )
 
 
 def domain_measures(domains: Sequence[str]) -> tuple[Measure, ...]:

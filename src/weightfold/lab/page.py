@@ -1,12 +1,12 @@
 """What an experiment leaves in its folder: CSV, JSON, figures and one page, the answer first."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from weightfold.files import write_csv, write_json
+from weightfold.files import write_csv
 from weightfold.lab import figures
 from weightfold.lab.kept import RESULTS
 from weightfold.lab.results import Results
@@ -22,6 +22,7 @@ from weightfold.lab.tables import (
 )
 from weightfold.lab.verdicts import MEANING, Verdict
 from weightfold.probes.finding import Finding
+from weightfold.records import write_record
 from weightfold.report.figures import erase
 from weightfold.report.numbers import count, number
 from weightfold.report.page import Section, Table, write_page
@@ -61,7 +62,7 @@ def write_results(results: Results, folder: Path, *, asked: Mapping[str, Any]) -
         write_csv(folder / "claims.csv", claimed)
     if runs := run_records(results):
         write_csv(folder / "runs.csv", runs)
-    write_json(folder / RESULTS, _as_json(results, rows, verdicts, asked))
+    write_record(folder / RESULTS, _as_json(results, rows, verdicts, asked))
     sections = [
         experiment.answer(results) if experiment.answer else _answer(results, verdicts),
         *_results(results, folder),
@@ -70,6 +71,7 @@ def write_results(results: Results, folder: Path, *, asked: Mapping[str, Any]) -
         *_details(results, folder / LINES),
         *_left_out(results),
         Section("Settings", "", settings_table(results)),
+        *_derived(results),
     ]
     if machines := machines_table(results):
         sections.append(Section("Runs were made with", "", machines))
@@ -95,9 +97,9 @@ def _kept(verdict: Verdict, kept: Verdict | None, results: Results) -> Verdict:
         return verdict
     if len(verdict.comparisons) == 1 or len(kept.comparisons) > 1:
         return kept
-    gone = {x for x, line in results.outcomes.items() if any(o.counted for o in line)}
+    gone = results.gone
     rest = [c for c in verdict.comparisons if c.text.removesuffix(": not run") not in gone]
-    return Verdict((*kept.comparisons, *rest))
+    return replace(kept, comparisons=(*kept.comparisons, *rest))
 
 
 def corrected(verdicts: Mapping[str, Verdict]) -> dict[str, float]:
@@ -182,26 +184,29 @@ def _of_other_data(results: Results) -> str:
 
 def _draw(results: Results, path: Path) -> Path | None:
     """The figure beside the table, once there is something to draw."""
-    erase(path)
     experiment = results.experiment
     if experiment.draw is None:
+        erase(path)
         draw = figures.along_axis if experiment.axis else figures.dots
         return path if draw(results, path) else None
-    if any(map(results.records, results.outcomes)):
-        experiment.draw(results, path)
-        return path
-    return None
+    return path if _draw_records(experiment.draw, results, path) else None
+
+
+def _draw_records(draw: Callable[[Results, Path], Any], results: Results, path: Path) -> bool:
+    """Draw what is in records; a figure of records that are gone stays as it is."""
+    if not results.complete and path.exists():
+        return True
+    erase(path)
+    return any(map(results.records, results.outcomes)) and draw(results, path) is not False
 
 
 def _figures(results: Results, folder: Path) -> Iterator[Section]:
     curves = folder / "curves.png"
-    erase(curves)
-    if figures.curves(results, curves):
+    if _draw_records(figures.curves, results, curves):
         yield Section("Learning curves", "", None, curves)
     for figure in results.experiment.figures:
         path = folder / f"{figure.name}.png"
-        erase(path)
-        if figure.draw(results, path):
+        if _draw_records(figure.draw, results, path):
             yield Section(figure.title, figure.text, None, path)
 
 
@@ -210,13 +215,17 @@ def _details(results: Results, folder: Path) -> Iterator[Section]:
     explained: set[str] = set()
     measures = results.experiment.measures
     for label in results.outcomes if measures else ():
+        image = folder / f"{slug(label, '-.')}.png"
+        if label in results.gone:
+            kept = results.kept.details.get(label) if results.kept else None
+            kept = replace(kept or Section(label), image=image if image.exists() else None)
+            yield from [kept] if kept.text or kept.image else []
         for finding in results.records(label):
             if not isinstance(finding, Finding):
                 continue
             printed = results.published(label, measures[0].key)
             if printed and not printed.bound:
                 finding = finding.beside(printed.value)
-            image = folder / f"{slug(label, '-.')}.png"
             image.parent.mkdir(parents=True, exist_ok=True)
             finding.draw(image)
             if rows := finding.rows():
@@ -250,17 +259,33 @@ def _left_out(results: Results) -> Iterable[Section]:
     return sections
 
 
+def _derived(results: Results) -> Iterator[Section]:
+    """What follows from the settings of each line."""
+    derived = {label: run.derived for label in results.outcomes if (run := results.run_of(label))}
+    columns = list(dict.fromkeys(name for found in derived.values() for name in found))
+    if columns:
+        headings = ["", *(name.replace("_", " ") for name in columns)]
+        rows = [
+            [label, *(_cell(of.get(c)) for c in columns)] for label, of in derived.items() if of
+        ]
+        yield Section("What the settings come to", "", Table(headings, rows))
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else number(value, 0) if isinstance(value, int) else str(value)
+
+
 def _claim_records(verdicts: Mapping[str, Verdict]) -> Iterator[dict[str, Any]]:
     """For claims.csv, a record for each comparison of each claim."""
     holms = corrected(verdicts)
     for claim, verdict in verdicts.items():
-        for one in verdict.comparisons:
+        for one in filter(None, (*verdict.comparisons, verdict.together)):
             yield {
                 "claim": claim,
                 "verdict": verdict.text,
                 "p_holm": holms.get(claim),
                 "comparison": one.text,
-                "judged": one.judged or "not run",
+                "judged": one.judged or ("not run" if one is not verdict.together else ""),
                 "p": one.p,
                 **one.counts,
             }
@@ -285,9 +310,14 @@ def _as_json(
                 "verdict": verdict.text,
                 "p_holm": holms.get(text),
                 "comparisons": [asdict(one) for one in verdict.comparisons],
+                "together": None if verdict.together is None else asdict(verdict.together),
             }
             for text, verdict in verdicts.items()
         ],
+        "lines": {
+            label: run.derived for label in results.outcomes if (run := results.run_of(label))
+        },
+        "details": _kept_details(results),
         "runs": [
             {
                 "line": label,
@@ -301,6 +331,19 @@ def _as_json(
             for outcome in line
         ],
         "written": session(),
+    }
+
+
+def _kept_details(results: Results) -> dict[str, Any]:
+    """What an earlier page says of lines whose records are gone."""
+    found = results.kept.details if results.kept else {}
+    return {
+        label: {
+            "text": found[label].text,
+            "columns": table.columns if (table := found[label].table) else [],
+            "rows": table.rows if table else [],
+        }
+        for label in results.gone & found.keys()
     }
 
 

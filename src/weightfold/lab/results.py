@@ -1,6 +1,6 @@
 """What an experiment came to, read from the folders of its runs or from its results.json."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -61,9 +61,14 @@ class Results:
         return [o.run for o in found if o.record is None and not o.counted]
 
     @cached_property
+    def gone(self) -> set[str]:
+        """Labels of lines with finished runs whose records are gone."""
+        return {label for label, line in self.outcomes.items() if any(o.counted for o in line)}
+
+    @property
     def complete(self) -> bool:
         """Whether the record of every finished run is at hand."""
-        return not any(o.counted for line in self.outcomes.values() for o in line)
+        return not self.gone
 
     def line(self, label: str) -> Line:
         """A line by its label."""
@@ -121,7 +126,7 @@ class Results:
         elif values := list(self.values(label, key).values()):
             summary = summarize(values)
             found = Estimate(summary.mean, summary.std, n=summary.n)
-        if found is None and self.kept and any(o.counted for o in self.outcomes.get(label, ())):
+        if found is None and self.kept and label in self.gone:
             found = self.kept.estimates.get((label, key))
         return found
 
@@ -134,9 +139,13 @@ class Results:
 
     def difference(self, a: str, b: str, *keys: str) -> Paired | None:
         """Line `a` minus `b`, paired by seed; of several measures, of their mean; None unknown."""
-        ours = [self.values(a, key) for key in keys]
-        others = [self.values(b, key) for key in keys]
-        seeds = set.intersection(*({*one} for one in (*ours, *others))) if keys else set()
+        return self.mean_difference([(a, b, key) for key in keys])
+
+    def mean_difference(self, cells: Sequence[tuple[str, str, str]]) -> Paired | None:
+        """Mean over (line a, line b, measure) of `a` minus `b`, paired by seed; None unknown."""
+        ours = [self.values(a, key) for a, _, key in cells]
+        others = [self.values(b, key) for _, b, key in cells]
+        seeds = set.intersection(*({*one} for one in (*ours, *others))) if cells else set()
         if not seeds:
             return None
         order = sorted(seeds)
@@ -179,8 +188,12 @@ def _outcome(label: str, run: Run, runs: Path, kept: Kept | None) -> Outcome:
     if record is not None:
         return Outcome(run, record, tuple(sessions_of(runs / run.folder)))
     entry = kept.run(label, run) if kept else None
-    if entry is None or not entry.finished:
+    if kept is None or entry is None or not entry.finished:
         return Outcome(run, None)
     if entry.record is None:
         return Outcome(run, None, entry.sessions, counted=True)
-    return Outcome(run, run.from_json(entry.record), entry.sessions)
+    try:
+        record = run.from_json(entry.record)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(f"{kept.path} is damaged: line {label!r}: {error!r}") from error
+    return Outcome(run, record, entry.sessions)

@@ -8,6 +8,7 @@ from dataclasses import Field, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from weightfold.tasks.measure import ACCURACY, Measure
 from weightfold.train.progress import Progress, ProgressCallback
 
 if TYPE_CHECKING:
@@ -52,6 +53,11 @@ class Run(ABC):
     def before(self) -> "Run | None":
         """The run that must be finished first."""
         return None
+
+    @property
+    def derived(self) -> dict[str, Any]:
+        """What follows from the settings alone and a page tells, as JSON values."""
+        return {}
 
     def over(self, seeds: Sequence[int]) -> tuple[Self, ...]:
         """This run with each of the seeds."""
@@ -142,17 +148,20 @@ def slug(text: str, more: str = "") -> str:
     return "".join(c if c.isalnum() or c in more else "-" for c in text)
 
 
-def by_epoch(progress: bool | ProgressCallback, epochs: int) -> "bool | Callable[[Row], None]":
+def by_epoch(
+    progress: bool | ProgressCallback, epochs: int, measure: Measure = ACCURACY
+) -> "bool | Callable[[Row], None]":
     """What `fit` takes, of what a run takes.
 
     Args:
         progress: True for a progress bar; or a function told of each epoch.
         epochs: Of the run.
+        measure: Of the task, that is told.
     """
     if isinstance(progress, bool):
         return progress
     return lambda row: progress(
-        Progress(row.epoch, epochs, f"test accuracy {row['test_accuracy']:.2%}")
+        Progress(row.epoch, epochs, f"test {measure.text(row.get(f'test_{measure.name}'))}")
     )
 
 

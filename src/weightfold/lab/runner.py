@@ -9,6 +9,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
+from weightfold.files import FolderLockedError
 from weightfold.lab.display import Display
 from weightfold.lab.executors.base import RunExecutor, WorkerDied
 from weightfold.lab.executors.board import Board
@@ -203,7 +204,8 @@ class _Sweep:
     def _take(self, cell: Run, future: Future[Any]) -> None:
         """What a call came to."""
         error = future.exception()
-        if isinstance(error, Busy):
+        if isinstance(error, Busy | FolderLockedError):
+            self.display.stop(cell)
             self._put_off(cell)
         elif isinstance(error, WorkerDied) and self._may_retry(cell):
             self.display.say(f"again: {cell.folder}: {error}")
@@ -234,6 +236,8 @@ class _Sweep:
 
     def _put_off(self, cell: Run) -> None:
         """Another process makes the run."""
+        if cell not in self.asked:
+            self.display.say(f"waits for another process: {cell.folder}")
         self.asked[cell] = monotonic() + BUSY_SECONDS
         self.waiting.append(cell)
 

@@ -30,11 +30,11 @@ def print_experiments(experiments: Mapping[str, Experiment]) -> None:
 def run_experiment(
     experiment: Experiment,
     preset: str,
-    folder: Path,
+    folder: Path | str,
     *,
     seeds: int | None = None,
     data: str | None = None,
-    runs: Path | None = None,
+    runs: Path | str | None = None,
     execution: Execution = HERE,
 ) -> Path:
     """Run an experiment, or go on with it, and write its page.
@@ -59,8 +59,9 @@ def run_experiment(
     from weightfold.lab.executors.registry import opened
     from weightfold.lab.runner import run_cells
 
+    folder = Path(folder)
     wanted = experiment.runs(preset, data=data, seeds=seeds)
-    where = folder / RUNS if runs is None else runs
+    where = folder / RUNS if runs is None else Path(runs)
     write = {"runs": where, "seeds": seeds, "data": data}
     with opened(execution.on, where, jobs=execution.jobs) as executor:
         report_experiment(experiment, preset, folder, **write)
@@ -80,9 +81,9 @@ def run_experiment(
 def report_experiment(
     experiment: Experiment,
     preset: str,
-    folder: Path,
+    folder: Path | str,
     *,
-    runs: Path | None = None,
+    runs: Path | str | None = None,
     seeds: int | None = None,
     data: str | None = None,
     kept: bool = False,
@@ -104,7 +105,8 @@ def report_experiment(
     from weightfold.lab.page import write_results
     from weightfold.lab.results import read_results
 
-    where = folder / RUNS if runs is None else runs
+    folder = Path(folder)
+    where = folder / RUNS if runs is None else Path(runs)
     target = folder / experiment.name / (slug(f"{preset}-{data}") if data else preset)
     asked = {"name": experiment.name, "preset": preset, "seeds": seeds, "data": data}
     experiment.runs(preset, data=data, seeds=seeds)  # refused before there is a folder
@@ -115,7 +117,10 @@ def report_experiment(
 
 
 def report(
-    folder: Path, experiments: Mapping[str, Experiment], *, runs: Path | None = None
+    folder: Path | str,
+    experiments: Mapping[str, Experiment],
+    *,
+    runs: Path | str | None = None,
 ) -> list[Path]:
     """Write again the pages of all experiments in a folder; runs nothing.
 
@@ -134,6 +139,7 @@ def report(
         FileNotFoundError: The folder holds no experiment's results.
         KeyError: It holds those of an experiment that is not known.
     """
+    folder = Path(folder)
     found = sorted(folder.glob(f"*/*/{RESULTS}"))
     if not found:
         raise FileNotFoundError(

@@ -5,12 +5,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from weightfold.data import Augment, Dataset
+from weightfold.data import Augment
 from weightfold.lab.executors.base import RunExecutor
-from weightfold.tasks.registry import as_task
+from weightfold.tasks.task import Task
 from weightfold.timing import alternate
 from weightfold.train import Recipe
 from weightfold.train.optimizer import make_optimizer
@@ -18,9 +17,7 @@ from weightfold.train.optimizer import make_optimizer
 WARMUP_STEPS, TIMED_STEPS = 5, 30
 
 
-def step_seconds(
-    nets: Mapping[str, nn.Module], dataset: Dataset, recipe: Recipe
-) -> dict[str, float]:
+def step_seconds(nets: Mapping[str, nn.Module], task: Task, recipe: Recipe) -> dict[str, float]:
     """Median wall time of a training step of each network, their steps taken in turn.
 
     A step is forward, backward and optimizer on one batch that is there already. It trains the
@@ -28,13 +25,14 @@ def step_seconds(
 
     Args:
         nets: By name.
-        dataset: Its first training batch is used.
-        recipe: Gives batch size, loss and optimizer.
+        task: Gives the loss; its first training batch is used.
+        recipe: Gives batch size and optimizer.
     """
     device = device_of_fit()
     augment = Augment(recipe.crop_padding, recipe.flip)
     options = {"batch_size": recipe.batch_size, "augment": augment}
-    images, labels = next(as_task(dataset).batches("train", device, **options).epoch(0))
+    task = task.with_smoothing(recipe.label_smoothing)
+    inputs, targets = next(iter(task.batches("train", device, **options).epoch(0)))
 
     def stepper(net: nn.Module) -> Any:
         net.to(device).train()
@@ -42,7 +40,7 @@ def step_seconds(
 
         def step() -> float:
             optimizer.zero_grad()
-            loss = F.cross_entropy(net(images), labels, label_smoothing=recipe.label_smoothing)
+            loss = task.objective(net, inputs, targets).losses.mean()
             loss.backward()
             optimizer.step()
             return loss.item()  # waits for the device

@@ -66,7 +66,7 @@ class Study:
     strategies: tuple[str, ...] = ("bottom",)
     sharing: Sharing = field(default_factory=Sharing)
     plan: Plan | None = None
-    weights: Path | None = None
+    weights: Path | str | None = None
     seeds: Sequence[int] = (0,)
     validation: int | float = 0
     unflipped: tuple[str, ...] = ()
@@ -315,7 +315,7 @@ class Prepared:
                     "model": study.model,
                     "strategy": run.strategy,
                     "own": _digest(json.dumps(plan.to_json()["own"]).encode()),
-                    "weights": study.weights and _digest(study.weights.read_bytes()),
+                    "weights": study.weights and _digest(Path(study.weights).read_bytes()),
                 },
             ),
         )
@@ -372,7 +372,7 @@ def prepare(study: Study, datasets: Mapping[str, Dataset]) -> Prepared:
             network; images that the network does not take.
     """
     study.check()
-    weights = None if study.weights is None else read_weights(study.weights)
+    weights = None if study.weights is None else read_weights(Path(study.weights))
     if unknown := [name for name in study.unflipped if name not in datasets]:
         raise KeyError(f"unflipped has {unknown[0]!r}; the domains are {', '.join(datasets)}")
     if isinstance(study.joint.loss_weights, Mapping):

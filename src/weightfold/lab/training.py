@@ -1,6 +1,6 @@
 """A training as a run: one network, one data set, one seed. Imports no torch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from weightfold.data import Dataset
+    from weightfold.tasks.task import Task
     from weightfold.train import History
 
 
@@ -44,11 +45,15 @@ def given_net(make: "Callable[[int], nn.Module]") -> Given:
     return Given(type(net).__name__, f"{structure(net)}-{digest(net)[:16]}", make)
 
 
-def given_data(dataset: "Dataset") -> Given:
-    """A data set by its contents."""
+def given_data(data: "Task | Dataset") -> Given:
+    """A task, or a data set, by its contents."""
+    from weightfold.data.contents import digest_of
     from weightfold.data.pairs import as_dataset
+    from weightfold.tasks.task import Task
 
-    return Given(dataset.name, as_dataset(dataset).digest, dataset)
+    if isinstance(data, Task):
+        return Given(data.dataset.name, digest_of(data.identity()), data)
+    return Given(data.name, as_dataset(data).digest, data)
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,8 @@ class Training(Run):
         distillation: Temperature and weight, with `teacher`.
         teacher: Training whose last weights teach.
         task: What is learnt, as `weightfold.tasks.build` takes it.
+        twin: Training of its nonlinear twin, from whose last weights it starts.
+        test_limit: Test examples kept, the first of a random order; None: all.
     """
 
     model: str | Given
@@ -75,6 +82,8 @@ class Training(Run):
     distillation: Distillation | None = None
     teacher: "Training | None" = None
     task: str = field(default="classify", metadata=UNHASHED_DEFAULT)
+    twin: "Training | None" = field(default=None, metadata=UNHASHED_DEFAULT)
+    test_limit: int | None = field(default=None, metadata=UNHASHED_DEFAULT)
 
     @property
     def title(self) -> str:
@@ -89,16 +98,24 @@ class Training(Run):
     @property
     def before(self) -> "Training | None":
         """The training that must be finished first."""
-        return self.teacher
+        return self.teacher or self.twin
+
+    def over(self, seeds: Sequence[int]) -> "tuple[Training, ...]":
+        """This training with each of the seeds, from a twin of the same seed; one teacher."""
+        return tuple(
+            replace(self, seed=seed, twin=self.twin and replace(self.twin, seed=seed))
+            for seed in seeds
+        )
 
     def on(self, there: str, here: str) -> "Training":
-        """The same on other data, its teacher's too."""
+        """The same on other data, its teacher's and its twin's too."""
         if not isinstance(self.data, str) or not self.data.startswith(there):
             raise ValueError(f"data={here!r}: {self.title} is on {self.data}; leave data out")
         return replace(
             self,
             data=here + self.data[len(there) :],
             teacher=self.teacher and self.teacher.on(there, here),
+            twin=self.twin and self.twin.on(there, here),
         )
 
     def finished(self, root: Path) -> "History | None":
@@ -111,27 +128,30 @@ class Training(Run):
         self, root: Path, *, data_root: Path | None = None, progress: bool | ProgressCallback = True
     ) -> "History":
         """Train it in its folder below `root`, or go on where it stopped; a no-op once finished."""
-        from weightfold.tasks.registry import build as build_task
-        from weightfold.train import Options, fit, load_teacher
-        from weightfold.train.checkpoint import LAST_WEIGHTS
+        from weightfold.train import Options, Start, fit
+        from weightfold.train.starts import begin
 
-        dataset = data_of(self, data_root)
-        teacher = None
+        task = task_of(self, data_root)
+
+        def trained(other: Training) -> "nn.Module":
+            return begin(net_of(other, task), Start(root / other.folder))
+
         if self.teacher is not None:
-            weights = root / self.teacher.folder / LAST_WEIGHTS
-            teacher = load_teacher(net_of(self.teacher, dataset), weights)
-        taught: dict[str, Any] = {}
-        if teacher is not None:
-            taught = {"teacher": teacher, "distillation": self.distillation}
+            taught: dict[str, Any] = {
+                "teacher": trained(self.teacher),
+                "distillation": self.distillation,
+            }
+            task = replace(task, **taught)
+        start = Start(trained(self.twin), through="twin") if self.twin else None
         about = {"model": str(self.model), "variant": self.variant, "data": str(self.data)}
         return fit(
-            net_of(self, dataset),
-            build_task(self.task, dataset, **taught),
+            net_of(self, task),
+            task,
             self.recipe,
             folder=root / self.folder,
             seed=self.seed,
-            progress=by_epoch(progress, self.recipe.epochs),
-            options=Options(about=about),
+            progress=by_epoch(progress, self.recipe.epochs, task.measure),
+            options=Options(about=about, start=start),
         )
 
     def to_json(self, record: "History") -> Any:
@@ -145,23 +165,33 @@ class Training(Run):
         return History.from_json(written)
 
 
-def data_of(training: Training, root: Path | None = None) -> "Dataset":
-    """The data of a training."""
+def task_of(training: Training, root: Path | None = None, **options: Any) -> "Task":
+    """What a training learns, on its data.
+
+    Args:
+        training: Which.
+        root: Data folder; None: $WEIGHTFOLD_DATA.
+        **options: Of the task, beside those it was given with.
+    """
     from weightfold.data import load
+    from weightfold.data.pairs import as_dataset
+    from weightfold.tasks.registry import build
+    from weightfold.tasks.task import Task
 
     data = training.data
-    return data.value if isinstance(data, Given) else load(data, root)
+    given = data.value if isinstance(data, Given) else load(data, root)
+    dataset = given.dataset if isinstance(given, Task) else as_dataset(given)
+    if training.test_limit is not None:
+        dataset = dataset.limited(test=training.test_limit)
+    if isinstance(given, Task):
+        return replace(given, dataset=dataset, **options)
+    return build(training.task, dataset, **options)
 
 
-def net_of(training: Training, dataset: "Dataset") -> "nn.Module":
+def net_of(training: Training, task: "Task") -> "nn.Module":
     """The network of a training with its seeded initial weights."""
-    from weightfold.lab.variants import make_net
+    from weightfold.lab.variants import net_for
 
     model = training.model
-    return make_net(
-        model.value if isinstance(model, Given) else model,
-        training.variant,
-        seed=training.seed,
-        num_classes=dataset.num_classes,
-        image_shape=dataset.image_shape,
-    )
+    made = model.value if isinstance(model, Given) else model
+    return net_for(task, made, training.variant, seed=training.seed)

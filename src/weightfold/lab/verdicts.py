@@ -14,7 +14,8 @@ MEANING = (
     "Differences are paired by seed. A comparison holds if the whole 95% Student-t interval of the "
     "mean difference lies on the claim's side, and does not hold if the whole interval lies on the "
     "other; if it spans both, or if there is but one seed, it is undecided. A claim of several "
-    "comparisons is as good as the worst of those that were run, and says how many were not."
+    "comparisons holds if all of them hold, and does not if one does not; it is undecided else, as "
+    "it is where those that were run hold and others were not run."
 )
 
 
@@ -42,9 +43,11 @@ class Verdict:
 
     Attributes:
         comparisons: Those the claim is about, run or not.
+        together: All that were run taken as one, for the reader: it judges nothing.
     """
 
     comparisons: tuple[Comparison, ...]
+    together: Comparison | None = None
 
     @property
     def ran(self) -> list[Comparison]:
@@ -53,43 +56,45 @@ class Verdict:
 
     @property
     def judged(self) -> Judged | None:
-        """The worst of those run; None if none was."""
-        return min((one.judged for one in self.ran if one.judged), key=WORST_FIRST.index,
-                   default=None)  # fmt: skip
+        """The worst of those run; at best "undecided" if some were not, None if none was."""
+        found = [one.judged for one in self.ran if one.judged]
+        if found and len(found) < len(self.comparisons):
+            found.append("undecided")
+        return min(found, key=WORST_FIRST.index, default=None)
 
     @property
     def p(self) -> float | None:
-        """The largest of those run, as the claim is that all hold; None if one has none."""
-        found = [one.p for one in self.ran]
+        """The largest, as the claim is that all hold; None if one has none or was not run."""
+        found = [one.p for one in self.comparisons]
         known = [p for p in found if p is not None]
         return max(known) if known and len(known) == len(found) else None
 
     @property
     def text(self) -> str:
-        """In words: "holds in 2 of 2 run, 3 not run"; "holds" only if all is one comparison."""
-        run, of = len(self.ran), len(self.comparisons)
+        """In words: "holds"; of several "undecided: of 5 comparisons 2 hold, 3 not run"."""
+        of = len(self.comparisons)
         if self.judged is None:
             return "not run"
         if of == 1:
             return self.judged
-        counts = Counter(one.judged for one in self.ran)
-        told = f"{self.judged} in {counts[self.judged]} of {run} run"
-        rest = [f"{counts[other]} {_SHORT[other]}" for other in _SHORT
-                if other != self.judged and counts[other]]  # fmt: skip
-        rest += [f"{of - run} not run"] if run < of else []
-        return ", ".join([told, *rest])
+        counts = Counter(one.judged for one in self.comparisons)
+        told = [f"{n} {_SHORT[judged][n > 1]}" for judged in _SHORT if (n := counts[judged])]
+        return f"{self.judged}: of {of} comparisons {', '.join(told)}"
 
     @property
     def numbers(self) -> str:
-        """A line for each comparison that was run."""
-        return "\n".join(one.text for one in (self.ran or self.comparisons[:1]))
+        """A line for each comparison that was run, and for all of them together."""
+        lines = [one.text for one in (self.ran or self.comparisons[:1])]
+        return "\n".join([*lines, self.together.text] if self.together else lines)
 
 
-_SHORT: Mapping[Judged, str] = {
-    "holds": "hold",
-    "undecided": "undecided",
-    "does not hold": "do not",
+_SHORT: Mapping[Judged | None, tuple[str, str]] = {
+    "holds": ("holds", "hold"),
+    "does not hold": ("does not", "do not"),
+    "undecided": ("undecided", "undecided"),
+    None: ("not run", "not run"),
 }
+"""Of one comparison, and of several."""
 
 
 def verdict(judged: Judged | None, text: str, p: float | None = None) -> Verdict:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import nn
 
-from weightfold.core.arguments import check_net
+from weightfold.core.arguments import unwrapped
 from weightfold.core.chart import Chart, registered_charts
 from weightfold.core.store import load as load_registered
 from weightfold.spec import matching
@@ -68,6 +68,6 @@ def load(folder: str | Path, net: nn.Module) -> nn.Module:
         TypeError: `net` is no module.
         KeyError: The weights are of another architecture; the message lists the keys.
     """
-    check_net(net)
+    net = unwrapped(net)
     catalogue()
     return load_registered(folder, net)

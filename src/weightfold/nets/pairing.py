@@ -1,6 +1,5 @@
 """Which batch norm runs directly behind which convolution, found by running the network."""
 
-import copy
 from collections import Counter
 from collections.abc import Mapping
 
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from weightfold.core.copying import copied
 from weightfold.trace import trace
 
 NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
@@ -59,7 +59,7 @@ def check_pairs(model: nn.Module, pairs: Mapping[str, str], example_input: Tenso
     Raises:
         ValueError: A pair that changes the network's output.
     """
-    probe = copy.deepcopy(model).eval()
+    probe = copied(model).eval()
     generator = torch.Generator().manual_seed(0)
     for module in probe.modules():
         if isinstance(module, NORMS):

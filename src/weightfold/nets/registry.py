@@ -141,7 +141,7 @@ def _call(
 def _build_users(name: str, options: Mapping[str, str], given: dict[str, int]) -> nn.Module:
     """The network that the user's "module:function" makes."""
     module_name, _, function_name = name.partition(":")
-    with _working_directory_importable():
+    with working_directory_importable():
         try:
             module = importlib.import_module(module_name)
         except ModuleNotFoundError as error:
@@ -164,7 +164,7 @@ def _build_users(name: str, options: Mapping[str, str], given: dict[str, int]) -
 
 
 @contextmanager
-def _working_directory_importable() -> Iterator[None]:
+def working_directory_importable() -> Iterator[None]:
     """Puts the working directory first on the import path, as `python -m` does, for a while."""
     before = list(sys.path)
     sys.path.insert(0, str(Path.cwd()))

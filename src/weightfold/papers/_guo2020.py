@@ -3,8 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from weightfold.lab.experiment import Column, Line
+from weightfold.lab.claims import Check, above, all_of
+from weightfold.lab.experiment import Column, Experiment, Line
+from weightfold.lab.measures import BEST_ACCURACY, LAST_ACCURACY, PARAMETERS
 from weightfold.lab.printed import Printed, read_paper
 from weightfold.lab.training import Training
 from weightfold.tasks.distillation import Distillation
@@ -15,6 +18,7 @@ PAPER = (
     "Convolutional Networks, NeurIPS 2020"
 )
 
+ACCURACIES = (BEST_ACCURACY, LAST_ACCURACY, PARAMETERS)
 NUMBERS = read_paper(Path(__file__).with_name("guo2020.toml"))
 
 CIFAR10 = Column("cifar10", "CIFAR-10", 10, (3, 32, 32))
@@ -40,6 +44,27 @@ SMOKE_DIFFERS = (
 )
 
 CPU = {"": RECIPES["expandnets-cifar-12"]}
+
+
+def decayed(recipe: Recipe) -> Recipe:
+    """With weight decay on the deployed weights."""
+    return replace(recipe, weight_decay=5e-4, decay_on="theta")
+
+
+_SIX = replace(RECIPES["expandnets-cifar"], epochs=6, milestones=(3, 5))
+SHORT = {
+    "": _SIX,
+    "decay": decayed(_SIX),
+    "teacher": replace(RECIPES["teacher-cifar-resnet18"], epochs=10, lr=0.05),
+}
+"""For tables of many lines at cpu, with `SHORT_OPTIONS`."""
+SHORT_OPTIONS, SHORT_TEST, SHORT_TEACHER = "limit=7680", 5000, "resnet_narrow,depth=8,width=12"
+SHORT_DIFFERS = (
+    "6 epochs on 7,680 training images, 360 steps in all, with learning rate steps after 3 and 5 "
+    "epochs, not 150 on all 50,000 with steps after 50 and 100; tested on 5,000 images. 3 seeds, "
+    "not 5. So short a training is no reproduction of the paper's accuracies; it tells which "
+    "lines are ahead at first."
+)
 FULL = {"": RECIPES["expandnets-cifar"]}
 CPU_DIFFERS = (
     "12 epochs with learning rate steps after 6 and 9, not 150 with steps after 50 and 100."
@@ -88,11 +113,17 @@ class Size:
         recipes: Hyperparameters; "" are those of networks that name none.
         data: Data spec.
         options: More options of the data, "limit=5000".
+        test_limit: As of `Training`.
+        teacher: Network spec of all teachers, in place of each line's; "": theirs.
+        models: Network spec -> what stands for it.
     """
 
     recipes: Mapping[str, Recipe]
     data: str = "cifar10"
     options: str = ""
+    test_limit: int | None = None
+    teacher: str = ""
+    models: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -108,6 +139,8 @@ class Network:
         options: Of the data, "corrupt=0.8,seed=0".
         recipe: Which of the preset's recipes.
         teacher: Network spec of a teacher, trained compact with the preset's recipe "teacher".
+        twin: Variant of the nonlinear twin from whose weights, trained with the same recipe, it
+            starts.
         at: As in `Line`.
         series: As in `Line`.
     """
@@ -120,6 +153,7 @@ class Network:
     options: str = ""
     recipe: str = ""
     teacher: str = ""
+    twin: str = ""
     at: float | None = None
     series: tuple[str, ...] = ("",)
 
@@ -137,17 +171,47 @@ class Network:
 
     def _training(self, size: Size) -> Training:
         clean = ",".join(filter(None, (size.data, size.options)))
-        taught = bool(self.teacher)
-        return Training(
-            self.model,
+        plain = Training(
+            size.models.get(self.model, self.model),
             self.variant,
             ",".join(filter(None, (clean, self.options))),
             size.recipes[self.recipe],
-            distillation=Distillation() if taught else None,
-            teacher=Training(self.teacher, "compact", clean, size.recipes["teacher"])
-            if taught
-            else None,
+            test_limit=size.test_limit,
         )
+        if self.twin:
+            return replace(plain, twin=replace(plain, variant=self.twin))
+        if not self.teacher:
+            return plain
+        teacher = replace(
+            plain,
+            model=size.teacher or self.teacher,
+            variant="compact",
+            data=clean,
+            recipe=size.recipes["teacher"],
+        )
+        return replace(plain, distillation=Distillation(), teacher=teacher)
+
+
+def better(*pairs: tuple[str, str]) -> Check:
+    """In each pair of lines the first is more accurate, at its best epoch."""
+    return all_of(*(above(a, b, "best_accuracy") for a, b in pairs))
+
+
+def cifar_table(name: str, *, source: str, **more: Any) -> Experiment:
+    """A table of accuracies on CIFAR-10 and CIFAR-100.
+
+    Args:
+        name: Of the experiment, behind "guo2020-".
+        source: In the paper.
+        **more: As for `Experiment`.
+    """
+    return Experiment(
+        name=f"guo2020-{name}",
+        paper=f"{PAPER}{source}",
+        columns=(CIFAR10, CIFAR100),
+        measures=ACCURACIES,
+        **more,
+    )
 
 
 def lines_of(networks: Sequence[Network], sizes: Mapping[str, Size]) -> tuple[Line, ...]:

@@ -3,27 +3,25 @@
 from dataclasses import replace
 from itertools import product
 
-from weightfold.lab.claims import above, all_of
-from weightfold.lab.experiment import Claim, Column, Experiment, Preset
-from weightfold.lab.measures import BEST_ACCURACY, LAST_ACCURACY, PARAMETERS
+from weightfold.lab.experiment import Claim, Column, Experiment, Line, Preset
 from weightfold.papers._guo2020 import (
-    CIFAR10,
-    CIFAR100,
+    ACCURACIES,
     NUMBERS,
     PAPER,
     Network,
     Size,
     beside,
+    better,
+    cifar_table,
     lines_of,
     quick,
 )
 from weightfold.train.recipe import RECIPES, Recipe
 
-MEASURES = (BEST_ACCURACY, LAST_ACCURACY, PARAMETERS)
-
 _V1, _V2 = "mobilenet_v1,small_image=true", "mobilenet_v2,small_image=true"
 _CIFAR = RECIPES["mobilenet-cifar"]
-_SHORT = replace(_CIFAR, epochs=6, milestones=(3, 5))
+_SHORT = replace(_CIFAR, epochs=3, batch_size=64, milestones=(2,), crop_padding=2)
+_NARROW = "mobilenet_v2,small_image=true,width_mult=0.5"
 
 
 def _longer(recipe: Recipe, factor: float) -> Recipe:
@@ -37,15 +35,21 @@ def _network(label: str, model: str, variant: str, recipe: str = "") -> Network:
     return Network(label, model, variant, *published, recipe=recipe)
 
 
-_FULL = {"": _CIFAR, "longer V1": _longer(_CIFAR, 1.74), "longer V2": _longer(_CIFAR, 1.98)}
+_TIMES = tuple(
+    NUMBERS.cell("Table 2", f"{net}, CL", "epoch").over(NUMBERS.cell("Table 2", net, "epoch"))
+    for net in ("MobileNet", "MobileNetV2")
+)
+"""Time of an expanded network's epoch over the compact one's."""
+_FULL = {
+    "": _CIFAR,
+    **{f"longer V{n}": _longer(_CIFAR, round(t.value, 2)) for n, t in enumerate(_TIMES, 1)},
+}
 _TINY = "digits,rgb=true,size=16,limit=64"
 
-TABLE2 = Experiment(
-    name="guo2020-table2",
-    paper=f"{PAPER}, Table 2",
+TABLE2 = cifar_table(
+    "table2",
+    source=", Table 2",
     title="MobileNet V1 and V2 against their expansions (CL, r = 4)",
-    columns=(CIFAR10, CIFAR100),
-    measures=MEASURES,
     lines=lines_of(
         (
             _network("MobileNet", _V1, "compact"),
@@ -57,7 +61,12 @@ TABLE2 = Experiment(
         ),
         {
             "smoke": Size({"": replace(quick(_CIFAR), batch_size=64)}, _TINY),
-            "cpu": Size({"": _SHORT}, options="limit=5000"),
+            "cpu": Size(
+                {"": _SHORT},
+                options="limit=2560,size=16",
+                test_limit=1000,
+                models={_V2: _NARROW},
+            ),
             "paper": Size(_FULL),
         },
     ),
@@ -69,10 +78,12 @@ TABLE2 = Experiment(
             data=_TINY,
         ),
         "cpu": Preset(
-            2,
-            "6 epochs on 5,000 training images, with learning rate steps after 3 and 5; the paper "
-            "takes 350 on all 50,000, with steps after 150 and 250. 2 seeds. Without the lines "
-            "trained for the same time.",
+            3,
+            "Images of 16 pixels, MobileNetV2 with half its channels, and 120 steps of 64 images "
+            "(3 epochs on 2,560 training images, a learning rate step after 2), where the paper "
+            "takes 350 epochs on all 50,000; 1,000 test images. Networks are far from trained "
+            "after that: which is ahead so early says little of which ends ahead. Without the "
+            "lines trained for the same time.",
             data="cifar10",
         ),
         "paper": Preset(
@@ -86,22 +97,23 @@ TABLE2 = Experiment(
     claims=(
         Claim(
             "CL makes MobileNets more accurate",
-            all_of(
-                above("MobileNet, CL", "MobileNet", "best_accuracy"),
-                above("MobileNetV2, CL", "MobileNetV2", "best_accuracy"),
-            ),
+            better(("MobileNet, CL", "MobileNet"), ("MobileNetV2, CL", "MobileNetV2")),
         ),
         Claim(
             "also than MobileNets trained for the same time",
-            all_of(
-                above("MobileNet, CL", "MobileNet, same time", "best_accuracy"),
-                above("MobileNetV2, CL", "MobileNetV2, same time", "best_accuracy"),
+            better(
+                ("MobileNet, CL", "MobileNet, same time"),
+                ("MobileNetV2, CL", "MobileNetV2, same time"),
             ),
+            _TIMES,
         ),
     ),
     notes="The variants for 32 x 32 images are ours (stride 1 at the stem); the paper does not "
     "print its own. All 3 x 3 convolutions are expanded; in MobileNetV2 the paper expands those "
-    "outside residual blocks only, as it says of ImageNet.",
+    "outside residual blocks only, as it says of ImageNet: 5 layers, ours 17. Run as a chain the "
+    "paper's expanded networks take 1.74 and 1.98 times as long an epoch. DO-Conv's authors (Cao "
+    "et al. 2020), with tuned recipes on ImageNet, print +0.03 points for MobileNet V1 and +0.16 "
+    "for V2 from another over-parameterization.",
 )
 
 _IMAGENET = Column(
@@ -123,21 +135,33 @@ _WAYS = {
     ", KD": ("KD", "compact", "resnet152"),
     ", CL": ("CL", "cl,rate=4", ""),
     ", CL, KD": ("CL, KD", "cl,rate=4", "resnet152"),
+    ", CL start": ("CL start", "cl,rate=4,start=folded", ""),
 }
+"""The last is of Table 8."""
 
 
 def _on_imagenet(net: str, way: str) -> Network:
     model, recipe = _NETS[net]
     cell, variant, teacher = _WAYS[way]
-    published = {"best_accuracy": NUMBERS.cell("Table 3", net, cell)}
+    printed = (
+        NUMBERS.cell("Table 8", f"{net}{way}", "ImageNet")
+        if cell == "CL start"
+        else NUMBERS.cell("Table 3", net, cell)
+    )
+    published = {"best_accuracy": printed}
     return Network(f"{net}{way}", model, variant, published, recipe=recipe, teacher=teacher)
 
 
 def _pairs(a: str, b: str, nets: tuple[str, ...] = tuple(_NETS)) -> Claim:
-    names = {"": "the original", ", ACNet": "ACNet", ", KD": "distillation without CL"}
+    names = {
+        "": "the original",
+        ", ACNet": "ACNet",
+        ", KD": "distillation without CL",
+        ", CL start": "the original started from its folded weights (Table 8)",
+    }
     return Claim(
         f"CL is more accurate than {names[b]}{'' if len(nets) == 3 else ' for MobileNets'}",
-        all_of(*(above(f"{net}{a}", f"{net}{b}", "best_accuracy") for net in nets)),
+        better(*((f"{net}{a}", f"{net}{b}") for net in nets)),
     )
 
 
@@ -155,21 +179,26 @@ TABLE3 = Experiment(
     paper=f"{PAPER}, Table 3",
     title="MobileNets and ShuffleNet V2 0.5x on ImageNet against their expansions (CL, r = 4)",
     columns=(_IMAGENET,),
-    measures=MEASURES,
-    lines=lines_of(
-        [_on_imagenet(net, way) for net, way in product(_NETS, _WAYS)],
-        {
-            "smoke": Size(_TRIAL, f"{_DIGITS},limit=64"),
-            "cpu": Size(_TRIAL, f"{_DIGITS},limit=960"),
-            "paper": Size(
-                {
-                    "": RECIPES["mobilenet-imagenet"],
-                    "shufflenet": RECIPES["shufflenet-imagenet"],
-                    "teacher": RECIPES["mobilenet-imagenet"],
-                },
-                "imagenet",
-            ),
-        },
+    measures=ACCURACIES,
+    lines=(
+        *lines_of(
+            [_on_imagenet(net, way) for net, way in product(_NETS, _WAYS)],
+            {
+                "smoke": Size(_TRIAL, f"{_DIGITS},limit=64"),
+                "cpu": Size(_TRIAL, f"{_DIGITS},limit=960"),
+                "paper": Size(
+                    {
+                        "": RECIPES["mobilenet-imagenet"],
+                        "shufflenet": RECIPES["shufflenet-imagenet"],
+                        "teacher": RECIPES["mobilenet-imagenet"],
+                    },
+                    "imagenet",
+                ),
+            },
+        ),
+        Line(
+            "AlexNet", not_run="not built; its numbers are in the paper's supplement, not at hand"
+        ),
     ),
     presets={
         "smoke": Preset(
@@ -184,9 +213,11 @@ TABLE3 = Experiment(
             "Images are scaled and cropped to their middle square when read and mirrored at "
             "random, where the authors crop at random sizes; expect lower accuracies. All 3 x 3 "
             "convolutions are expanded, also those inside MobileNetV2's residual blocks, which the "
-            "paper leaves. The ResNet-152 teacher is trained by the MobileNets' recipe, the "
-            "paper's has 78.32%; distillation is at temperature 4 and weight 0.9, the paper tuned "
-            "both.",
+            "paper leaves; their factors are drawn by torch's default, where the authors' "
+            "MobileNetV2 draws each from N(0, sqrt(2 / (k k out))). ShuffleNet's rate falls "
+            "linearly to the end of the last epoch, the authors' over 300,000 steps. The "
+            "ResNet-152 teacher is trained by the MobileNets' recipe, the paper's has 78.32%; "
+            "distillation is at temperature 4 and weight 0.9, the paper tuned both.",
             data="imagenet",
         ),
     },
@@ -194,6 +225,7 @@ TABLE3 = Experiment(
         _pairs(", CL", ""),
         _pairs(", CL", ", ACNet"),
         _pairs(", CL", ", KD", ("MobileNet", "MobileNetV2")),
+        _pairs(", CL", ", CL start"),
     ),
     notes="The paper's numbers are top-1 accuracies on the validation images, of one run each.",
 )

@@ -29,10 +29,31 @@ SGD = Recipe(epochs=100, lr=0.05, schedule="cosine", crop_padding=0, flip=False)
 """Momentum 0.9, batch 128; the survey gives no learning rate: ours."""
 
 MLP = "MNIST: MLP 3 x 256"
+RESNET20 = "CIFAR-10: ResNet-20, batch norm recalibrate"
 
 
-def _call(model: str, data: str, recipe: Recipe, bn: str, test: int | None = None) -> Probing:
-    return calling("layer-reset", model, data, recipe=recipe, bn=bn, test_limit=test)
+CPU_RESNET, CPU_RESNET_DATA = "resnet_narrow,depth=20,width=8", "cifar10,limit=2560"
+CPU_RESNET_EPOCHS, CPU_RESNET_TEST = 8, 1000
+
+
+def _call(
+    model: str, data: str, recipe: Recipe, bn: str, test: int | None = None, **options: Any
+) -> Probing:
+    return calling("layer-reset", model, data, recipe=recipe, bn=bn, test_limit=test, **options)
+
+
+def _resnet20() -> Line:
+    """ResNet-20 of half the width, with fewer cells than the other lines."""
+    recipe = replace(SGD, epochs=CPU_RESNET_EPOCHS, batch_size=64)
+    cpu = _call(
+        CPU_RESNET, CPU_RESNET_DATA, recipe, "recalibrate", CPU_RESNET_TEST, reset_to=(1,), draws=1
+    )
+    return Line(
+        RESNET20,
+        {"cpu": cpu},
+        note=f"{CPU_RESNET} on {CPU_RESNET_DATA}, {CPU_RESNET_EPOCHS} epochs in batches of 64, "
+        f"{CPU_RESNET_TEST:,} test images; each layer drawn anew once.",
+    )
 
 
 def _on_mnist(depth: int, smoke: Probing | None = None) -> Line:
@@ -77,6 +98,7 @@ LINES = (
     *(_on_cifar("CIFAR-10: VGG-11", *_VGG, bn) for bn in _POLICIES),
     _on_cifar("CIFAR-10: VGG-16", *_VGG16, "recalibrate"),
     *(_on_cifar("CIFAR-10: ResNet", *_RESNET, bn) for bn in _POLICIES),
+    _resnet20(),
 )
 
 
@@ -282,7 +304,7 @@ LAYERS = Experiment(
         Claim("Of the MLP only the first layer is critical.", _only_the_first(MLP)),
         Claim(
             "With any layer drawn anew the network is destroyed.",
-            _drawn_anew((MLP, _VGGS[2], _RESNETS[2])),
+            _drawn_anew((MLP, _VGGS[2], _RESNETS[2], RESNET20)),
         ),
         Claim("Deeper networks are more robust.", _deeper_is_more_robust(_DEPTHS)),
         Claim(

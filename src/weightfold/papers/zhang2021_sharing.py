@@ -8,18 +8,16 @@ from weightfold.lab.domains import Domain
 from weightfold.lab.experiment import Axis, Claim
 from weightfold.methods.share.presets import PAPER_FILTERS, PAPER_SHARED_NORMS
 from weightfold.papers._zhang2021 import (
-    MORE_DOMAINS,
     NUMBERS,
     PAPER,
     PAPER_MODELS,
     Shared,
     Size,
-    cpu,
     fgc,
     published_of,
     sharing_experiment,
-    smoke,
 )
+from weightfold.papers._zhang2021_sizes import cpu, norms, small_decathlon, smoke
 
 BACKBONES = ("MobileNetV2", "ResNet50", "MNasNet", "SqueezeNet")
 STRATEGIES = ("top", "random", "bottom", "independent")
@@ -105,13 +103,18 @@ def _table2_line(count: int, strategy: str) -> Shared:
 _FGC2 = tuple(fgc().domains[i] for i in (0, 2, 1, 3))
 """In the order in which the paper adds them: aircraft, cars, birds, dogs."""
 _HEADS2 = tuple(f"{count} domains, " for count in (2, 3, 4))
+_CPU2 = tuple(f"{count} domains, {strategy}" for count in (4, 2) for strategy in ("top", "bottom"))
 
 TABLE2 = sharing_experiment(
     name="zhang2021-table2",
     paper=f"{PAPER}, Table 2",
     title="two, three and four domains in MobileNetV2, 20% of the filters own to each",
     plans=tuple(_table2_line(n, s) for n, s in product((2, 3, 4), ("top", "random", "bottom"))),
-    sizes={"smoke": smoke(4), "cpu": cpu(3), "paper": replace(fgc(2), domains=_FGC2)},
+    sizes={
+        "smoke": smoke(4),
+        "cpu": small_decathlon(3, labels=_CPU2),
+        "paper": replace(fgc(2), domains=_FGC2),
+    },
     claims=_claims(_HEADS2, independent=False),
 )
 
@@ -200,12 +203,7 @@ FIGURE4 = sharing_experiment(
     ),
     sizes={
         "smoke": smoke(3),
-        "cpu": _differing(
-            cpu(2, domains=MORE_DOMAINS),
-            "Eight domains in place of the Decathlon's ten: CIFAR-10, GTSRB, "
-            "Fashion-MNIST, KMNIST, USPS, MNIST, scikit-learn's digits and 659 characters of "
-            "Omniglot. " + cpu(2).preset.differs.partition("so the accuracies")[2].lstrip(),
-        ),
+        "cpu": small_decathlon(3),
         "paper": _differing(
             replace(
                 fgc(),
@@ -236,12 +234,7 @@ def _ablations() -> tuple[Shared, ...]:
         for what, option in (("batch norm", "bn"), ("classifier", "head"))
         for s in ("top", "bottom")
     )
-    norms = (
-        Shared(f"{b}, {s}", b, "independent" if s == "independent" else _plan(s))
-        for b in ("SqueezeNet", "SqueezeNet, batch norm")
-        for s in STRATEGIES
-    )
-    return (*weights, *macs, *shared, *norms)
+    return (*weights, *macs, *shared)
 
 
 _ABLATIONS = _ablations()
@@ -249,7 +242,7 @@ _ABLATIONS = _ablations()
 ABLATIONS = sharing_experiment(
     name="zhang2021-ablations",
     paper=f"{PAPER}: ours, except that it says a shared classifier degrades seriously",
-    title="equal compute for equal weights; SqueezeNet with batch norm; shared norm and classifier",
+    title="equal compute for equal weights; shared batch norm and classifier",
     plans=_ABLATIONS,
     sizes={
         "smoke": smoke(2),
@@ -270,16 +263,6 @@ ABLATIONS = sharing_experiment(
             _pairs("bottom", "random", ("equal compute, ",)),
         ),
         _claim(
-            "SqueezeNet: bottom is at least as accurate as independent",
-            _pairs("bottom", "independent", ("SqueezeNet, ",)),
-            True,
-        ),
-        _claim(
-            "SqueezeNet with batch norm: bottom is at least as accurate as independent",
-            _pairs("bottom", "independent", ("SqueezeNet, batch norm, ",)),
-            True,
-        ),
-        _claim(
             "own batch norm is more accurate than shared (top and bottom)",
             tuple((f"equal weights, {s}", f"batch norm shared, {s}") for s in ("top", "bottom")),
         ),
@@ -293,4 +276,34 @@ ABLATIONS = sharing_experiment(
     "classes of one number share an output.",
 )
 
-EXPERIMENTS = (TABLE1, TABLE2, FIGURE2, FIGURE3, FIGURE4, ABLATIONS)
+_NORMED = ("SqueezeNet", "SqueezeNet, batch norm")
+
+NORMS = sharing_experiment(
+    name="zhang2021-norms",
+    paper=f"{PAPER}: ours, for its question why SqueezeNet is the exception",
+    title="SqueezeNet without and with batch norm",
+    plans=tuple(
+        Shared(f"{b}, {s}", b, "independent" if s == "independent" else _plan(s))
+        for b, s in product(_NORMED, STRATEGIES)
+    ),
+    sizes={"smoke": smoke(2), "cpu": norms(3), "paper": fgc()},
+    claims=tuple(
+        claim
+        for backbone in _NORMED
+        for claim in (
+            _claim(
+                f"{backbone}: bottom is more accurate than top",
+                _pairs("bottom", "top", (f"{backbone}, ",)),
+            ),
+            _claim(
+                f"{backbone}: bottom is at least as accurate as independent",
+                _pairs("bottom", "independent", (f"{backbone}, ",)),
+                True,
+            ),
+        )
+    ),
+    notes="Of the paper's four backbones SqueezeNet alone has no batch norm, and it is the one on "
+    "which independent networks are ahead of bottom.",
+)
+
+EXPERIMENTS = (TABLE1, TABLE2, FIGURE2, FIGURE3, FIGURE4, ABLATIONS, NORMS)

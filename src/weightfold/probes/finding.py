@@ -46,6 +46,14 @@ class Finding(ABC):
     sessions: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
 
     @property
+    def doubt(self) -> str:
+        """Why the answer means little, a sentence that `headline` begins with; "" if it does not.
+
+        Such as a network that did not learn, or a control that does better.
+        """
+        return ""
+
+    @property
     @abstractmethod
     def headline(self) -> str:
         """The answer and its uncertainty, in a sentence or two for a reader who is no expert."""

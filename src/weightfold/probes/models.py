@@ -1,16 +1,16 @@
 """The networks a probe trains: copies of the user's module, or what the user's factory makes."""
 
 from collections.abc import Callable, Collection, Iterable
-from copy import deepcopy
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from weightfold.core.copying import copied
 from weightfold.data import Dataset
 from weightfold.data.pairs import Data, as_dataset
 from weightfold.tasks.classify import Classification
-from weightfold.tasks.task import Task
+from weightfold.tasks.task import Task, naming_dtype
 from weightfold.train.seeding import mixed_seed
 
 Model = nn.Module | Callable[[int], nn.Module]
@@ -45,7 +45,7 @@ def net_of(net: Model, seed: int) -> nn.Module:
         ValueError: The network has parameters but none that is trained.
     """
     if isinstance(net, nn.Module):
-        made = deepcopy(net)
+        made = copied(net)
     elif callable(net):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -118,12 +118,12 @@ def check_network(
             parameter gets none.
     """
     device = torch.device(device)
-    tried = deepcopy(net).to(device).train()
+    tried = copied(net).to(device).train()
     x, y = (
         samples.normalize(samples.train.inputs[:8]).to(device),
         samples.train.targets[:8].to(device),
     )
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), naming_dtype(net):
         logits = tried(x)
     if logits.dim() != 2 or logits.shape[1] < samples.num_classes:
         raise ValueError(

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from copy import deepcopy
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -13,6 +12,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from weightfold.core.arguments import check_net, whole
 from weightfold.core.charted import Charted
+from weightfold.core.copying import copied
 from weightfold.core.select import Where, select
 from weightfold.core.slots import split_name
 from weightfold.data.batches import Batches
@@ -114,7 +114,7 @@ class Objective:
         if device is not None:
             self.net.to(device)
         self.start = _chosen(self.net, where)
-        self.form = deepcopy(self.net).to("meta")
+        self.form = copied(self.net).to("meta")
         self.bn = _set_batch_norm(self.net, bn, task)
         if task.model_computes_loss:
             _train_but_batch_norm(self.net)
@@ -299,12 +299,12 @@ def deployed(net: nn.Module, coordinates: Coordinates) -> nn.Module:
         ValueError: It has different weights in each call.
     """
     if not isinstance(net, Charted):
-        return deepcopy(net)
+        return copied(net)
     if context := net.default_context():
         raise ValueError(
             f"net computes other weights for each {', '.join(context)}; give net.deploy(at={{...}})"
         )
-    return net.deploy() if coordinates == "theta" else deepcopy(net)
+    return net.deploy() if coordinates == "theta" else copied(net)
 
 
 def _chosen(net: nn.Module, where: Where) -> dict[str, Tensor]:

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from weightfold.core.preprocessing import Preprocessing
 from weightfold.core.store import MANIFEST
 from weightfold.methods.share.bundle import Bundle
 from weightfold.methods.share.cache import DeltaCache
 from weightfold.methods.share.tuning import Choice, tune
-from weightfold.serve.preprocessing import Preprocessing
 from weightfold.serve.snapshot import DomainUnavailable, Snapshot
 
 __all__ = ["DomainUnavailable", "Engine", "Preprocessing"]

@@ -15,7 +15,12 @@ TUNED_DOMAINS = 4
 
 
 def predict_files(
-    source: Path, images: Sequence[Path], domain: str, *, top: int = 1, model: str | None = None
+    source: Path | str,
+    images: Sequence[Path | str],
+    domain: str,
+    *,
+    top: int = 1,
+    model: str | None = None,
 ) -> dict[Path, list[tuple[str, float]]]:
     """The likeliest classes of image files, by one domain of a bundle.
 
@@ -35,20 +40,21 @@ def predict_files(
     """
     if top < 1 or not images:
         raise ValueError(f"top={top} and {len(images)} images; give at least 1 each")
-    if missing := [str(path) for path in images if not path.is_file()]:
+    paths = [Path(path) for path in images]
+    if missing := [str(path) for path in paths if not path.is_file()]:
         raise FileNotFoundError(f"images: {missing[0]!r} is no file")
     bundle, net, _ = open_bundle(source, model)
     engine = Engine(bundle, net)
     names, wanted = engine.classes(domain), engine.preprocessing(domain)
     check_servable(domain, wanted.image_shape)
     prepared = []
-    for path in images:
+    for path in paths:
         try:
             prepared.append(prepare(path, wanted))
         except UndecodableImage as error:
             raise ValueError(f"{path}: {error}") from error
     found = {}
-    for path, image in zip(images, prepared, strict=True):
+    for path, image in zip(paths, prepared, strict=True):
         (answer,) = engine.predict([image], [domain])
         values, indices = answer.topk(min(top, len(names)))
         pairs = zip(indices.tolist(), values.tolist(), strict=True)

@@ -32,13 +32,13 @@ from starlette.routing import Route
 from starlette.types import Message, Receive
 from torch import Tensor
 
+from weightfold.core.preprocessing import Preprocessing
 from weightfold.data.decode import count_pixels
 from weightfold.serve.batcher import Batcher, Refused
 from weightfold.serve.decoders import Decoders
 from weightfold.serve.images import UndecodableImage, check_servable, prepare
 from weightfold.serve.limits import DEFAULT, Limits
 from weightfold.serve.metrics import CountRequests, Metrics
-from weightfold.serve.preprocessing import Preprocessing
 from weightfold.serve.snapshot import DomainUnavailable
 
 if TYPE_CHECKING:

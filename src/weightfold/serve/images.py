@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from weightfold.data.dataset import scale_and_shift
 from weightfold.data.decode import MAX_PIXELS, MODES, decode
 from weightfold.data.decode import UndecodableImage as UndecodableImage
 
 if TYPE_CHECKING:
-    from weightfold.serve.engine import Preprocessing
+    from weightfold.core.preprocessing import Preprocessing
 
 
 def prepare(data: bytes | Path, wanted: "Preprocessing", *, max_pixels: int = MAX_PIXELS) -> Tensor:
@@ -36,9 +37,10 @@ def prepare(data: bytes | Path, wanted: "Preprocessing", *, max_pixels: int = MA
     """
     channels, size, _ = wanted.image_shape
     image = decode(data, channels=channels, size=size, max_pixels=max_pixels)
-    spread = torch.tensor(wanted.std, dtype=torch.float64).view(-1, 1, 1)
-    shift = torch.tensor(wanted.mean, dtype=torch.float64).view(-1, 1, 1) / spread
-    return image.float().mul_((1 / (255 * spread)).float()).sub_(shift.float())
+    scale, shift = scale_and_shift(
+        wanted.unit_mean, wanted.unit_std, wanted.image_shape, torch.uint8
+    )
+    return image.float().mul_(scale).sub_(shift)
 
 
 def check_servable(domain: str, image_shape: tuple[int, int, int]) -> None:

@@ -5,22 +5,18 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from weightfold.core.part_file import file_of
+from weightfold.core.preprocessing import Preprocessing, check_class_names
 from weightfold.core.tensor_file import DTYPES
-from weightfold.methods.share.bundle import PREPROCESSING, Bundle
+from weightfold.methods.share.bundle import Bundle
 from weightfold.methods.share.cache import DeltaCache
 from weightfold.methods.share.net import SharedNet
-from weightfold.serve.preprocessing import (
-    Preprocessing,
-    check_class_names,
-    preprocessing_of,
-)
 
 READY = 8
 """Domains a thread keeps in place, the last used; of others it holds the bytes alone."""
@@ -82,8 +78,10 @@ class Snapshot:
                 else (shape, dtype)
                 for tensor, (shape, dtype) in wanted.items()
             }
-            if reason := self._unfit(name, given):
+            known = before is not None and self._entry(name) == before._entry(name)
+            if reason := self._unfit(name, given) or ("" if known else self._damaged(name)):
                 self.refused[name] = reason
+        self._refuse_shapes(usable[0])
         self._net.sharing.uninstall_domain(usable[0])
         self._net.sharing.classes = self.classes
         self.shared_bytes, self.cache = self._cache(max_bytes)
@@ -103,8 +101,8 @@ class Snapshot:
         try:
             check_class_names(names, count)
             self.class_names[name] = tuple(names) or self.class_names[name]
-            if about.keys() >= set(PREPROCESSING):
-                self.preprocessing[name] = preprocessing_of(about)
+            if (told := Preprocessing.of_record(about)) is not None:
+                self.preprocessing[name] = told
         except ValueError as error:
             return str(error)
         return None
@@ -117,7 +115,10 @@ class Snapshot:
 
     def _load(self, model: nn.Module, first: str) -> tuple[SharedNet, torch.dtype | None]:
         """The net with one domain, in the dtype it was saved in."""
-        stored = {**self.bundle.shared(), **self.bundle.delta(first)}
+        shared = self.bundle.shared()
+        if reason := _not_finite(shared):
+            raise ValueError(f"{self.bundle.folder} cannot be served: {reason}")
+        stored = {**shared, **self.bundle.delta(first)}
         dtypes = {tensor.dtype for tensor in stored.values() if tensor.is_floating_point()}
         if len(dtypes) > 1:
             raise ValueError(
@@ -156,6 +157,30 @@ class Snapshot:
                 )
         return None
 
+    def _entry(self, name: str) -> Any:
+        """What the manifest says of a domain's file."""
+        return self.bundle.manifest["parts"].get(name)
+
+    def _damaged(self, name: str) -> str:
+        """Why the tensors of a domain cannot be used; empty if they can."""
+        try:
+            return _not_finite(self.bundle.delta(name))
+        except (OSError, ValueError) as error:
+            return str(error)
+
+    @torch.inference_mode()
+    def _refuse_shapes(self, domain: str) -> None:
+        """Refuse domains whose images the network, of one domain, does not take."""
+        shapes = {told.image_shape for told in self.preprocessing.values()}
+        for shape in shapes:
+            try:
+                self._net(torch.zeros(1, *shape, dtype=self.dtype), domain=domain)
+            except (RuntimeError, ValueError) as error:
+                reason = f"the network does not take its images of {shape}: {error}"
+                for name, told in self.preprocessing.items():
+                    if told.image_shape == shape:
+                        self.refused.setdefault(name, reason)
+
     def _cache(self, max_bytes: int | None) -> tuple[int, DeltaCache]:
         """Bytes of the shared tensors, and the cache for what the cap leaves."""
         names = [name for name in self.classes if name not in self.refused]
@@ -184,6 +209,11 @@ class Snapshot:
             x, names = torch.stack([images[i] for i in indices]), [domains[i] for i in indices]
             logits = self.replica(set(names))(x.to(self.dtype), domain=names)
             probabilities = logits.softmax(1, dtype=torch.float32)
+            if not probabilities.isfinite().all():
+                wrong = (~probabilities.isfinite().all(dim=1)).nonzero()[0].item()
+                raise DomainUnavailable(
+                    f"the network of domain {names[int(wrong)]!r} gives NaN for an image"
+                )
             for row, i, name in zip(probabilities, indices, names, strict=True):
                 found[i] = row[: self.classes[name]]
         return [found[i] for i in range(len(images))]
@@ -238,6 +268,14 @@ class Snapshot:
             return self.cache.get(name)
         except (OSError, ValueError) as error:
             raise DomainUnavailable(f"domain {name!r} cannot be served: {error}") from error
+
+
+def _not_finite(tensors: Mapping[str, Tensor]) -> str:
+    """Which tensor has values that are no numbers; empty if none."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            return f"its tensor {name!r} has values that are NaN or infinite"
+    return ""
 
 
 def _prefix(domain: str) -> str:

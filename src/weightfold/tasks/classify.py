@@ -47,13 +47,14 @@ class Classification(Task):
     measures = (ACCURACY,)
 
     def __post_init__(self) -> None:
-        classes = self.dataset.num_classes
+        classes, targets = self.dataset.num_classes, self.dataset.train.targets
         if not classes:
+            given = targets.dtype if isinstance(targets, Tensor) else type(targets).__name__
             raise ValueError(
-                f"data={self.dataset.name!r} has no class labels (num_classes=0); give another "
-                "task, such as weightfold.tasks.build('regress', data)"
+                f"data={self.dataset.name!r} has no class labels (num_classes=0), its targets are "
+                f"{given}; give int64 class labels, or another task, such as "
+                "weightfold.tasks.build('regress', data)"
             )
-        targets = self.dataset.train.targets
         if classes < 2 or (isinstance(targets, Tensor) and len(targets.unique()) < 2):
             raise ValueError(
                 f"{self.dataset.name}: the training labels are all of one class; give at least two "

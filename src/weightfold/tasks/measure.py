@@ -13,12 +13,15 @@ class Measure:
         title: In words: "top-1 accuracy".
         higher_is_better: Else lower is.
         share: Whether it is a share in [0, 1], printed in percent.
+        of_part: Whether it is of a part of the data as a whole, from `Task.metrics`; else it is a
+            mean over examples, from `Task.scores`.
     """
 
     name: str
     title: str
     higher_is_better: bool = True
     share: bool = False
+    of_part: bool = False
 
     def best(self, values: Sequence[float | None]) -> int:
         """Place of the first of the best values; None and NaN are worse than any number."""

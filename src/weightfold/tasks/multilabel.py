@@ -32,7 +32,7 @@ class MultiLabel(Task):
     output: str | int | None = None
 
     measures = (
-        Measure("map", "mean average precision over labels", share=True),
+        Measure("map", "mean average precision over labels", share=True, of_part=True),
         Measure("label_accuracy", "share of labels that are right", share=True),
         Measure("exact_match", "share of examples of which all labels are right", share=True),
     )

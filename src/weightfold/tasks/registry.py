@@ -4,16 +4,19 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from weightfold.data.pairs import Data, as_dataset
-from weightfold.spec import matching
+from weightfold.spec import matching, parse_spec, read_options
 from weightfold.tasks.task import Task
 
 T = TypeVar("T", bound=type[Task])
 
 _TASKS: dict[str, type[Task]] = {}
+_SCALARS = {int, float, bool, str}
+_NO_SCALAR = object()
 
 
 def register(name: str) -> Callable[[T], T]:
@@ -68,16 +71,28 @@ def build(name: str, data: Data, **options: Any) -> Task:
     """A task by its name.
 
     Args:
-        name: One of `available`.
+        name: One of `available`, or with options that are numbers or texts, "segment,summed=true".
         data: As for `weightfold.data.as_dataset`.
         **options: Of the task.
 
     Raises:
-        ValueError: No such task, or as the task says.
+        ValueError: No such task or option, or as the task says.
     """
-    if name not in tasks():
+    kind, texts = parse_spec(name)
+    if kind not in tasks():
         raise ValueError(f"task={name!r}; give one of {', '.join(tasks())}")
-    return tasks()[name](as_dataset(data), **options)
+    cls = tasks()[kind]
+    accepted = {f.name: t for f in fields(cls) if (t := _scalar(f.type)) is not _NO_SCALAR}
+    given: dict[str, Any] = {**read_options(kind, texts, accepted), **options}
+    return cls(as_dataset(data), **given)
+
+
+def _scalar(annotation: Any) -> Any:
+    """The type of an option that a spec may give; None if that is any of several."""
+    kinds = set(get_args(annotation) or (annotation,))
+    if not kinds & _SCALARS:
+        return _NO_SCALAR
+    return annotation if annotation in _SCALARS else None
 
 
 def as_task(data: Task | Data) -> Task:

@@ -9,10 +9,11 @@ from typing import Any, ClassVar, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from weightfold.data.batches import Augment, Batches
+from weightfold.data.batches import Augment, Augmentation, Batches
 from weightfold.data.contents import digest_of, moved
 from weightfold.data.dataset import Dataset
 from weightfold.data.splitting import hold_out
+from weightfold.nets import build
 from weightfold.tasks.measure import Measure
 from weightfold.tasks.outputs import tensor_of
 
@@ -42,7 +43,7 @@ class Task(ABC):
     """
 
     dataset: Dataset
-    augment: Augment | None = None
+    augment: Augmentation | None = None
 
     name: ClassVar[str] = ""
     """Set by the registry."""
@@ -64,8 +65,19 @@ class Task(ABC):
     @property
     def outputs(self) -> int:
         """How many values a network gives for an example: its `num_classes`."""
-        few = self.dataset.test.select(torch.arange(1))
+        few = self.dataset.test.select(torch.arange(1, device="cpu"))  # also where meta is default
         return self.wanted(few.targets)[1]
+
+    def network(self, spec: str) -> nn.Module:
+        """An untrained network by its spec, that fits the task.
+
+        Args:
+            spec: As for `weightfold.nets.build`; weights come from torch's global generator.
+
+        Raises:
+            ValueError: There is no such network.
+        """
+        return build(spec, num_classes=self.outputs, in_channels=self.dataset.shape[0])
 
     @property
     def digest(self) -> str:
@@ -103,7 +115,11 @@ class Task(ABC):
         return tensor_of(outputs)
 
     def metrics(self) -> Mapping[str, Any]:
-        """Measure -> a fresh torchmetrics Metric, for those that are no means over examples."""
+        """Fresh torchmetrics Metrics for the measures of a part as a whole, by their names.
+
+        Each is given what `read` returns and the targets. Of one that computes a dict, its keys are
+        the names.
+        """
         return {}
 
     def objective(self, net: Callable[..., Any], inputs: Tensor, targets: Any) -> Terms:
@@ -146,7 +162,8 @@ class Task(ABC):
         *,
         batch_size: int | None = None,
         seed: int = 0,
-        augment: Augment | None = None,
+        augment: Augmentation | None = None,
+        processes: int = 1,
     ) -> Batches:
         """Batches of a part of the data, normalised.
 
@@ -154,10 +171,12 @@ class Task(ABC):
             part: "train", "test" or "validation".
             device: Where they are wanted.
             batch_size: To train on: in an order that depends on `seed` and the epoch. A last batch
-                of less than half the size is left out: the batch norm statistics of an image or
-                two would undo an epoch's training. None: to evaluate on, all in order.
+                of less than half the size, or of one example, is left out, unless it is the only
+                one: the batch norm statistics of an image or two would undo an epoch's training,
+                and of one there may be none. None: to evaluate on, all in order.
             seed: Of order and augmentation.
             augment: How training images are varied, if the task does not say.
+            processes: Which share each batch: the last one has two examples for each.
 
         Raises:
             ValueError: `augment` with inputs that are no uint8 images.
@@ -167,6 +186,7 @@ class Task(ABC):
         size = max(1, min(EVALUATION_BATCH, EVALUATION_VALUES // values))
         size = size if batch_size is None else batch_size
         rest = len(examples) % size
+        few = 2 * rest < size or rest < 2 * processes
         return Batches(
             examples,
             batch_size=size,
@@ -175,11 +195,11 @@ class Task(ABC):
             augment=None if batch_size is None else self.augmented(augment),
             seed=seed,
             device=device,
-            drop_last=batch_size is not None and 2 * rest < size <= len(examples),
+            drop_last=batch_size is not None and few and size <= len(examples),
             shuffle=batch_size is not None,
         )
 
-    def augmented(self, augment: Augment | None) -> Augment | None:
+    def augmented(self, augment: Augmentation | None) -> Augmentation | None:
         """How training images are varied, None if not at all.
 
         Args:
@@ -189,32 +209,63 @@ class Task(ABC):
             ValueError: The inputs are no uint8 images.
         """
         augment = self.augment or augment
-        if augment is None or not (augment.crop_padding or augment.flip):
+        if isinstance(augment, Augment) and not (augment.crop_padding or augment.flip):
             return None
-        if self.dataset.train.dtype != torch.uint8 or len(self.dataset.shape) != 3:
+        data = self.dataset
+        if augment is not None and (data.train.dtype != torch.uint8 or len(data.shape) != 3):
             raise ValueError(
-                f"crop_padding={augment.crop_padding}, flip={augment.flip} in the recipe are for "
-                f"uint8 images (C, H, W); for {self.dataset.train.dtype} {self.dataset.shape} set "
-                "0 and False"
+                f"{augment} varies uint8 images (C, H, W); for {data.train.dtype} {data.shape} set "
+                "the recipe's crop_padding=0 and flip=False"
             )
         return augment
 
-    def check(self, net: nn.Module, forward: Callable[[Tensor], Any] | None = None) -> None:
+    def check(
+        self,
+        net: nn.Module,
+        forward: Callable[[Tensor], Any] | None = None,
+        batch_size: int | None = None,
+    ) -> None:
         """Run the net on two test examples in eval mode, and see whether its outputs fit.
 
         Args:
             net: Left as found.
             forward: What to call, if not `net` itself, such as one of its domains.
+            batch_size: To train on. If batches are of one example, the net is tried on one, too.
 
         Raises:
-            ValueError: They do not.
+            ValueError: They do not, or its batch norm has nothing to normalise in one example.
         """
         device = next((p.device for p in net.parameters()), torch.device("cpu"))
         few = self.dataset.test.select(torch.arange(min(2, len(self.dataset.test))))
         inputs = self.dataset.normalize(few.inputs).to(device)
-        with evaluating(net), torch.no_grad(), torch.random.fork_rng([]):
+        with evaluating(net), torch.no_grad(), torch.random.fork_rng([]), naming_dtype(net):
             outputs = (forward or net)(inputs)
         self.check_outputs(net, outputs, moved(few.targets, device))
+        if batch_size is not None and min(batch_size, len(self.dataset.train)) == 1:
+            self._check_alone(net, inputs[:1], forward or net, batch_size)
+
+    def _check_alone(
+        self, net: nn.Module, example: Tensor, forward: Callable[[Tensor], Any], batch_size: int
+    ) -> None:
+        """Refuse a net that cannot be trained on one example at a time; its buffers stay."""
+        buffers = {name: buffer.clone() for name, buffer in net.named_buffers()}
+        modes = {module: module.training for module in net.modules()}
+        try:
+            with torch.no_grad(), torch.random.fork_rng([]):
+                net.train()
+                forward(example)
+        except ValueError as error:
+            raise ValueError(
+                f"batch_size={batch_size} with {len(self.dataset.train)} training examples gives "
+                f"batches of one, which {type(net).__name__} cannot train on ({error}); use at "
+                "least two"
+            ) from error
+        finally:
+            for module, training in modes.items():
+                module.training = training
+            with torch.no_grad():
+                for name, buffer in net.named_buffers():
+                    buffer.copy_(buffers[name])
 
     def check_outputs(self, net: nn.Module, outputs: Any, targets: Any) -> None:
         """Refuse what a net gave in eval mode, if it does not fit the targets.
@@ -252,6 +303,25 @@ def _plain(value: Any) -> Any:
     if isinstance(value, nn.Module):
         return digest_of(value.state_dict())
     return asdict(value) if hasattr(value, "__dataclass_fields__") else value
+
+
+@contextmanager
+def naming_dtype(net: nn.Module) -> Iterator[None]:
+    """Name the dtype of a net that stumbles over its inputs because they are of another.
+
+    Raises:
+        ValueError: It does.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        found = {str(p.dtype): None for p in net.parameters() if p.is_floating_point()}
+        if not found or list(found) == ["torch.float32"]:
+            raise
+        raise ValueError(
+            f"net={type(net).__name__} has parameters of {', '.join(found)} and does not run on "
+            f"inputs of float32 ({error}); give net.float(), or cast them in its forward"
+        ) from error
 
 
 @contextmanager

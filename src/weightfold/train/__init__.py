@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from weightfold.train.callbacks import Callback as Callback
     from weightfold.train.callbacks import KeepWeights as KeepWeights
     from weightfold.train.context import Context as Context
-    from weightfold.train.distill import load_teacher as load_teacher
     from weightfold.train.evaluation import evaluate as evaluate
     from weightfold.train.history import History as History
     from weightfold.train.history import Row as Row
@@ -32,7 +31,6 @@ _HOMES = {
     "Callback": "callbacks",
     "KeepWeights": "callbacks",
     "Context": "context",
-    "load_teacher": "distill",
     "evaluate": "evaluation",
     "History": "history",
     "Row": "history",

@@ -5,14 +5,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
-from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from weightfold.core.tensor_file import read_tensors, write_tensors
-from weightfold.files import replacing, write_csv
+from weightfold.core.checkpoint_file import check_archive, named_as, read_checkpoint
+from weightfold.core.tensor_file import write_tensors
+from weightfold.files import write_bytes, write_csv
 from weightfold.records import file_hash, read_record, write_record
+from weightfold.tasks.measure import Measure
 from weightfold.train.history import History
 
 LAST, LAST_WEIGHTS, BEST_WEIGHTS = "last.pt", "last.safetensors", "best.safetensors"
@@ -25,12 +26,21 @@ class RunRecord(TypedDict):
     configuration: dict[str, Any]
     sessions: NotRequired[list[dict[str, Any]]]
     format: NotRequired[int]
+    preprocessing: NotRequired[dict[str, Any]]
 
 
 class HistoryRecord(TypedDict):
-    """What history.json holds beside the history."""
+    """What is used of history.json: fields of a `History`, of 0.1's too, and hashes of weights."""
 
     rows: list[dict[str, float | dict[str, dict[str, float | None]] | None]]
+    selection: str
+    measures: NotRequired[list[Measure]]
+    finished: NotRequired[bool]
+    failed: NotRequired[str]
+    name: NotRequired[str]
+    steps_per_epoch: NotRequired[int | None]
+    final_train_error: NotRequired[float | None]
+    final_train_errors: NotRequired[dict[str, float]]
     weights: NotRequired[dict[str, str]]
 
 
@@ -63,18 +73,21 @@ def write_history(folder: Path, history: History) -> None:
     write_record(folder / HISTORY, record)
 
 
-def check_weights(folder: Path, name: str) -> None:
-    """Check the weights of a finished run against history.json, if that has their hash.
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors by name, of a run or of elsewhere; a finished run's are those of its history.json.
 
     Raises:
-        FileNotFoundError: A file is missing.
-        ValueError: One is damaged or was changed.
+        FileNotFoundError: There is no such file.
+        ValueError: It, or history.json, is damaged or was changed.
     """
-    told = read_record(folder / HISTORY, HistoryRecord).get("weights", {})
-    if name in told and file_hash(folder / name) != told[name]:
-        raise ValueError(
-            f"{folder / name} is truncated or was changed: its hash is not that in {HISTORY}"
-        )
+    history = path.with_name(HISTORY)
+    if path.name in (LAST_WEIGHTS, BEST_WEIGHTS) and history.exists():
+        told = read_record(history, HistoryRecord).get("weights", {})
+        if path.name in told and file_hash(path) != told[path.name]:
+            raise ValueError(
+                f"{path} is truncated or was changed: its hash is not that in {HISTORY}"
+            )
+    return read_checkpoint(path)
 
 
 def step_weights(step: int) -> str:
@@ -88,14 +101,14 @@ def save_weights(net: nn.Module, path: Path) -> None:
 
 
 def load_weights(net: nn.Module, path: Path) -> None:
-    """Load what `save_weights` wrote.
+    """Load what `save_weights` wrote, or another's checkpoint, see `read_checkpoint`.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: It is damaged or was changed.
         RuntimeError: The weights are not this network's.
     """
-    state = read_tensors(path)
+    state = named_as(read_weights(path), net.state_dict())
     try:
         net.load_state_dict(state)
     except RuntimeError as error:
@@ -106,8 +119,7 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
     """Write tensors and plain Python values with torch.save."""
     content = io.BytesIO()  # on a full disk torch's writer says "unexpected pos", or aborts
     torch.save(dict(state), content)
-    with replacing(path) as temporary:
-        temporary.write_bytes(content.getbuffer())
+    write_bytes(path, content.getbuffer())
 
 
 def load_state(path: Path, device: torch.device) -> dict[str, Any]:
@@ -117,7 +129,7 @@ def load_state(path: Path, device: torch.device) -> dict[str, Any]:
         RuntimeError: The file is damaged.
     """
     with restoring(path):
-        _check_archive(path)
+        check_archive(path)
         state = torch.load(path, map_location=device, weights_only=True)
         if not isinstance(state, dict):
             raise ValueError(f"it holds a {type(state).__name__}")
@@ -140,16 +152,6 @@ def restoring(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _check_archive(path: Path) -> None:
-    """Refuse an archive that torch.save did not write as it is: changed, or compressed."""
-    with ZipFile(path) as archive:
-        for member in archive.infolist():
-            if member.compress_type != ZIP_STORED:
-                raise ValueError(f"{member.filename} is compressed")
-        if (bad := archive.testzip()) is not None:
-            raise BadZipFile(f"{bad} was changed")
-
-
 def load_history(path: Path) -> History:
     """Read history.json, of this version or 0.1.
 
@@ -160,12 +162,28 @@ def load_history(path: Path) -> History:
     record = read_record(path, HistoryRecord)
     try:
         history = History.from_json(record)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged: {type(error).__name__} {error}") from error
-    epochs = [row.epoch for row in history.rows]
-    if not epochs or epochs != sorted(epochs):
-        raise ValueError(f"{path} is damaged: its rows are not of rising epochs")
+    steps = [row.epoch if row.step is None else row.step for row in history.rows]
+    formerly = bool(history.rows) and history.rows[0].step is None
+    if not steps or steps != ([*range(1, len(steps) + 1)] if formerly else sorted({*steps})):
+        raise ValueError(f"{path} is damaged: its rows are not of rising steps or epochs")
     return history
+
+
+def damages(folder: Path) -> list[str]:
+    """What is damaged of a run's history and checkpoint, each with the name of its file."""
+    found = []
+    for path, read in (
+        (folder / HISTORY, load_history),
+        (folder / LAST, lambda path: load_state(path, torch.device("cpu"))),
+    ):
+        try:
+            if path.exists():
+                read(path)
+        except (RuntimeError, ValueError) as error:
+            found.append(str(error))
+    return found
 
 
 def finished(folder: Path) -> History | None:

@@ -1,6 +1,6 @@
 """A network's loss and measures on a part of its task's data."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from weightfold.core.charted import Charted
 from weightfold.data import Data
 from weightfold.tasks.registry import as_task
-from weightfold.tasks.task import Task, evaluating
+from weightfold.tasks.task import Task, evaluating, naming_dtype
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -73,7 +73,7 @@ class Evaluation:
             for metric in metrics.values():
                 metric.update(outputs, targets)
         means = self._means(sums)
-        return means | {name: float(metric.compute()) for name, metric in metrics.items()}
+        return means | computed(metrics)
 
     def outputs(
         self, net: nn.Module, forward: Callable[[Tensor], Any] | None = None
@@ -85,7 +85,9 @@ class Evaluation:
             for inputs, targets in self._batches.epoch(0):
                 if self._world > 1:
                     inputs, targets = inputs[mine], targets[mine]
-                yield self._task.read((forward or net)(inputs)), targets
+                with naming_dtype(net):
+                    outputs = (forward or net)(inputs)
+                yield self._task.read(outputs), targets
 
     def _means(self, sums: dict[str, list[Tensor]]) -> dict[str, float]:
         # Sums of a batch are exact for counts; in float64 so is their sum.
@@ -102,3 +104,10 @@ def judged(task: Task, outputs: Tensor, targets: Any) -> dict[str, Tensor]:
     """The loss, unless only the model computes it, and the scores of each example: (B,)."""
     scores = task.scores(outputs, targets)
     return scores if task.model_computes_loss else {"loss": task.losses(outputs, targets), **scores}
+
+
+def computed(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Values of a task's metrics, by measure; one metric may give several."""
+    values = {name: metric.compute() for name, metric in metrics.items()}
+    several = [v if isinstance(v, dict) else {name: v} for name, v in values.items()]
+    return {name: float(value) for found in several for name, value in found.items()}

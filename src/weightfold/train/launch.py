@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from weightfold.files import locked
+from weightfold.nets.registry import working_directory_importable
 from weightfold.tasks.measure import Measure
 from weightfold.train import checkpoint
 from weightfold.train.callbacks import Callback, Report, SaveWeights, WriteRecord
@@ -108,7 +109,6 @@ def _finished(training: Training, net: nn.Module, folder: Path) -> History | Non
         )
     history = checkpoint.finished(folder)
     if history is not None:
-        checkpoint.check_weights(folder, checkpoint.LAST_WEIGHTS)
         checkpoint.load_weights(net, folder / checkpoint.LAST_WEIGHTS)
     return history
 
@@ -122,7 +122,8 @@ def _launch(training: Training, net: nn.Module, device: str) -> History:
         strategy="auto" if options.devices == 1 else _ddp(training.partial_steps),
     )
     home = next((p.device for p in net.parameters()), torch.device("cpu"))
-    with _ending_children():
+    # Processes that are started find the modules that a user's network comes from.
+    with _ending_children(), working_directory_importable():
         history = fabric.launch(partial(_process, training=training), net)
     net.to(home)
     if folder is not None and options.devices > 1:

@@ -18,7 +18,7 @@ class Recipe:
 
     batch_size: int = 128
     """Images in a step, over all devices together. An epoch's last step takes what is left, or is
-    left out if that is less than half of it."""
+    left out if that is less than half of it or one image a device."""
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """sgd (with momentum and nesterov), or adamw (betas 0.9 and 0.999, decoupled decay)."""
@@ -38,8 +38,9 @@ class Recipe:
     decay_on: Literal["psi", "theta", "theta-theta0"] = "psi"
     """What is decayed: psi, the coordinates being trained, by the optimizer; theta, the weights of
     the deployed network, by adding weight_decay / 2 * |theta|^2 to the loss; or theta-theta0, their
-    way from where they started, in the same manner. The last two with sgd. On a plain network psi
-    and theta are the same."""
+    way from where they started, in the same manner. With adamw the last two are a part of the
+    gradient that Adam scales, and it decays nothing itself. On a plain network psi and theta are
+    the same."""
 
     schedule: Literal["step", "cosine", "linear", "constant"] = "cosine"
     """step multiplies lr by gamma at each milestone; cosine and linear take it down to 0 over the
@@ -95,11 +96,6 @@ class Recipe:
         if self.optimizer != "sgd":
             for name in ("nesterov", "reset_momentum_each_epoch"):
                 self._need(not getattr(self, name), name, "False unless optimizer='sgd'")
-            self._need(
-                self.decay_on == "psi",
-                "decay_on",
-                "'psi' with optimizer='adamw', whose decay does not go through the gradient",
-            )
         for name in ("nesterov", "reset_momentum_each_epoch"):
             self._need(not getattr(self, name) or self.momentum > 0, name, "False if momentum=0")
 
@@ -190,6 +186,7 @@ RECIPES: dict[str, Recipe] = {
         epochs=250,
         batch_size=1024,
         lr=0.5,
+        nesterov=True,
         weight_decay=4e-5,
         schedule="linear",
         crop_padding=0,

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from weightfold.core.charted import Charted
+from weightfold.core.preprocessing import Preprocessing
 from weightfold.core.tensor_file import tensors_hash
 from weightfold.records import write_record
 from weightfold.train import checkpoint
@@ -125,9 +126,10 @@ def check_same(configuration: Mapping[str, Any], folder: Path) -> bool:
     if names:
         shown = "; ".join(f"{n}: {_show(there, n)} there, {_show(here, n)} now" for n in names[:8])
         more = f"; and {len(names) - 8} more" if len(names) > 8 else ""
+        damage = "".join(f". Besides, {error}" for error in checkpoint.damages(folder))
         raise FileExistsError(
             f"folder={str(folder)!r} holds another run; they differ in {shown}{more}. "
-            "Choose another folder, or remove this one"
+            f"Choose another folder, or remove this one{damage}"
         )
     return True
 
@@ -156,7 +158,8 @@ def write_run(
     Args:
         folder: Exists.
         configuration: From `describe`.
-        net: Whose parameters are counted, as it is and deployed; None: not counted.
+        net: Whose parameters are counted, as it is and deployed, and whose preprocessing is
+            noted; None: neither.
         device: It trains on.
         **more: Further fields of the session.
     """
@@ -164,6 +167,8 @@ def write_run(
     if net is not None:
         deployed = net.deploy(net.default_context()) if isinstance(net, Charted) else net
         record["parameters"] = {"training": _count(net), "deployed": _count(deployed)}
+        if (told := Preprocessing.of(net)) is not None:
+            record["preprocessing"] = told.record()
     record["sessions"] = [*checkpoint.sessions_of(folder), {**session(device), **more}]
     write_record(folder / checkpoint.RUN, {**record, "configuration": configuration})
 

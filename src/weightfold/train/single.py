@@ -49,8 +49,9 @@ def fit(
 
     Args:
         net: Takes the task's inputs, float32 (B, ...), and gives what the task reads: logits
-            (B, classes) where data is given to classify. Holds the last weights on return. Its
-            initial weights are the caller's; for a seeded run, seed them.
+            (B, classes) where data is given to classify. Holds the last weights on return, and
+            `weightfold.Preprocessing` of uint8 images. Its initial weights are the caller's; for a
+            seeded run, seed them.
         data: What is learnt; data alone is to be classified.
         recipe: Every hyperparameter.
         seed: Of data order, augmentation, validation split and dropout.
@@ -76,6 +77,8 @@ def fit(
     task = as_task(data).with_smoothing(recipe.label_smoothing).hold_out(options.validation, seed)
     task.augmented(Augment(recipe.crop_padding, recipe.flip))
     begin(net, options.start)
+    if (told := task.dataset.preprocessing) is not None:
+        told.attach(net)
     training = _OneTask(
         recipe=recipe,
         folder=None if folder is None else Path(folder),
@@ -103,7 +106,7 @@ class _OneTask(Training):
 
     def check(self, net: nn.Module) -> None:
         """By the task."""
-        self.task.check(net)
+        self.task.check(net, batch_size=self.recipe.batch_size)
 
     def strategy(self, fabric: Fabric, net: nn.Module) -> OnFabric:
         """In one process."""

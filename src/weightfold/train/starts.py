@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from weightfold.core.charted import Charted, check_state
+from weightfold.core.checkpoint_file import named_as
+from weightfold.core.slots import Slots
 from weightfold.data.contents import digest_of
 from weightfold.methods.expand.twin import linear_from_twin
 from weightfold.train import checkpoint
@@ -26,7 +27,8 @@ class Start:
     """Where a run starts from: another run's weights, through a map.
 
     Attributes:
-        source: The folder of the other run; or, of one in memory, its network or its tensors by
+        source: The folder of the other run; a file of weights, of safetensors or of torch.save (see
+            `weightfold.core.checkpoint_file`); or, of one in memory, its network or its tensors by
             name.
         at: Which of the folder's weights: "last", "best", or an optimizer step that the run's
             `Options.save_at` kept.
@@ -44,11 +46,14 @@ class Start:
 
         Raises:
             FileNotFoundError: The folder has no such weights.
+            ValueError: They are damaged or were changed.
         """
         if isinstance(self.source, nn.Module):
             return self.source.state_dict()
         if isinstance(self.source, Mapping):
             return self.source
+        if Path(self.source).is_file():
+            return checkpoint.read_weights(Path(self.source))
         names = {"last": checkpoint.LAST_WEIGHTS, "best": checkpoint.BEST_WEIGHTS}
         name = names[self.at] if isinstance(self.at, str) else checkpoint.step_weights(self.at)
         path = Path(self.source) / name
@@ -57,7 +62,7 @@ class Start:
                 f"start: {path} does not exist; a run keeps its weights at an optimizer step with "
                 "Options(save_at=(...,))"
             )
-        return load_file(path)
+        return checkpoint.read_weights(path)
 
     def identity(self) -> dict[str, Any]:
         """What defines it, as JSON values."""
@@ -93,8 +98,11 @@ def start_maps() -> tuple[str, ...]:
     return tuple(_MAPS)
 
 
-def begin(net: nn.Module, start: Start | None) -> None:
+def begin(net: nn.Module, start: Start | None) -> nn.Module:
     """Give a net the weights it is to start from, in place; without a start it stays as it is.
+
+    Returns:
+        The net.
 
     Raises:
         FileNotFoundError: As `Start.tensors`.
@@ -102,41 +110,51 @@ def begin(net: nn.Module, start: Start | None) -> None:
         ValueError: No such map, or as the map says.
     """
     if start is None:
-        return
+        return net
     if start.through not in _MAPS:
         raise ValueError(f"through={start.through!r}; give one of {', '.join(_MAPS)}")
     source = start.source if isinstance(start.source, nn.Module) else start.tensors()
     with torch.no_grad():
         _MAPS[start.through](net, source, **start.options)
+    return net
 
 
 @start_map("identity")
 def identity(net: nn.Module, source: nn.Module | Tensors) -> None:
-    """All weights and buffers as they are."""
-    tensors = _tensors(source)
-    check_state(net.state_dict(), dict(tensors))
-    net.load_state_dict(dict(tensors))
+    """All weights and buffers as they are; of tied ones any of their names will do."""
+    net.load_state_dict(_state(net, _tensors(source)))
 
 
 @start_map("reset")
-def reset(net: nn.Module, source: nn.Module | Tensors, *, layers: tuple[str, ...]) -> None:
-    """All as they are, but for some layers, which stay as the net has them.
+def reset(
+    net: nn.Module,
+    source: nn.Module | Tensors,
+    *,
+    layers: tuple[str, ...],
+    to: Start | Tensors | None = None,
+) -> None:
+    """All as they are, but for some layers, which stay as the net has them, or are set back.
 
     Args:
         net: Filled in place.
         source: The other run's weights.
-        layers: Names of modules, or of tensors.
+        layers: Names of modules, or of tensors; a tensor tied to one elsewhere changes there too.
+        to: Where these layers' weights are from, as Start("runs/b", at=0); None: from the net.
 
     Raises:
         ValueError: The net has no such layer.
     """
-    own, tensors = net.state_dict(), dict(_tensors(source))
-    check_state(own, tensors)
+    tensors = _state(net, _tensors(source))
+    given = net.state_dict() if to is None else to.tensors() if isinstance(to, Start) else to
+    there = _state(net, given)
+    canonical = Slots.of(net).canonical
+    chosen: set[str] = set()
     for layer in layers:
-        inside = [name for name in own if name == layer or name.startswith(f"{layer}.")]
+        inside = {canonical.get(n, n) for n in tensors if n == layer or n.startswith(f"{layer}.")}
         if not inside:
-            raise ValueError(f"layers has {layer!r}; the net's tensors are {', '.join(own)}")
-        tensors |= {name: own[name] for name in inside}
+            raise ValueError(f"layers has {layer!r}; the net's tensors are {', '.join(tensors)}")
+        chosen |= inside
+    tensors |= {name: there[name] for name in tensors if canonical.get(name, name) in chosen}
     net.load_state_dict(tensors)
 
 
@@ -178,5 +196,23 @@ def _tensors(source: nn.Module | Tensors) -> Tensors:
     return source.state_dict() if isinstance(source, nn.Module) else source
 
 
+def _state(net: nn.Module, tensors: Tensors) -> dict[str, Any]:
+    """A whole state_dict of the net: tied tensors under all their names, further state its own.
+
+    Raises:
+        KeyError: The tensors are of another network.
+    """
+    own = net.state_dict()
+    given = named_as(dict(tensors), own)
+    for name, first in Slots.of(net).canonical.items():
+        if name in own and name not in given and first in given:
+            given[name] = given[first]
+    state = {n: value for n, value in own.items() if not isinstance(value, Tensor)} | given
+    check_state(own, state)
+    return state
+
+
 def _value(value: Any) -> Any:
+    if isinstance(value, Start):
+        return value.identity()
     return dict(value) if isinstance(value, Mapping) else value

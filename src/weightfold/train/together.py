@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 
 from weightfold.core.charted import Charted
+from weightfold.core.copying import copied
 from weightfold.core.tensor_file import write_tensors
 from weightfold.data import Augment, Data
 from weightfold.files import locked
@@ -62,7 +62,7 @@ def fit_together(
     runs: Mapping[str, Run],
     recipe: Recipe,
     *,
-    folder: Path | None = None,
+    folder: Path | str | None = None,
     together: Together = "auto",
     device: torch.device | str = "auto",
     progress: bool | Callable[[str, Row], None] = False,
@@ -121,7 +121,7 @@ def fit_together(
         group = _Group(
             chosen,
             recipe,
-            None if folder is None else folder / _group_name(list(chosen)),
+            None if folder is None else Path(folder) / _group_name(list(chosen)),
             device,
             progress,
             options,
@@ -174,7 +174,7 @@ def group_size(
             return 1
     if runs == 1:
         return 1
-    return runs if stackable(deepcopy(net).to(device), as_task(data), device) else 1
+    return runs if stackable(copied(net).to(device), as_task(data), device) else 1
 
 
 def _group_name(names: list[str]) -> str:
@@ -198,6 +198,8 @@ class _Group:
         """Train them, or read what they came to."""
         for run in self.runs.values():
             begin(run.net, run.start)
+            if (told := as_task(run.data).dataset.preprocessing) is not None:
+                told.attach(run.net)
         if self.folder is None:
             return self._train()
         configuration = self._configuration()
@@ -292,7 +294,8 @@ def fit_seeds(
         folder: Holds a folder per seed.
         device: As for `fit_together`.
         progress: As for `fit`; a function is called with each row of each seed.
-        options: As for `fit`.
+        options: As for `fit`; `devices`, `precision`, `tensorboard`, `resume` and `save_at` are
+            those of `fit` alone.
 
     Returns:
         Seed -> history.
@@ -301,30 +304,36 @@ def fit_seeds(
         FileExistsError: A seed's folder holds another run, or another process trains in it.
         NonFiniteLoss: A seed's loss became NaN or infinite; nothing is written.
         RuntimeError: The network draws random numbers (dropout): torch says which.
-        ValueError: Seeds repeat, or the networks' outputs do not fit the task.
+        ValueError: Seeds repeat, an option is of `fit` alone, or the networks' outputs do not fit
+            the task.
     """
     folder, options, task = Path(folder), options or Options(), as_task(data)
     seeds = as_seeds(seeds)
-    _check(options, ("devices", "precision", "tensorboard"))
+    _check(options, ("devices", "precision", "tensorboard", "resume", "save_at"))
     task, place = task.with_smoothing(recipe.label_smoothing), device_of(device)
     found: dict[int, History] = {}
     runs: dict[str, Run] = {}
     records: dict[int, dict[str, Any]] = {}
+
+    def is_finished(seed: int) -> bool:
+        home = folder / str(seed)
+        if check_run(records[seed], home) and (history := checkpoint.finished(home)) is not None:
+            found[seed] = history
+        return seed in found
+
     for seed in seeds:
         net, held = make_net(seed), task.hold_out(options.validation, seed)
         begin(net, options.start)
         records[seed] = describe(net, recipe, seed=seed, options=options, task=held.identity())
-        there = check_run(records[seed], folder / str(seed))
-        history = checkpoint.finished(folder / str(seed)) if there else None
-        if history is None:
-            held.check(net)
+        if not is_finished(seed):
+            held.check(net, batch_size=recipe.batch_size)
             runs[str(seed)] = Run(net, held, seed)
-        else:
-            found[seed] = history
-    if runs:
-        with ExitStack() as stack:
-            for name in runs:
-                stack.enter_context(locked(folder / name))
+    with ExitStack() as stack:
+        for name in runs:
+            stack.enter_context(locked(folder / name))
+        # By another process, just now.
+        runs = {name: run for name, run in runs.items() if not is_finished(run.seed)}
+        if runs:
             best = KeepBest()
             report = (lambda _, row: progress(row)) if callable(progress) else progress
             group = _Group(runs, recipe, None, place, report, options, "error", (best,))

@@ -254,3 +254,21 @@ def test_layers_called_by_keyword_are_counted():
             return self.conv(input=x)
 
     assert trace(Keyword(), torch.randn(1, 3, 5, 5)).inputs["conv"] == (1, 3, 5, 5)
+
+
+def test_long_chains_are_folded_in_the_cheapest_order():
+    rng = torch.Generator().manual_seed(0)
+    widths = [int(w) for w in torch.randint(1, 9, (16,), generator=rng)]
+    shapes = tuple((b, a) for a, b in pairwise(widths))
+    # The known recursion for the product of matrices.
+    least = {(i, i): 0 for i in range(15)}
+    for span in range(1, 15):
+        for i in range(15 - span):
+            j = i + span
+            least[i, j] = min(
+                least[i, k] + least[k + 1, j] + widths[i] * widths[k + 1] * widths[j + 1]
+                for k in range(i, j)
+            )
+    assert [cost for cost, *_ in orders(shapes)] == [least[0, 14]]
+    net = wf.expand(nn.Sequential(nn.Conv2d(2, 3, 31, padding=15)), 2, conv="ck", seed=0)
+    assert net.verify(torch.randn(1, 2, 8, 8)).worst < 1e-12

@@ -239,7 +239,23 @@ def test_a_plain_network_that_is_not_trained_reliably_is_told(probe, make_net):
                 net[0].bias.sub_(4.0)
         return net
 
-    assert any("not trained reliably" in note for note in probe(lame, start=64).notes)
+    found = probe(lame, start=64)
+    assert found.doubt and found.headline == found.doubt and "not trained reliably" in found.doubt
+
+
+def test_an_absolute_bar_is_the_accuracy_itself(probe, found):
+    low = probe(together=ALONE, threshold=0.7, absolute=True)
+    assert (low.bar, low.baselines) == (0.7, found.baselines) and low.dimension
+    assert all(a >= 0.7 for a in low.curve[low.bracket[1]])
+    at = low.at(0.9, absolute=False)
+    assert at.bar == found.bar and at.trained == low.trained
+    assert at.at(0.7, absolute=True) == low
+    assert IntrinsicDimension.from_record(low.record()) == low
+
+
+def test_an_absolute_bar_that_the_plain_network_does_not_clear_is_refused(probe, quick):
+    with pytest.raises(ValueError, match=r"threshold=1\.0, absolute=True: the plain network"):
+        probe(threshold=1.0, absolute=True, recipe=replace(quick, lr=0.02))
 
 
 def test_a_trained_start_is_refused(probe, make_net, samples):

@@ -83,6 +83,18 @@ def test_the_headline_is_of_the_level_nearest_the_papers():
     assert "No ticket is as accurate" in replace(finding, outcomes=poor).headline
 
 
+def test_what_makes_the_answer_doubtful_comes_first():
+    finding = made()
+    assert not finding.doubt
+    outcomes = [replace(o, accuracy=0.97) if o.kind == "random" else o for o in finding.outcomes]
+    doubted = replace(finding, outcomes=tuple(outcomes))
+    assert doubted.smallest == 0.5 and doubted.headline.startswith(doubted.doubt)
+    assert "At 50.0%" in doubted.doubt and "random mask (+1.00 points" in doubted.doubt
+    assert "re-initialised" not in doubted.doubt
+    unlearnt = replace(finding, chance=0.92)
+    assert unlearnt.doubt and unlearnt.headline.startswith(unlearnt.doubt)
+
+
 def test_one_trial_has_no_interval():
     assert "-300 iterations, one seed" in made(1).headline
     assert "mean of 1 trial." in made(1).headline

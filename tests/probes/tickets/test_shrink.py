@@ -322,3 +322,54 @@ def test_a_pruned_network_computes_the_same(seed, fraction, kind):
     masked = wf.mask(net, masks)
     x = x_of(6) if kind == "mlp" else x_of(2, 8, 8)
     same(masked.deploy().eval(), shrink(masked, x), x)
+
+
+class ReadsWidth(nn.Module):
+    """Its forward reads the width of a layer, far from what that layer computes."""
+
+    def __init__(self, read):
+        super().__init__()
+        self.a, self.b, self.read = nn.Linear(4, 8), nn.Linear(8, 3), read
+
+    def forward(self, x):
+        return self.b(torch.relu(self.a(x))) * self.read(self)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda net: net.a.out_features,
+        lambda net: len(net.a.weight),
+        lambda net: net.b.weight.numel() / 24,
+        lambda net: net.b.weight.abs().mean(),
+        lambda net: torch.ones(8)[: net.a.out_features].sum(),
+    ],
+)
+def test_a_forward_that_reads_a_width_is_refused_or_left_alone(read):
+    torch.manual_seed(0)
+    net = ReadsWidth(read)
+    with torch.no_grad():
+        net.a.weight[2:4] = 0
+        net.a.bias[2:4] = 0
+    x = torch.randn(5, 4)
+    try:
+        shrunk = wf.shrink(net, x)
+    except ValueError as error:
+        assert "ReadsWidth" in str(error) and " a (" in str(error)
+    else:  # what torch.fx cannot trace stays as it is
+        assert shrunk.a.out_features == 8 and torch.equal(shrunk(x), net(x))
+
+
+def test_a_width_that_is_read_is_named():
+    net = ReadsWidth(lambda net: net.a.out_features)
+    with torch.no_grad():
+        net.a.weight[2:4] = 0
+    with pytest.raises(ValueError, match=r"ReadsWidth .* a \("):
+        wf.shrink(net, torch.randn(5, 4))
+
+
+def test_an_example_that_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match=r"example of shape \(5, 3\)"):
+        wf.shrink(ReadsWidth(lambda net: 1), torch.randn(5, 3))
+    with pytest.raises(TypeError, match="model is the class ReadsWidth"):
+        wf.shrink(ReadsWidth, torch.randn(5, 4))

@@ -279,7 +279,9 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     refused(TypeError, "Linear without domains", net=torch.nn.Linear(1, 1))
     weights = Joint(loss_weights={"birds": 1.0, "dogs": 1.0})
     refused(ValueError, "loss_weights lacks cars and names dogs", joint=weights)
-    refused(ValueError, "decay_on", recipe=replace(quick, decay_on="theta"))
+    for on in ("theta", "theta-theta0"):
+        recipe = replace(quick, decay_on=on, weight_decay=0.1)
+        refused(ValueError, f"decay_on='{on}'", recipe=recipe)
     refused(ValueError, "validation=-1", validation=-1)
     refused(ValueError, "devices=9", devices=9)
     robin = Joint(sampler="round_robin")

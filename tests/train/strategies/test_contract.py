@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from tasks.cases import Counter, counting
 from weightfold.data import Dataset, Examples
 from weightfold.methods.share.plan import plan_sharing
 from weightfold.methods.share.verb import share
@@ -101,7 +102,24 @@ def domains(folder, tell=False, scale=1.0, **options):
     return [history], [net.state_dict()]
 
 
-WAYS = {"single": Way(single), "stacked": Way(stacked, 2), "domains": Way(domains)}
+def ragged(folder, tell=False, scale=1.0, **options):
+    """One network that computes its loss, on targets of different shapes."""
+    net, task = Counter(0), counting()
+    task = replace(task, dataset=replace(task.dataset, validation=None))
+    for parameter in net.parameters():
+        parameter.data *= scale
+    history = fit(
+        net, task, RECIPE, folder=folder, device="cpu", progress=tell, options=Options(**options)
+    )
+    return [history], [net.state_dict()]
+
+
+WAYS = {
+    "single": Way(single),
+    "ragged": Way(ragged),
+    "stacked": Way(stacked, 2),
+    "domains": Way(domains),
+}
 
 
 @pytest.fixture(params=list(WAYS))
@@ -154,8 +172,9 @@ def test_rows_are_where_they_were_asked_for(way, tmp_path):
     for history in histories:
         assert [row.step for row in history.rows] == [0, 5, 10, 12]
         assert history.steps_per_epoch > 0 and history.finished
-        assert all("train_eval_loss" in row.values for row in history.rows)
-        assert not any("test_loss" in row.values for row in history.rows)
+        columns = {column for row in history.rows for column in row.values}
+        assert f"train_eval_{history.measure.name}" in columns
+        assert not any(column.startswith("test_") for column in columns)
 
 
 def test_until_ends_a_run_early(way):

@@ -1,1 +1,1 @@
-"""List the tables and figures of papers that can be run again, or run one."""
+"""List the tables and figures of papers that can be run again (experiment list), or run one."""

@@ -51,7 +51,8 @@ class _Member:
 def npz(*, path: str) -> Dataset:
     """Arrays x_train, y_train, x_test, y_test in an .npz file; path=FILE, or the path alone.
 
-    Images are uint8, (N, H, W) or (N, H, W, C) with C 1 or 3; labels whole numbers from 0, (N,).
+    Images are uint8, (N, H, W) or (N, H, W, C) with C 1 or 3; labels whole numbers from 0, (N,), or
+    other targets: real numbers (N, ...), whole ones (N, L), for tasks that take them.
     Objects (pickles) in the file are refused. All headers are checked before an array is read.
     """
     file = Path(path).expanduser()
@@ -61,7 +62,9 @@ def npz(*, path: str) -> Dataset:
     check_bytes(file, file.stat().st_size)
     arrays = _arrays(file)
     train, test = (_image_set(file, arrays, part) for part in ("train", "test"))
-    classes = 1 + max(int(part.targets.max()) for part in (train, test))
+    labels = [part.labels for part in (train, test)]
+    highest = [int(found.max()) for found in labels if found is not None]
+    classes = 1 + max(highest) if len(highest) == 2 else 0
     mean, std = mean_and_std(train)
     if min(std) <= 0:
         raise ValueError(f"{file}: all of x_train is alike in a channel; give images that differ")
@@ -76,6 +79,7 @@ def _arrays(file: Path) -> dict[str, np.ndarray]:
             train, test = (_image_shape(members, part) for part in ("train", "test"))
             if train != test:
                 raise ValueError(f"x_train has images of {train} and x_test of {test}")
+            _check_alike(members["y_train"], members["y_test"])
             needed = sum(member.nbytes for member in members.values())
             check_bytes("it", needed, sum(m.info.compress_size for m in members.values()))
             return {name: _read(archive, member) for name, member in members.items()}
@@ -127,12 +131,22 @@ def _image_shape(members: dict[str, _Member], part: str) -> tuple[int, ...]:
             f"x_{part} is {images.dtype} {images.shape}; it must be uint8, 0 to 255, (N, H, W) or "
             "(N, H, W, 3), and not empty"
         )
-    if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
+    if labels.dtype.kind not in "iuf" or labels.shape[:1] != images.shape[:1]:
         raise ValueError(
             f"y_{part} is {labels.dtype} {labels.shape}; it must be whole numbers, "
-            f"({images.shape[0]},)"
+            f"({images.shape[0]},), or numbers, ({images.shape[0]}, ...)"
         )
     return (*images.shape[1:3], *last)
+
+
+def _check_alike(train: _Member, test: _Member) -> None:
+    """Refuse targets of two kinds."""
+    real = [member.dtype.kind == "f" for member in (train, test)]
+    if real[0] != real[1] or train.shape[1:] != test.shape[1:]:
+        raise ValueError(
+            f"y_train is {train.dtype} {train.shape} and y_test {test.dtype} {test.shape}; give "
+            "both the same kind of targets"
+        )
 
 
 def _read(archive: zipfile.ZipFile, member: _Member) -> np.ndarray:
@@ -146,11 +160,13 @@ def _read(archive: zipfile.ZipFile, member: _Member) -> np.ndarray:
 def _image_set(file: Path, arrays: dict[str, np.ndarray], part: str) -> Examples:
     images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
     images = images[..., np.newaxis] if images.ndim == 3 else images
-    low, high = int(labels.min()), int(labels.max())
+    pixels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+    if labels.dtype.kind == "f":
+        return Examples(pixels, torch.from_numpy(labels.astype(np.float32)))
+    low, high = int(labels.min(initial=0)), int(labels.max(initial=0))
     if low < 0 or high >= MAX_CLASSES:
         raise ValueError(
             f"{file}: y_{part} has label {low if low < 0 else high}; count classes from 0, and not "
             f"to {MAX_CLASSES:,} or more"
         )
-    pixels = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
-    return Examples(torch.from_numpy(pixels), torch.from_numpy(labels.astype(np.int64)))
+    return Examples(pixels, torch.from_numpy(labels.astype(np.int64)))

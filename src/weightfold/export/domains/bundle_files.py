@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from weightfold.core.part_file import file_stem
-from weightfold.export import to_exported_program, to_onnx
+from weightfold.export import to_exported_program, to_onnx, to_safetensors
 from weightfold.export.domains import to_executorch, to_onnx_per_domain
 from weightfold.export.runners import torch_runner
 from weightfold.export.subject import BATCH_SIZES, check_differences, relative_differences
@@ -17,7 +17,6 @@ from weightfold.files import write_json
 from weightfold.methods.share.bundle import Bundle
 from weightfold.methods.share.net import SharedNet
 from weightfold.train import session
-from weightfold.train.checkpoint import load_weights, save_weights
 from weightfold.train.domains.bundles import open_bundle
 
 Format = Literal["onnx", "onnx-per-domain", "torch-export", "executorch", "plain"]
@@ -37,8 +36,8 @@ class _Asked:
 
 
 def export_bundle(
-    source: Path,
-    folder: Path,
+    source: Path | str,
+    folder: Path | str,
     *,
     format: Format = "onnx",
     domains: Sequence[str] = (),
@@ -76,6 +75,7 @@ def export_bundle(
     net = bundle.load(plain, names).eval()
     assert isinstance(net, SharedNet)
     examples = {name: torch.zeros(1, *_shape(bundle, name)) for name in names}
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     rows = FORMATS[format](net, examples, _Asked(folder, format, fold_bn, tolerance))
     told = {name: bundle.about[name] | {"classes": bundle.classes[name]} for name in names}
@@ -100,13 +100,12 @@ def _plain(net: SharedNet, examples: dict[str, torch.Tensor], asked: _Asked) -> 
     for name, example in examples.items():
         path = asked.folder / f"{file_stem(name)}.safetensors"
         plain = net.deploy(domain=name, fold_bn=asked.fold_bn).eval()
-        save_weights(plain, path)
-        load_weights(plain.apply(_blank), path)
+        report = to_safetensors(plain, example, path, tolerance=asked.tolerance)
         differences = relative_differences(
             torch_runner(plain), _Domain(net, name), example, BATCH_SIZES
         )
         check_differences(path.name, differences, asked.tolerance)
-        rows.append(_row(path, [name], path.stat().st_size, differences))
+        rows.append(_row(path, [name], report.bytes, differences))
     return rows
 
 
@@ -177,10 +176,3 @@ class _Domain(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits (B, classes)."""
         return self.net(x, domain=self.name)
-
-
-@torch.no_grad()
-def _blank(module: nn.Module) -> None:
-    """Nothing of what was there survives, so that a file is checked and not the memory."""
-    for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
-        tensor.zero_()

@@ -180,7 +180,9 @@ class _Writer:
         for file in (self.shared, weights):
             _refer(graph, self.folder, file)
         about = self.net.about.get(domain)
-        graph.metadata_props.update({"domain": domain, "about": json.dumps(about)})
+        told = {"domain": domain, "about": json.dumps(about), **plain.metadata}
+        graph.metadata_props.clear()
+        graph.metadata_props.update(told)
         path = self.folder / f"{file_stem(domain)}.onnx"
         onnx_ir.save(graph, path)
         onnx.checker.check_model(path, full_check=True)

@@ -6,8 +6,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from weightfold.core.arguments import check_choices, check_memory, check_net
+from weightfold.core.arguments import check_choices, check_memory, unwrapped
 from weightfold.core.charted import Charted
+from weightfold.core.copying import copied
 from weightfold.core.select import Where, select
 from weightfold.core.slots import replace_module, runs_as
 from weightfold.methods.embed.chart import ConvolutionMatrix, MatrixLayer
@@ -49,6 +50,7 @@ def embed(
         MemoryError: With "fold", the matrices take more memory than there is.
     """
     check_choices({"execution": execution}, {"execution": ("fold", "chain")})
+    net = unwrapped(net)
     chosen = _convolutions(net, example_input, where)
     if execution == "fold":
         size = sum(
@@ -66,6 +68,7 @@ def fully_connected(net: nn.Module, example_input: Tensor, *, where: Where = Non
 
     The network that a saved `embed` is loaded over. Arguments and errors as of `embed`.
     """
+    net = unwrapped(net)
     return _with_matrices(net, _convolutions(net, example_input, where))
 
 
@@ -76,8 +79,7 @@ Shapes = tuple[tuple[int, ...], tuple[int, ...]]
 def _convolutions(
     net: nn.Module, example_input: Tensor, where: Where
 ) -> dict[str, tuple[nn.Conv2d, Shapes]]:
-    check_net(net)
-    if any(isinstance(module, Charted) for module in net.modules()):
+    if isinstance(net, Charted):
         raise TypeError("net is a Charted net; embed the plain network, e.g. net.deploy()")
     modules = dict(net.named_modules())
     calls = trace(net, example_input).calls
@@ -104,7 +106,7 @@ def _convolutions(
 def _with_matrices(net: nn.Module, chosen: dict[str, tuple[nn.Conv2d, Shapes]]) -> nn.Module:
     # The kernels are not part of the network below: what is replaced need not be copied.
     memo = {id(layer): nn.Identity() for layer, _ in chosen.values()}
-    model = copy.deepcopy(net, memo)
+    model = copied(net, memo)
     for path, (layer, shapes) in chosen.items():
         with torch.device("meta"):
             matrix = MatrixLayer(*shapes, bias=layer.bias is not None)

@@ -16,9 +16,6 @@ from torch.nn import functional as F
 Shape = tuple[int, ...]
 Order = int | tuple
 
-LARGE = 400_000
-"""Entries from which a weight is composed by a convolution: below, starting one costs more."""
-
 
 def compose(second: Tensor, first: Tensor, groups: int = 1) -> Tensor:
     """Weight of the layer `second` after the layer `first`.
@@ -34,37 +31,18 @@ def compose(second: Tensor, first: Tensor, groups: int = 1) -> Tensor:
     out, mid, inner = second.shape[0] // groups, second.shape[1], first.shape[1]
     kernel = [a + b - 1 for a, b in zip(second.shape[2:], first.shape[2:], strict=True)]
     if prod(second.shape[2:]) == 1:
-        left, right = second.flatten(1), _taps_before_channels(first)
+        left, right = second.flatten(1), first.flatten(1)
         if groups == 1:
-            product = left @ right.flatten(1)
+            product = left @ right
         else:
-            product = left.view(groups, out, mid) @ right.reshape(groups, mid, -1)
-        return product.view(groups * out, *kernel, inner).movedim(-1, 1)
+            product = left.view(groups, out, mid) @ right.view(groups, mid, -1)
+        return product.view(groups * out, inner, *kernel)
     if prod(first.shape[2:]) > 1:
         return _compose_kernels(second, first, groups, kernel)
-    if groups > 1:
-        left = _taps_before_channels(second).reshape(groups, -1, mid)
-        product = left @ first.reshape(groups, mid, inner)
-    elif second.numel() < LARGE:
-        product = _taps_before_channels(second).reshape(-1, mid) @ first.flatten(1)
-    else:  # the kernels are images to a convolution by `first`: on a CPU the fastest way
-        images = _taps_before_channels(second).transpose(1, 2)[:, :, None]
-        product = F.conv2d(images, first.flatten(1).t()[..., None, None])
-        return product.view(out, inner, *kernel)
-    return product.view(groups * out, *kernel, inner).movedim(-1, 1)
-
-
-def _taps_before_channels(weight: Tensor) -> Tensor:
-    """(out, in, *kernel) as (out, taps, in); a view if `channels_last` laid the weight out."""
-    return weight.flatten(2).transpose(1, 2) if weight.dim() > 2 else weight[:, None]
-
-
-def channels_last(weight: Tensor) -> Tensor:
-    """The same weight (out, in, *kernel), its input channels lying next to each other in memory.
-
-    Composition with kernels of 1 is then one matrix product, without a copy.
-    """
-    return weight.movedim(1, -1).contiguous().movedim(-1, 1)
+    # A product for each output, over its taps as they lie: nothing large is laid out anew.
+    mixed = first.flatten(1).view(groups, 1, mid, inner).transpose(2, 3)
+    each = mixed.expand(-1, out, -1, -1).flatten(0, 1)
+    return torch.bmm(each, second.flatten(2)).view(groups * out, inner, *kernel)
 
 
 def _compose_kernels(second: Tensor, first: Tensor, groups: int, kernel: list[int]) -> Tensor:
@@ -82,9 +60,13 @@ def compose_macs(second: Shape, first: Shape) -> int:
     return second[0] * second[1] * first[1] * prod(second[2:]) * prod(first[2:])
 
 
+LISTED = 6
+"""Factors up to which all orders are listed: of n there are 4^n or so."""
+
+
 @lru_cache(maxsize=4096)
 def orders(shapes: tuple[Shape, ...], start: int = 0) -> tuple[tuple[int, Order, Shape], ...]:
-    """Every order in which a chain can be composed, cheapest first.
+    """Every order in which a chain can be composed, cheapest first; of a long chain that alone.
 
     Args:
         shapes: Weight shapes, first layer first.
@@ -97,13 +79,15 @@ def orders(shapes: tuple[Shape, ...], start: int = 0) -> tuple[tuple[int, Order,
     if len(shapes) == 1:
         return ((0, start, shapes[0]),)
     found = []
+    listed = len(shapes) <= LISTED
     for cut in range(1, len(shapes)):
-        for cost_a, order_a, a in orders(shapes[:cut], start):
-            for cost_b, order_b, b in orders(shapes[cut:], start + cut):
+        for cost_a, order_a, a in orders(shapes[:cut], start)[: None if listed else 1]:
+            for cost_b, order_b, b in orders(shapes[cut:], start + cut)[: None if listed else 1]:
                 kernel = tuple(x + y - 1 for x, y in zip(a[2:], b[2:], strict=True))
                 cost = cost_a + cost_b + compose_macs(b, a)
                 found.append((cost, (order_a, order_b), (b[0], a[1], *kernel)))
-    return tuple(sorted(found, key=lambda order: order[0]))
+    found.sort(key=lambda order: order[0])
+    return tuple(found[: None if listed else 1])
 
 
 def fold_weights(weights: Sequence[Tensor], groups: int = 1, order: Order | None = None) -> Tensor:
@@ -146,11 +130,11 @@ def fold_biases(
         if total is not None:
             taps = weight.flatten(1) if prod(weight.shape[2:]) == 1 else weight.flatten(2).sum(-1)
             if groups == 1:
-                total = taps @ total
+                total = taps @ total if bias is None else torch.addmv(bias, taps, total)
             else:
                 blocks = taps.view(groups, -1, taps.shape[1])
                 total = (blocks @ total.view(groups, -1, 1)).flatten()
-            total = total if bias is None else total + bias
+                total = total if bias is None else total + bias
         else:
             total = bias
     return total
@@ -174,5 +158,6 @@ def fold_layers(
     column = bias.view(-1, *[1] * (first.dim() - 1))
     product = fold_weights([torch.cat([first, column], 1), *weights[1:]], groups, order)
     rest = fold_biases(weights, [None, *biases[1:]], groups)
-    total = product[:, inputs:].flatten(1).sum(1)
-    return product[:, :inputs].contiguous(), total if rest is None else total + rest
+    weight, last = product.view(len(product), inputs + 1, -1).split([inputs, 1], 1)
+    weight, total = weight.contiguous().view(-1, inputs, *product.shape[2:]), last.sum((1, 2))
+    return weight, total if rest is None else total + rest

@@ -1,9 +1,10 @@
 """A linear layer as a chain of linear layers (ExpandNets, Guo et al. 2020, section 3)."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
-from math import ceil, prod
+from math import ceil
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from weightfold.core.slots import PlaceholderGuard, Slots, fill, with_placeholders
-from weightfold.methods.expand.algebra import channels_last, cheapest_order, fold_layers
+from weightfold.methods.expand.algebra import cheapest_order, fold_layers
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 LAYERS = (*CONVOLUTIONS, nn.Linear)
@@ -28,6 +29,15 @@ GEOMETRY = (
     "out_features",
 )
 """Attributes that a chain has of its plain layer, for code around that reads them."""
+
+
+@contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Put the layer's name into an error about it."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"layer {path!r}: {error}") from None
 
 
 def geometry(layer: Any) -> tuple[int, int, int, tuple[int, ...]]:
@@ -97,6 +107,11 @@ class Chain(nn.Sequential):
         return None if self.nonlinear or self.factors[0].weight is None else self.fold()[0]
 
     @property
+    def bias(self) -> Tensor | None:
+        """The folded bias; None if there is none."""
+        return None if self.nonlinear or self.factors[0].bias is None else self.fold()[1]
+
+    @property
     def factors(self) -> list[Any]:
         """The factors, first layer first."""
         return list(self)
@@ -118,12 +133,6 @@ class Chain(nn.Sequential):
         weight, bias = fold_layers(weights, biases, geometry(self.plain)[2], self._order)
         # flat and back: strides of an axis of one could make the model run in channels_last
         return weight.contiguous().flatten().view(weight.shape), bias
-
-    def lay_out(self) -> None:
-        """Store kernels next to factors of kernel 1 as `fold` reads them; values stay."""
-        if any(prod(factor.weight.shape[2:]) == 1 for factor in self.factors):
-            for factor in self.factors:
-                factor.weight.data = channels_last(factor.weight.data)
 
     def fuse(self) -> nn.Module:
         """The plain layer with folded weights, for tools that fuse modules (timm).

@@ -10,7 +10,7 @@ from weightfold.core.chart import Chart, Example
 from weightfold.core.mixins import Described, LayerExecution
 from weightfold.core.select import plain_layer
 from weightfold.core.slots import register_at, with_placeholders
-from weightfold.methods.expand.chain import Chain, chains_bias, make_chain
+from weightfold.methods.expand.chain import Chain, chains_bias, make_chain, naming
 from weightfold.methods.expand.initial import fit_chain
 
 
@@ -28,8 +28,6 @@ class Expansion(LayerExecution, Described, Chart):
         super().__init__()
         self.specs = {path: dict(layer) for path, layer in layers.items()}
         for path, chain in chains.items():
-            if self.specs[path]["execution"] == "fold":
-                chain.lay_out()
             register_at(self, path, chain)
 
     def chain(self, path: str) -> Chain:
@@ -72,7 +70,8 @@ class Expansion(LayerExecution, Described, Chart):
     def fit(self, theta: Mapping[str, Tensor], **at: Any) -> dict[str, float]:
         """Least change of one factor per layer; exact for CL and FC at rate >= 1."""
         for path in self.specs:
-            fit_chain(self.chain(path), theta[f"{path}.weight"], theta.get(f"{path}.bias"))
+            with naming(path):
+                fit_chain(self.chain(path), theta[f"{path}.weight"], theta.get(f"{path}.bias"))
         return self.residuals(theta)
 
     def config(self) -> dict[str, Any]:

@@ -24,6 +24,7 @@ def match_variance(chain: Chain, weight: Tensor, bias: Tensor | None) -> None:
     Raises:
         ValueError: The plain layer's weights do not vary, so that there is no std to match.
     """
+    _check_not_meta(weight)
     scale = (weight.std(correction=0) / chain.fold()[0].std(correction=0)) ** (1 / len(chain))
     if not (scale.isfinite() and scale > 0):
         raise ValueError('init="variance" needs weights with a spread; use "paper" for this layer')
@@ -50,14 +51,20 @@ def fit_chain(chain: Chain, weight: Tensor, bias: Tensor | None) -> None:
         bias: (out,) or None.
 
     Raises:
-        ValueError: `weight` or `bias` is not finite.
+        ValueError: `weight` or `bias` is not finite, or on the meta device.
     """
-    if not all(t.isfinite().all() for t in (weight, bias) if t is not None and not t.is_meta):
+    _check_not_meta(weight)
+    if not all(t.isfinite().all() for t in (weight, bias) if t is not None):
         raise ValueError("its weight or bias is not finite, which no chain folds to")
     groups = geometry(chain.plain)[2]
     weights = [factor.weight.detach().double() for factor in chain.factors]
     target = weight.detach().double()
-    scale = torch.maximum(target.norm(), fold_weights(weights, groups).norm())
+    product, ratio = fold_weights(weights, groups).norm(), 1.0
+    if target.any() and not 1e-3 < target.norm() / product < 1e3:
+        # What is far smaller or larger than the factors is fitted at their scale, then scaled.
+        ratio = (target.norm() / product).item()
+        target = target / ratio
+    scale = torch.maximum(target.norm(), product)
     if not target.any():
         weights[-1] = torch.zeros_like(weights[-1])
     elif sum(prod(w.shape[2:]) > 1 for w in weights) < 2:
@@ -66,10 +73,17 @@ def fit_chain(chain: Chain, weight: Tensor, bias: Tensor | None) -> None:
         weights = _descend(weights, target, groups)
     with torch.no_grad():
         for factor, w in zip(chain.factors, weights, strict=True):
-            factor.weight.copy_(w)
+            factor.weight.copy_(w * ratio ** (1 / len(weights)))
+            if ratio != 1 and factor.bias is not None:  # else it would drown in what they add up to
+                factor.bias.zero_()
         folded = chain.fold()[1]
         if bias is not None and folded is not None:
             chain.factors[-1].bias.add_(bias - folded)
+
+
+def _check_not_meta(weight: Tensor) -> None:
+    if weight.is_meta:
+        raise ValueError('its weight is on the meta device, without values; use init="paper"')
 
 
 def _solve(weights: list[Tensor], target: Tensor, groups: int, middle: int = 1) -> list[Tensor]:

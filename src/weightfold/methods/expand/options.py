@@ -7,13 +7,15 @@ from torch import Tensor
 
 from weightfold.core.arguments import check_choices, whole
 
+DEEPEST = 64
+
 
 @dataclass(frozen=True)
 class ExpandOptions:
     """How the chains of an expansion are made, and how they run.
 
     Attributes:
-        linear_depth: Layers per expanded Linear, at least 2.
+        linear_depth: Layers per expanded Linear, 2 to 64.
         first: "rm", or "m" to leave the image channels of the first convolution unexpanded, as
             the authors' code does for Tables 1, 8 and 9.
         execution: "fold" computes the folded weights on the fly, "chain" runs the factors,
@@ -31,7 +33,8 @@ class ExpandOptions:
     example_input: Tensor | None = None
 
     def __post_init__(self) -> None:
-        whole(self.linear_depth, "linear_depth", least=2)
+        if whole(self.linear_depth, "linear_depth", least=2) > DEEPEST:
+            raise ValueError(f"linear_depth={self.linear_depth}; give at most {DEEPEST}")
         check_choices(
             {"first": self.first, "execution": self.execution},
             {"first": ("rm", "m"), "execution": ("auto", "fold", "chain")},

@@ -1,7 +1,6 @@
 """wf.expand: choose layers and train them as products of linear layers."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from itertools import pairwise
 from math import prod
 from typing import Any, Literal, Unpack
@@ -12,10 +11,10 @@ from torch import Tensor, nn
 from weightfold.core.arguments import (
     check_choices,
     check_memory,
-    check_net,
     checked_seed,
     gathered,
     real,
+    unwrapped,
 )
 from weightfold.core.charted import Charted
 from weightfold.core.select import Where, coordinate_layers, locate, plain_model, select
@@ -26,6 +25,7 @@ from weightfold.methods.expand.chain import (
     chains_bias,
     kernels,
     make_chain,
+    naming,
     obstacle,
     widths,
 )
@@ -90,7 +90,7 @@ def expand(
         TypeError: `net` is no module, or an argument is of another type.
         MemoryError: The factors take more memory than there is.
     """
-    check_net(net)
+    net = unwrapped(net)
     check_choices({"conv": conv, "linear": linear, "init": init}, CHOICES)
     made = gathered(ExpandOptions, options)
     if not 0 < (rate := real(rate, "rate")) < float("inf"):
@@ -110,7 +110,7 @@ def expand(
         for path, (kind, channels) in plans.items():
             weight = tensors[f"{path}.weight"]
             bias = tensors[f"{path}.bias"] if chains_bias(tensors, path) else None
-            with _naming(path):
+            with naming(path):
                 chain = make_chain(chosen[path], channels, kind, bias is not None)
                 chain.to(weight.device, weight.dtype)
                 if init != "paper":
@@ -137,7 +137,7 @@ def _plans(
     opening = next((m for m in plain_model(net).modules() if isinstance(m, CONVOLUTIONS)), None)
     plans: dict[str, tuple[str, tuple[int, ...]]] = {}
     for path, layer in chosen.items():
-        with _naming(path):
+        with naming(path):
             kind, length = _factors(layer, conv, options.linear_depth)
             first = options.first if layer is opening else "rm"
             plans[path] = kind, widths(layer, rate, length, first)
@@ -159,15 +159,6 @@ def _check_size(
     check_memory(f"rate={rate} makes factors", size)
 
 
-@contextmanager
-def _naming(path: str) -> Iterator[None]:
-    """Put the layer's name into an error about it."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"layer {path!r}: {error}") from None
-
-
 def _choose(
     net: nn.Module, conv: str | None, linear: str | None, where: Where
 ) -> dict[str, nn.Module]:
@@ -186,6 +177,8 @@ def _choose(
         if weight in weights or (where is None and not slots.tensors[weight].requires_grad):
             continue
         check_chartable(net, place, slots.tensors[weight])
+        if not (dtype := slots.tensors[weight].dtype).is_floating_point:
+            raise ValueError(f"layer {name!r}: its weight is of {dtype}; only real ones expand")
         weights.add(weight)
         chosen[split_name(place)[0]] = layer
     if not chosen:

@@ -85,7 +85,7 @@ class Live(Chart):
         masks: Tensor name -> mask of the same shape, 0 and 1, at least one of them 1.
 
     Raises:
-        ValueError: No weight is live.
+        ValueError: No weight is live, or the tensors are of several dtypes or devices.
     """
 
     kind = "live"
@@ -95,6 +95,10 @@ class Live(Chart):
     def __init__(self, values: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.shapes = {name: tuple(mask.shape) for name, mask in masks.items()}
+        if len(dtypes := {values[name].dtype for name in masks}) > 1:
+            raise ValueError(f"the tensors are of the dtypes {dtypes}; mask those of one at a time")
+        if len(devices := {values[name].device for name in masks}) > 1:
+            raise ValueError(f"the tensors lie on {devices}; move them to one device")
         flat = torch.cat([values[name].detach().flatten() for name in masks])
         counted = "cpu" if flat.is_meta else flat.device
         kept = torch.cat([mask.to(counted, torch.bool).flatten() for mask in masks.values()])

@@ -1,11 +1,12 @@
 """`wf.mask`."""
 
+import difflib
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from weightfold.core.arguments import check_net
+from weightfold.core.arguments import check_choices, unwrapped
 from weightfold.core.charted import Charted, short_name
 from weightfold.core.select import select_tensors
 from weightfold.methods.mask.chart import Live, Mask
@@ -33,11 +34,23 @@ def mask(net: nn.Module, masks: Mapping[str, Tensor], *, live: bool = False) -> 
         TypeError: `net` is no module, or `masks` is no mapping of tensors.
         ValueError: A name is no trainable tensor, or a mask has another shape or other values.
     """
-    check_net(net)
-    if not isinstance(masks, Mapping) or not all(isinstance(m, Tensor) for m in masks.values()):
-        raise TypeError(f"masks is a {type(masks).__name__}; give tensor name -> mask, a tensor")
-    tensors = select_tensors(net, list(masks))
-    given = {n: masks[n] if n in masks else masks[short_name(net, n)] for n in tensors}
+    net = unwrapped(net)
+    check_choices({"live": live}, {"live": (True, False)})
+    if not isinstance(masks, Mapping) or not masks:
+        raise TypeError(f"masks={masks!r:.60}; give tensor name -> mask, a tensor")
+    for name, m in masks.items():
+        if not isinstance(m, Tensor) or m.is_meta or m.layout is not torch.strided:
+            raise TypeError(f"masks[{name!r}]={m!r:.60}; give a tensor with its values")
+    trainable = {n: p for n, p in net.named_parameters() if p.requires_grad}
+    names = {short_name(net, n): n for n in trainable} | {n: n for n in trainable}
+    for name in masks:
+        if name not in names:
+            near = difflib.get_close_matches(str(name), names, n=3) or list(names)[:8]
+            raise ValueError(
+                f"masks has {name!r}, no trainable tensor; there are {', '.join(near)}"
+            )
+    given = {names[name]: m for name, m in masks.items()}
+    tensors = select_tensors(net, list(given))
     for name, m in given.items():
         if m.shape != tensors[name].shape:
             raise ValueError(

@@ -25,7 +25,7 @@ from weightfold.methods.share.names import check_names
 from weightfold.methods.share.plan import Plan
 
 T = TypeVar("T")
-PREPROCESSING = ("image_shape", "mean", "std")
+PREPROCESSING = ("image_shape", "mean", "std", "value_range")
 
 
 class Bundle:
@@ -121,7 +121,7 @@ class Bundle:
 
     @property
     def preprocessing(self) -> dict[str, dict[str, Any]]:
-        """Domain -> those of "image_shape" (C, H, W), "mean" and "std" per channel that it has."""
+        """Domain -> those of "image_shape", "mean", "std", "value_range" that it has."""
         return {
             name: {key: about[key] for key in PREPROCESSING if key in about}
             for name, about in self.about.items()

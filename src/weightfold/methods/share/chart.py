@@ -3,20 +3,58 @@
 Zhang, Yang, Liu, Guan: Rethinking hard-parameter sharing in multi-domain learning, section 3.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
 from weightfold.core.chart import Chart, Example
 from weightfold.core.mixins import CallContext, FilePerPart, LayerCoordinates, LayerExecution
-from weightfold.core.slots import register_at, tensor_at
+from weightfold.core.slots import register_at, split_name, tensor_at
+from weightfold.methods.share.executors import NormState
 from weightfold.methods.share.filters import mask_of, ranges_of
 from weightfold.methods.share.layout import Layout, Split, holders, operands_of
 from weightfold.methods.share.mixture import Mixture
 
 Domain = str | Mixture | None
+
+
+class Held(NamedTuple):
+    """A layer that holds a domain's own tensors, and where it is registered.
+
+    Attributes:
+        layer: Of the plain layer's class; it never runs.
+        place: The modules of the one above it.
+        attribute: Its name there.
+    """
+
+    layer: nn.Module
+    place: Mapping[str, nn.Module | None]
+    attribute: str
+
+    def check(self, name: str) -> None:
+        """Refuse what would have no effect.
+
+        Raises:
+            RuntimeError: Another layer is in its place, or it has hooks.
+        """
+        layer = self.layer
+        if (now := self.place[self.attribute]) is not layer:
+            raise RuntimeError(
+                f"{name!r} was replaced by a {type(now).__name__}, which would not run; freeze "
+                "batch norms by eval() and requires_grad_(False), convert layers before wf.share"
+            )
+        if layer._forward_hooks or layer._backward_hooks or layer._backward_pre_hooks:
+            raise RuntimeError(
+                f"{name!r} has a hook, but only holds tensors and never runs; register hooks "
+                "before wf.share, or on the layer in net.model"
+            )
+
+
+def _trains(states: Mapping[str, list[NormState]]) -> bool:
+    return any(state.training for found in states.values() for state in found)
 
 
 class Sharing(LayerExecution, CallContext, FilePerPart, LayerCoordinates, Chart):
@@ -56,12 +94,16 @@ class Sharing(LayerExecution, CallContext, FilePerPart, LayerCoordinates, Chart)
         self.classes, self.about, self.plan = dict(classes), dict(about or {}), plan
         self.shared, self.domains = nn.Module(), nn.ModuleDict()
         self.splits: dict[str, list[Split]] = {}
+        self._held: dict[str, dict[str, Held]] = {}
+        self._running: dict[str, nn.Module] = {}
         start = {f"{p}.{n}": tensor_at(layers[p], n) for p, n in self.layout.tensors}
+        parts: dict[str, Tensor] = {}
         for path, name in self.layout.tensors:
             rows = shared_head if path == head else None
             part = self.layout.cut(path, start[f"{path}.{name}"], rows, shared=True)
             if part is not None:
-                register_at(self.shared, f"{path}.{name}", part)
+                parts[f"{path}.{name}"] = part
+        self._install(self.shared, parts)
         for domain in classes:
             self.init_domain(domain, start)
 
@@ -78,10 +120,21 @@ class Sharing(LayerExecution, CallContext, FilePerPart, LayerCoordinates, Chart)
     def install_domain(self, domain: str, parts: Mapping[str, Tensor]) -> None:
         """Put the own tensors of a domain in place, as they are."""
         self.domains[domain] = nn.Module()
-        for name, part in parts.items():
-            register_at(self.domains[domain], name, part)
+        self._held[domain] = self._install(self.domains[domain], parts)
         own = holders(self.domains[domain])
         self.splits[domain] = self.layout.splits_of(holders(self.shared), own)
+
+    def _install(self, root: nn.Module, parts: Mapping[str, Tensor]) -> "dict[str, Held]":
+        """Register in `root` the layers that hold these tensors; path -> layer and its place."""
+        held: dict[str, Held] = {}
+        for path, names in self.layout.names.items():
+            mine = {name: parts[f"{path}.{name}"] for name in names if f"{path}.{name}" in parts}
+            if mine:
+                layer = self.layout.holder(path, mine)
+                register_at(root, path, layer)
+                above, attribute = split_name(path)
+                held[path] = Held(layer, root.get_submodule(above)._modules, attribute)
+        return held
 
     def lend(self, domain: str, parts: Mapping[str, Tensor]) -> None:
         """Let a domain run on tensors that stay outside: no parameters, not in the state_dict.
@@ -98,13 +151,14 @@ class Sharing(LayerExecution, CallContext, FilePerPart, LayerCoordinates, Chart)
         """Add a domain that starts from a plain network's tensors."""
         self.classes[domain] = classes
         self.init_domain(domain, start)
-        self.domains[domain].train(self.training)
+        for path, held in self._held[domain].items():
+            held.layer.train(self._running[path].training if self._running else self.training)
 
     def uninstall_domain(self, domain: str) -> None:
         """Let go of a domain's own tensors, its own or lent."""
         del self.splits[domain]
         if domain in self.domains:
-            del self.domains[domain]
+            del self.domains[domain], self._held[domain]
 
     def remove(self, domain: str) -> None:
         """Remove a domain."""
@@ -131,14 +185,45 @@ class Sharing(LayerExecution, CallContext, FilePerPart, LayerCoordinates, Chart)
         most = max(self.classes[name] for name in names)
         return self.layout.operands([self.splits[name] for name in names], most)
 
+    def states(self, domain: Domain) -> dict[str, list[NormState]]:
+        """Path of a batch norm -> how that of each domain of a call runs.
+
+        It trains if both the layer that runs and the domain's own are in train mode; momentum and
+        eps are those of the domain's own.
+
+        Raises:
+            RuntimeError: A domain's layer was replaced, or has a hook that would never run.
+        """
+        names = self._names(domain)
+        for name in names:
+            for path, held in self._held.get(name, {}).items():
+                held.check(f"domains.{name}.{path}")
+        found = {}
+        for path in self.layout.norms:
+            running = self._running[path].training if path in self._running else self.training
+            found[path] = [self._state(path, name, running) for name in names]
+        return found
+
+    def _state(self, path: str, domain: str, running: bool) -> NormState:
+        held = self._held.get(domain, {}).get(path)
+        # A domain that was lent its tensors has no layer of its own.
+        layer: Any = self.layout.skeletons[path] if held is None else held.layer
+        batches = None if held is None else layer.num_batches_tracked
+        training = running and (held is None or layer.training)
+        return NormState(training, layer.momentum, layer.eps, batches)
+
     def uncached_operands(self, *, domain: Domain = None, **at: Any) -> dict[str, Tensor]:
         """Stacked batch norm statistics, which other forwards of the domains may have moved."""
-        buffers = [[p for p in self.splits[n] if p.buffer] for n in self._names(domain)]
-        return self.layout.operands(buffers, 0) if self.training and len(buffers) > 1 else {}
+        names = self._names(domain)
+        if len(names) == 1 or not _trains(self.states(domain)):
+            return {}
+        return self.layout.operands([[p for p in self.splits[n] if p.buffer] for n in names], 0)
 
     def executors(self) -> dict[str, nn.Module]:
-        """Layers that run several domains at once."""
-        return {path: self.layout.executor(path) for path in self.layout.executed}
+        """Layers that run several domains at once; those given first are taken to be the net's."""
+        made: dict[str, nn.Module] = {p: self.layout.executor(p) for p in self.layout.names}
+        self._running = self._running or made
+        return made
 
     def alternatives(self, **at: Any) -> dict[str, tuple[nn.Module, dict[str, Tensor]]]:
         """Every executor with its operands for the domain."""
@@ -147,16 +232,24 @@ class Sharing(LayerExecution, CallContext, FilePerPart, LayerCoordinates, Chart)
         return {path: (e, operands_of(operands, path)) for path, e in executors.items()}
 
     def resized_layers(self, *, domain: Domain = None, **at: Any) -> dict[str, nn.Module]:
-        """The head, with the domain's number of classes."""
-        return {self.layout.head: self.layout.classifier(self.classes[self._names(domain)[0]])}
+        """The head, with the domain's number of classes; batch norms as the domain's are set."""
+        (name,) = self._names(domain)
+        layers = {self.layout.head: self.layout.classifier(self.classes[name])}
+        for path, (state,) in self.states(name).items():
+            norm: Any = copy.deepcopy(self.layout.skeletons[path])
+            if (norm.momentum, norm.eps) != (state.momentum, state.eps):
+                norm.momentum, norm.eps = state.momentum, state.eps
+                layers[path] = norm
+        return layers
 
     @torch.no_grad()
     def write_back(
         self, operands: Mapping[str, Tensor], *, domain: Domain = None, **at: Any
     ) -> None:
         """Batch norm statistics of several domains, from the stacked copies; batches counted."""
-        if self.training:
-            self.layout.write_back(operands, [self.splits[name] for name in self._names(domain)])
+        if _trains(states := self.states(domain)):
+            splits = [self.splits[name] for name in self._names(domain)]
+            self.layout.write_back(operands, splits, states)
 
     def default_context(self) -> dict[str, Any]:
         """The first domain."""

@@ -22,6 +22,7 @@ class Told(TypedDict):
     image_shape: NotRequired[tuple[Size, Size, Size]]
     mean: NotRequired[float | list[float]]
     std: NotRequired[float | list[float]]
+    value_range: NotRequired[tuple[float, float]]
 
 
 class SharingConfig(TypedDict):

@@ -7,7 +7,7 @@ grouped call serves all domains. Unequal counts run domain by domain.
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,25 +20,92 @@ from weightfold.methods.share.mixture import Mixture
 CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
-class DomainLayer(nn.Module):
-    """A layer whose tensors have a leading axis of domains.
+class NormState(NamedTuple):
+    """How the batch norm of one domain runs: what that domain's own layer says.
 
     Attributes:
-        at: Per-call coordinates; `domain` is a name or a `Mixture`.
+        training: Batch statistics, which move the running ones.
+        momentum: Of the running statistics; None: their mean over all batches.
+        eps: Added to the variance.
+        batches: The domain's counter of batches; None if it has none.
+    """
+
+    training: bool
+    momentum: float | None
+    eps: float
+    batches: Tensor | None
+
+    @property
+    def settings(self) -> tuple[bool, float | None, float]:
+        """What domains that run in one call have in common."""
+        return self[:3]
+
+
+class DomainLayer(nn.Module):
+    """A layer whose own tensors have a leading axis of domains.
+
+    Attributes of the plain layer can be read from it. A tensor of the plain layer can while the net
+    runs one domain; in a mixture its values are NaN, as each image has others.
+
+    Args:
+        layer: The plain layer without its tensors; no submodule, as it does not run as it is.
+        slots: Name of a tensor in it -> slots of the shared and of the own part.
+
+    Attributes:
+        at: Per-call coordinates; `domain` is a name or a `Mixture`, `norms` has for each batch norm
+            the `NormState` of each domain.
         kernel: "grouped" runs interleaved domains in one call, "segments" one after another.
     """
 
-    def __init__(self, *slots: str) -> None:
+    def __init__(self, layer: nn.Module, slots: Mapping[str, tuple[str, str]]) -> None:
         super().__init__()
         self.at: Mapping[str, Any] = NO_CONTEXT
         self.kernel: Literal["grouped", "segments"] = "grouped"
-        for slot in slots:
+        self.tensors = dict(slots)
+        for slot in (slot for pair in slots.values() for slot in pair):
             self.register_parameter(slot, None)
+        self.__dict__["layer"] = layer
+
+    def __getattr__(self, name: str) -> Any:
+        """Of the plain layer, what is no slot or module here."""
+        known = self.__dict__
+        for kind in ("_parameters", "_buffers", "_modules"):
+            if name in known.get(kind, ()):
+                return known[kind][name]
+        if "layer" not in known or name.startswith("__"):
+            raise AttributeError(name)
+        return self._value(name) if name in self.tensors else getattr(known["layer"], name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse what would change nothing: settings of the plain layer."""
+        known = self.__dict__
+        plain = known.get("layer")
+        if (
+            plain is not None
+            and name not in known
+            and (name in vars(plain) or name in self.tensors)
+        ):
+            raise AttributeError(
+                f"{name!r} of this {type(plain).__name__} cannot be set: domains own the "
+                "layer; set it before wf.share, or of a batch norm in net.sharing.domains"
+            )
+        super().__setattr__(name, value)
+
+    def extra_repr(self) -> str:
+        """The class of the plain layer."""
+        return type(self.layer).__name__
 
     def forward(self, x: Tensor) -> Tensor:
         """Run every image with its own domain's tensors; shapes as in the plain layer."""
+        if self.tensors and all(slot is None for slot in self._parameters.values()):
+            raise RuntimeError(
+                f"a {type(self.layer).__name__} that domains own was called outside the net, where "
+                "its tensors do not exist. Activation checkpointing inside the model does that in "
+                "backward: checkpoint the net as a whole instead"
+            )
         domain = self.at.get("domain")
         if isinstance(domain, Mixture) and len(domain.domains) > 1:
+            domain.check(x)
             if self.one_by_one or not domain.equal:
                 parts = enumerate(domain.part(x))
                 return domain.join(
@@ -55,6 +122,34 @@ class DomainLayer(nn.Module):
     def run_interleaved(self, x: Tensor, rows: slice, count: int) -> Tensor:
         """Interleaved images, image i of domain i mod `count`, with the tensors of these rows."""
         raise NotImplementedError
+
+    def parts(self, name: str) -> tuple[Tensor | None, Tensor | None]:
+        """The shared part of a tensor, and the own ones (K, ...)."""
+        shared, own = self.tensors[name]
+        return self._parameters[shared], self._parameters[own]
+
+    def own(self, name: str, rows: slice) -> Tensor | None:
+        """Own parts of these domains; None if there are none, or the layer has no such tensor."""
+        own = self.parts(name)[1] if name in self.tensors else None
+        return None if own is None else own[rows]
+
+    def whole(self, name: str, row: int) -> Tensor | None:
+        """The plain layer's tensor of one domain."""
+        shared, own = self.parts(name)
+        if shared is None or own is None:
+            return shared if own is None else own[row]
+        return interlace(shared, own[row], self.runs, 0)
+
+    def _value(self, name: str) -> Tensor | None:
+        value = self.whole(name, 0) if self.at is not NO_CONTEXT else None
+        if value is None:
+            raise AttributeError(
+                f"{name!r} of a {type(self.layer).__name__} that domains own exists only while the "
+                "net runs; before it, read net.theta({'domain': ...}), change what is in "
+                "net.sharing.domains, or initialise the plain network before wf.share"
+            )
+        mixed = isinstance(self.at.get("domain"), Mixture) and self.parts(name)[1] is not None
+        return torch.full_like(value, torch.nan) if mixed and value.is_floating_point() else value
 
 
 def interleaved(x: Tensor, count: int) -> Tensor:
@@ -77,50 +172,34 @@ class DomainConv(DomainLayer):
     """A convolution some of whose filters each domain owns.
 
     Args:
-        layer: The plain convolution; its hyperparameters are taken.
+        layer: The plain convolution.
+        slots: As in `DomainLayer`.
         own: True for each filter the domains own; empty where they own all of any number.
     """
 
-    shared: Tensor | None
-    own: Tensor
-    shared_bias: Tensor | None
-    own_bias: Tensor | None
-
-    def __init__(self, layer: Any, own: list[bool]) -> None:
-        super().__init__("shared", "own", "shared_bias", "own_bias")
-        self.in_channels, self.out_channels = layer.in_channels, layer.out_channels
-        self.stride, self.dilation, self.groups = layer.stride, layer.dilation, layer.groups
-        self.padding, self.kernel_size = layer.padding, layer.kernel_size
-        self.padding_mode, self._pads = layer.padding_mode, layer._reversed_padding_repeated_twice
+    def __init__(
+        self, layer: Any, slots: Mapping[str, tuple[str, str]], own: Sequence[bool]
+    ) -> None:
+        super().__init__(layer, slots)
         self.runs = runs_of(own)
-
-    @property
-    def weight(self) -> Tensor | None:
-        """Kernels of the call's first domain, for code around the layer that reads their dtype."""
-        if self.own is None or self.shared is None:
-            return self.own if self.own is None else self.own[0]
-        return interlace(self.shared, self.own[0], self.runs, 0)
 
     def run_interleaved(self, x: Tensor, rows: slice, count: int) -> Tensor:
         """Shared filters once for all images; own filters in one grouped convolution."""
-        own, own_bias = self.own[rows], _at(self.own_bias, rows)
+        own, own_bias = self.own("weight", rows), self.own("bias", rows)
+        assert own is not None
+        shared = self.parts("weight")[0]
         x = self._padded(x)
-        if self.shared is None:
+        if shared is None:
             return self._grouped(x, own, own_bias)
-        if count == 1 or self.groups > 1:
-            weight, bias = self._assembled(own, own_bias)
-            return self._grouped(x, weight, bias)
-        shared = self._convolve(x, self.shared, self.shared_bias, 1)
-        return interlace(shared, self._grouped(x, own, own_bias), self.runs, 1)
-
-    def _assembled(self, own: Tensor, own_bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Whole kernels (K, O, ...) of the plain layer."""
-        assert self.shared is not None
-        shared = self.shared.expand(len(own), *self.shared.shape)
-        weight = interlace(shared, own, self.runs, 1)
-        if own_bias is None or self.shared_bias is None:
-            return weight, None
-        return weight, interlace(self.shared_bias.expand(len(own), -1), own_bias, self.runs, 1)
+        shared_bias = None if own_bias is None else self.parts("bias")[0]
+        if count == 1 or self.layer.groups > 1:
+            weight = interlace(shared.expand(len(own), *shared.shape), own, self.runs, 1)
+            if own_bias is not None and shared_bias is not None:
+                shared_biases = shared_bias.expand(len(own), -1)
+                own_bias = interlace(shared_biases, own_bias, self.runs, 1)
+            return self._grouped(x, weight, own_bias)
+        whole = self._convolve(x, shared, shared_bias, 1)
+        return interlace(whole, self._grouped(x, own, own_bias), self.runs, 1)
 
     def _grouped(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         count = len(weight)
@@ -129,33 +208,28 @@ class DomainConv(DomainLayer):
         return restored(y, len(x))
 
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, count: int) -> Tensor:
-        padding = self.padding if self.padding_mode == "zeros" else 0
-        groups = self.groups * count
+        layer = self.layer
+        padding = layer.padding if layer.padding_mode == "zeros" else 0
+        groups = layer.groups * count
         convolve: Any = CONVOLVE[weight.dim() - 2]
-        return convolve(x, weight, bias, self.stride, padding, self.dilation, groups)
+        return convolve(x, weight, bias, layer.stride, padding, layer.dilation, groups)
 
     def _padded(self, x: Tensor) -> Tensor:
-        zeros = self.padding_mode == "zeros"
-        return x if zeros else F.pad(x, self._pads, mode=self.padding_mode)
+        layer = self.layer
+        if layer.padding_mode == "zeros":
+            return x
+        return F.pad(x, layer._reversed_padding_repeated_twice, mode=layer.padding_mode)
 
 
 class DomainLinear(DomainLayer):
-    """A linear classifier of each domain.
+    """A linear classifier of each domain."""
 
-    Args:
-        layer: The plain layer; its hyperparameters are taken.
-    """
-
-    weight: Tensor
-    bias: Tensor | None
-
-    def __init__(self, layer: nn.Linear) -> None:
-        super().__init__("weight", "bias")
-        self.in_features, self.out_features = layer.in_features, layer.out_features
+    runs: Sequence[tuple[bool, int]] = ()
 
     def run_interleaved(self, x: Tensor, rows: slice, count: int) -> Tensor:
         """Features (B, ..., F) to logits (B, ..., classes)."""
-        weight, bias = self.weight[rows], _at(self.bias, rows)
+        weight, bias = self.own("weight", rows), self.own("bias", rows)
+        assert weight is not None
         if count == 1:
             return F.linear(x, weight[0], None if bias is None else bias[0])
         y = torch.einsum("nk...f,kcf->nk...c", x.unflatten(0, (-1, count)), weight)
@@ -164,82 +238,101 @@ class DomainLinear(DomainLayer):
         return y.flatten(0, 1)
 
 
-class DomainBatchNorm(DomainLayer):
-    """Batch norm with the affine and the statistics of each domain.
+class DomainNorm(DomainLayer):
+    """A batch norm that each domain owns, affine and statistics.
 
     Args:
-        layer: The plain layer; its hyperparameters are taken.
+        layer: The plain layer.
+        slots: As in `DomainLayer`.
+        path: Where it is, under which `at` has its states.
     """
 
-    weight: Tensor | None
-    bias: Tensor | None
-    running_mean: Tensor | None
-    running_var: Tensor | None
-    num_batches_tracked: Tensor | None
-    slots = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    runs: Sequence[tuple[bool, int]] = ()
 
-    def __init__(self, layer: Any) -> None:
-        super().__init__(*self.slots[:2])
-        for slot in self.slots[2:]:
-            self.register_buffer(slot, None)
-        self.eps, self.momentum = layer.eps, layer.momentum
-        self.num_features, self.affine = layer.num_features, layer.affine
-        self.track_running_stats = layer.track_running_stats
+    def __init__(self, layer: Any, slots: Mapping[str, tuple[str, str]], path: str) -> None:
+        super().__init__(layer, slots)
+        self.path = path
+
+    def states(self, rows: slice) -> Sequence[NormState]:
+        """How each of these domains runs."""
+        given = self.at.get("norms")
+        if given is not None:
+            return given[self.path][rows]
+        return [NormState(self.training, self.layer.momentum, self.layer.eps, None)]
 
     @property
     def one_by_one(self) -> bool:
-        """Domains that have seen different numbers of batches differ in what None stands for."""
-        return super().one_by_one or (self.training and self.momentum is None)
+        """Domains whose batch norms differ, in what None stands for at least, run in turn."""
+        first, *others = self.states(slice(None))
+        differ = any(state.settings != first.settings for state in others)
+        return super().one_by_one or differ or (first.training and first.momentum is None)
+
+
+class DomainBatchNorm(DomainNorm):
+    """Batch norms of several domains in one."""
 
     def run_interleaved(self, x: Tensor, rows: slice, count: int) -> Tensor:
         """One batch norm over K * C channels; running statistics are updated in place.
 
         Batches are counted here where momentum is None, and so reads them; else by the chart.
         """
-        weight, bias, mean, var, tracked = (_at(getattr(self, slot), rows) for slot in self.slots)
-        momentum = self.momentum
-        if self.training and momentum is None and tracked is not None:
-            momentum = 1.0 / float(tracked.add_(1)[0])
-        flat = [None if t is None else t.flatten() for t in (mean, var, weight, bias)]
-        mean, var, weight, bias = flat
-        batch_statistics = self.training or mean is None
+        names = ("running_mean", "running_var", "weight", "bias")
+        tensors = [self.own(name, rows) for name in names]
+        mean, var, weight, bias = (None if t is None else t.flatten() for t in tensors)
+        training, momentum, eps, batches = self.states(rows)[0]
+        if training and momentum is None and batches is not None:
+            momentum = 1.0 / float(batches.add_(1))
+        batch_statistics = training or mean is None
         momentum = 0.0 if momentum is None else momentum
         y = F.batch_norm(
-            interleaved(x, count), mean, var, weight, bias, batch_statistics, momentum, self.eps
+            interleaved(x, count), mean, var, weight, bias, batch_statistics, momentum, eps
         )
         return restored(y, len(x))
 
 
-class DomainModule(DomainLayer):
+class DomainModule(DomainNorm):
     """A layer with a forward or hooks of its own, which runs domain by domain as the class it is.
 
     Args:
-        layer: The plain layer without its tensors.
-        slots: Name of a tensor in it -> slots of the shared and of the own part.
+        layer: The plain layer.
+        slots: As in `DomainLayer`.
+        path: Where it is; has states in `at` if it is a batch norm.
         own: True for each filter the domains own; empty where they own the layer.
     """
 
     def __init__(
-        self, layer: nn.Module, slots: Mapping[str, tuple[str, str]], own: Sequence[bool]
+        self,
+        layer: nn.Module,
+        slots: Mapping[str, tuple[str, str]],
+        path: str,
+        own: Sequence[bool],
     ) -> None:
-        super().__init__(*(slot for pair in slots.values() for slot in pair))
-        self.layer, self.tensors, self.runs = layer, dict(slots), runs_of(own)
+        super().__init__(layer, slots, path)
+        self.runs = runs_of(own)
 
     @property
     def one_by_one(self) -> bool:
-        """Always: the layer knows no domains."""
-        return True
+        """The layer knows no domains: always, unless all share it."""
+        return any(self.parts(name)[1] is not None for name in self.tensors)
+
+    def train(self, mode: bool = True) -> "DomainModule":
+        """As of every module, and the layer inside."""
+        self.layer.train(mode)
+        return super().train(mode)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "DomainModule":
+        self.layer._apply(fn, recurse)
+        return super()._apply(fn, recurse)
 
     def run_interleaved(self, x: Tensor, rows: slice, count: int) -> Tensor:
-        """Images of one domain."""
-        given: dict[str, Tensor] = {}
-        for name, slots in self.tensors.items():
-            shared, own = (getattr(self, slot) for slot in slots)
-            own = None if own is None else own[rows][0]
-            if shared is not None and own is not None:
-                given[name] = interlace(shared, own, self.runs, 0)
-            elif shared is not None or own is not None:
-                given[name] = shared if own is None else own
+        """Images of one domain, or of all that share the layer."""
+        whole = {name: self.whole(name, rows.start or 0) for name in self.tensors}
+        given = {name: tensor for name, tensor in whole.items() if tensor is not None}
+        if self.path in self.at.get("norms", ()):
+            layer: Any = self.layer
+            state = self.states(rows)[0]
+            layer.train(state.training)
+            layer.momentum, layer.eps = state.momentum, state.eps
         tensors = dict(given)
         out = functional_call(self.layer, tensors, (x,), tie_weights=False)
         for name, tensor in given.items():  # buffers that its forward replaced
@@ -260,7 +353,3 @@ def interlace(shared: Tensor, own: Tensor, runs: Sequence[tuple[bool, int]], dim
         for kind, tensor in ((False, shared), (True, own))
     }
     return torch.cat([next(pieces[kind]) for kind, _ in runs], dim)
-
-
-def _at(tensor: Tensor | None, rows: slice) -> Tensor | None:
-    return None if tensor is None else tensor[rows]

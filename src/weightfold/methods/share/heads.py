@@ -14,12 +14,12 @@ def reset_head(sharing: Sharing, domain: str, seed: int) -> None:
     """Draw a domain's own classifier anew, as torch initialises the layer.
 
     Args:
-        sharing: The chart; one with a shared head is left as it is.
+        sharing: The chart; one with a shared head, or without memory, is left as it is.
         domain: Whose.
         seed: With the name of the domain, of the weights.
     """
     layout = sharing.layout
-    if layout.shared_head:
+    if layout.shared_head or all(p.is_meta for p in sharing.domains[domain].parameters()):
         return
     layer = layout.classifier(sharing.classes[domain])
     own = sharing.domains[domain].get_submodule(layout.head)

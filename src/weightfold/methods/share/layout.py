@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
+from types import CellType, FunctionType, MethodType
 from typing import Any, NamedTuple
 
 import torch
@@ -12,13 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from weightfold.core.slots import runs_as, split_name, with_placeholders
+from weightfold.core.slots import fill, hooks_of, runs_as, split_name, with_placeholders
 from weightfold.methods.share.executors import (
     DomainBatchNorm,
     DomainConv,
     DomainLayer,
     DomainLinear,
     DomainModule,
+    NormState,
     interlace,
     runs_of,
 )
@@ -60,8 +62,11 @@ class Layout:
 
         Raises:
             ValueError: A layer that is owned in part, or the head, has a tensor without a row for
-                each of its filters.
+                each of its filters; one lies in another; or a function put on one holds a module,
+                whose tensors it would use in place of the domains'.
         """
+        for path, layer in layers.items():
+            _check_alone(path, layer, layers)
         for path in (*own, head):
             filters = len(layers[path].weight)  # type: ignore[arg-type]
             for name, tensor in layers[path].state_dict().items():
@@ -138,7 +143,7 @@ class Layout:
         found = []
         for path, tensor in self.tensors:
             shared_slot, own_slot = (f"{path}.{slot}" for slot in self.slots(path, tensor))
-            slots = shared_slot, None if self._counts(path, tensor) else own_slot
+            slots = shared_slot, None if self.counts(path, tensor) else own_slot
             inner, attribute = split_name(tensor)
             buffer = attribute in self.skeletons[path].get_submodule(inner)._buffers
             found.append((f"{path}.{tensor}", path, tensor, slots, buffer, attribute))
@@ -162,21 +167,27 @@ class Layout:
         """Whether the layer has a forward or hooks of its own, and so runs as the class it is."""
         return not runs_as(self.skeletons[path], STANDARD)
 
-    def _counts(self, path: str, name: str) -> bool:
-        """Whether a tensor counts batches, which a batch norm with a momentum does not read."""
-        layer: Any = self.skeletons[path]
-        counts = name == "num_batches_tracked" and not self.runs_itself(path)
-        return counts and layer.momentum is not None
+    def counts(self, path: str, name: str) -> bool:
+        """Whether a tensor counts the batches of a batch norm that runs several domains at once."""
+        return name == "num_batches_tracked" and not self.runs_itself(path)
 
-    def write_back(self, operands: Mapping[str, Tensor], domains: "Sequence[list[Split]]") -> None:
+    def write_back(
+        self,
+        operands: Mapping[str, Tensor],
+        domains: "Sequence[list[Split]]",
+        states: "Mapping[str, Sequence[NormState]]",
+    ) -> None:
         """Count a batch, and write running statistics that were stacked back to their domains."""
         for splits in zip(*domains, strict=True):
-            if not splits[0].buffer:
+            first = splits[0]
+            if not first.buffer or not any(state.training for state in states[first.path]):
                 continue
-            if (slot := splits[0].own_slot) is None:
-                for split in splits:
-                    split.own.add_(1)  # type: ignore[union-attr]
-            elif len(splits) > 1 and splits[0].own is not None:
+            if (slot := first.own_slot) is None:
+                for state in states[first.path]:
+                    # Where momentum is None the executor has counted, as it reads the count.
+                    if state.training and state.momentum is not None:
+                        state.batches.add_(1)  # type: ignore[union-attr]
+            elif len(splits) > 1 and first.own is not None:
                 for split, row in zip(splits, operands[slot].unbind(), strict=True):
                     # Not seen by autograd, as what batch norm itself writes: the backward of an
                     # earlier forward holds these tensors, and in train mode does not read them.
@@ -202,35 +213,40 @@ class Layout:
 
     def executor(self, path: str) -> DomainLayer:
         """What runs in the layer's place."""
-        layer = self.skeletons[path]
-        if self.runs_itself(path):
-            slots = {name: self.slots(path, name) for name in self.names[path]}
-            return DomainModule(copy.deepcopy(layer), slots, self.own.get(path, []))
+        layer = copy.deepcopy(self.skeletons[path])
+        slots = {name: self.slots(path, name) for name in self.names[path]}
+        if self.runs_itself(path) or (path == self.head and self.shared_head):
+            return DomainModule(layer, slots, path, self.own.get(path, ()))
         if isinstance(layer, nn.Linear):
-            return DomainLinear(layer)
+            return DomainLinear(layer, slots)
         if path in self.norms:
-            return DomainBatchNorm(layer)
-        return DomainConv(layer, [] if path == self.head else self.own[path])
+            return DomainBatchNorm(layer, slots, path)
+        return DomainConv(layer, slots, self.own.get(path, ()))
+
+    def holder(self, path: str, parts: Mapping[str, Tensor]) -> nn.Module:
+        """A layer of the plain one's class that holds the part of its tensors that one has.
+
+        It never runs; what looks for layers by class (to initialise or freeze them, for groups of
+        an optimizer) finds it.
+
+        Args:
+            path: The layer's.
+            parts: By names in the layer.
+        """
+        layer = filled(self.skeletons[path], parts)
+        for hooks in (layer._forward_pre_hooks, layer._forward_hooks, layer._backward_hooks):
+            hooks.clear()
+        return layer
 
     @property
     def images_apart(self) -> bool:
         """Whether in eval mode no image depends on others: the norms keep running statistics."""
         return all("running_mean" in self.names[path] for path in self.norms)
 
-    @property
-    def executed(self) -> list[str]:
-        """Paths of the layers an executor replaces: all but a shared head."""
-        return [path for path in self.names if path != self.head or not self.shared_head]
-
     def slots(self, path: str, name: str) -> tuple[str, str]:
         """Names of the slots for the shared and the own part of a tensor."""
-        if path in self.executed and self.runs_itself(path):
-            flat = name.replace(".", "_")
-            return f"shared_{flat}", f"own_{flat}"
-        linear = isinstance(self.skeletons[path], nn.Linear)
-        if linear or path in self.norms or path not in self.executed:
-            return name, name
-        return ("shared", "own") if name == "weight" else ("shared_bias", "own_bias")
+        flat = name.replace(".", "_")
+        return f"shared_{flat}", f"own_{flat}"
 
     def convolution(self, path: str, filters: int) -> nn.Module | None:
         """The convolution with `filters` of its filters, without tensors; None if it is no such."""
@@ -242,9 +258,62 @@ class Layout:
 
     def classifier(self, classes: int) -> nn.Module:
         """The plain head with that many classes, without its tensors."""
-        layer: Any = copy.deepcopy(self.skeletons[self.head])
-        setattr(layer, "out_features" if isinstance(layer, nn.Linear) else "out_channels", classes)
-        return layer
+        return with_filters(copy.deepcopy(self.skeletons[self.head]), classes)
+
+
+def _check_alone(path: str, layer: nn.Module, layers: Mapping[str, nn.Module]) -> None:
+    """Refuse a layer that is not all that computes what it gives.
+
+    Raises:
+        ValueError: See `Layout.of`.
+    """
+    inside = [other for other in layers if other.startswith(f"{path}.")]
+    if inside:
+        raise ValueError(
+            f"layer {inside[0]!r} lies in layer {path!r}, a {type(layer).__name__}, and domains "
+            "cannot own both; plan with masks or shared_norms that leave one out"
+        )
+    for function in (*vars(layer).values(), *hooks_of(layer)):
+        if held := _held_module(function):
+            raise ValueError(
+                f"layer {path!r} has the function {getattr(function, '__qualname__', function)!r}, "
+                f"which holds a {type(held).__name__}, and so would use its tensors, not those "
+                "that domains own; make it the forward of a subclass, or a hook that takes the "
+                "layer from its arguments"
+            )
+
+
+def _held_module(function: Any) -> Any:
+    """A module or parameter among what a function closes over, which a copy of it keeps."""
+    if not isinstance(function, FunctionType):
+        return None
+    cells = [cell.cell_contents for cell in function.__closure__ or () if cell != CellType()]
+    for value in (
+        *cells,
+        *(function.__defaults__ or ()),
+        *(function.__kwdefaults__ or {}).values(),
+    ):
+        held = value.__self__ if isinstance(value, MethodType) else value
+        if isinstance(held, nn.Module | nn.Parameter):
+            return held
+        if found := _held_module(value):
+            return found
+    return None
+
+
+def with_filters(layer: Any, filters: int) -> nn.Module:
+    """The convolution or linear layer, its number of outputs set, in place."""
+    setattr(layer, "out_features" if isinstance(layer, nn.Linear) else "out_channels", filters)
+    return layer
+
+
+def filled(outline: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """A copy of a layer that lacks its tensors, with these."""
+    layer = copy.deepcopy(outline)
+    if not isinstance(layer, _BatchNorm) and "weight" in tensors:
+        with_filters(layer, len(tensors["weight"]))
+    fill(layer, {name: (name,) for name in tensors}, tensors)
+    return layer
 
 
 Holders = Mapping[str, dict[str, Any]]

@@ -30,6 +30,18 @@ class Mixture:
         """Whether all domains have equally many images, and so are interleaved."""
         return len(set(self.counts)) == 1
 
+    def check(self, x: Tensor) -> None:
+        """Refuse what are not the images of this mixture, in its order.
+
+        Raises:
+            ValueError: They are of another number.
+        """
+        if len(x) != sum(self.counts):
+            raise ValueError(
+                f"a layer that domains own gets {len(x)} rows of the {sum(self.counts)} images of "
+                "a mixture, whose domains are then not known; run one domain a call"
+            )
+
     def join(self, batches: Sequence[Tensor]) -> Tensor:
         """One tensor (B, ...) of a batch per domain, in the order this mixture runs in."""
         if len(batches) == 1:

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 
 from torch import nn
 
@@ -25,12 +26,13 @@ def check_names(names: Sequence[str]) -> None:
             raise ValueError(f"domain {name!r} is named twice; give every domain a name of its own")
 
 
-def check_classes(classes: Mapping[str, int]) -> None:
-    """Refuse numbers of classes below 1.
+def check_classes(classes: Mapping[str, int]) -> dict[str, int]:
+    """Numbers of classes as ints.
 
     Raises:
-        ValueError: As said.
+        ValueError: One is below 1, or no whole number.
     """
     for name, count in classes.items():
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        if isinstance(count, bool) or not isinstance(count, Integral) or count < 1:
             raise ValueError(f"domain {name!r} has classes={count!r}; give at least 1")
+    return {name: int(count) for name, count in classes.items()}

@@ -1,22 +1,29 @@
 """SharedNet: one backbone, many domains."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from weightfold.core.arguments import checked_seed
+from weightfold.core.chart import Chart
 from weightfold.core.charted import Charted
 from weightfold.core.mixins import NO_CONTEXT
+from weightfold.core.preprocessing import Preprocessing
 from weightfold.core.slots import check_state
 from weightfold.folding import fold_batch_norm
 from weightfold.methods.share.chart import Sharing
 from weightfold.methods.share.heads import reset_head
 from weightfold.methods.share.mixture import Mixture
 from weightfold.methods.share.names import check_classes, check_names
+from weightfold.methods.share.outputs import joined, tensors_of, with_tensors
 from weightfold.methods.share.plan import Plan
+from weightfold.methods.share.separation import APART, Separation, separation
 
 Batch = Tensor | Mapping[str, Tensor]
+_IDS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 class SharedNet(Charted, holds="sharing"):
@@ -32,6 +39,10 @@ class SharedNet(Charted, holds="sharing"):
 
     Not for several threads at once; `weightfold.serve` is.
     """
+
+    def __init__(self, model: nn.Module, charts: Iterable[Chart]) -> None:
+        super().__init__(model, charts)
+        self._separations: dict[tuple[bool, frozenset[int]], Separation] = {}
 
     @property
     def sharing(self) -> Sharing:
@@ -75,12 +86,17 @@ class SharedNet(Charted, holds="sharing"):
 
         Returns:
             (B, classes); of a mixture (B, most classes of its domains), -inf where an image's
-            domain has no such class; of a mapping, domain -> (B, classes).
+            domain has no such class; of a mapping, domain -> (B, classes). If the network returns
+            several tensors (a tuple, a mapping, a dataclass), the same structure of them.
+
+        A mixture runs in one forward if the network keeps images and classes apart, as a few images
+        of noise show at the first mixture of each mode (train, eval); else domain by domain.
 
         Raises:
             KeyError: No such domain; the message lists them.
-            ValueError: Ids out of range or not one an image, an empty batch, or a domain beside a
-                mapping.
+            TypeError: `domain`, or what the network returns for a mixture, is of another kind.
+            ValueError: Ids out of range or not one an image, an empty batch, a domain beside a
+                mapping, or outputs of several domains that cannot be joined by image.
         """
         if isinstance(x, Mapping):
             if domain is not None:
@@ -90,30 +106,79 @@ class SharedNet(Charted, holds="sharing"):
             known = at if domain is None else {**at, "domain": domain}
             return super().forward(x, at=known)
         names = self._names(domain, len(x))
+        if len(set(names)) == 1:
+            return super().forward(x, at={**at, "domain": names[0]})
+        found = self.separation(x)
+        if not found.together:
+            return self._apart(x, names, at)
         level = not self.training and self.sharing.layout.images_apart
         mixture, order = Mixture.arrange(names, level=level)
-        if len(mixture.domains) == 1:
-            return super().forward(x, at={**at, "domain": names[0]})
-        logits = super().forward(x[order.to(x.device)], at={**at, "domain": mixture})
+        outputs = super().forward(x[order.to(x.device)], at={**at, "domain": mixture})
         back = torch.empty(len(x), dtype=torch.int64)
         back[order] = torch.arange(len(order))
-        return self._without_absent(logits[back.to(x.device)], names)
+        tensors = [tensor[back.to(x.device)] for tensor in tensors_of(outputs)]
+        for place, axis in enumerate(found.class_axes):
+            if axis is not None:
+                tensors[place] = self._without_absent(tensors[place], names, axis)
+        return with_tensors(outputs, iter(tensors))
 
-    def _without_absent(self, logits: Tensor, names: Sequence[str]) -> Tensor:
-        counts = torch.tensor([self.classes[name] for name in names], device=logits.device)
-        absent = torch.arange(logits.shape[1], device=logits.device) >= counts[:, None]
-        return logits.masked_fill(absent, -torch.inf)
+    def _apart(self, x: Tensor, names: Sequence[str], at: Mapping[str, Any]) -> Any:
+        """A mixture, domain by domain."""
+        places = {
+            name: torch.tensor([i for i, given in enumerate(names) if given == name])
+            for name in dict.fromkeys(names)
+        }
+        parts = [
+            super(SharedNet, self).forward(x[place.to(x.device)], at={**at, "domain": name})
+            for name, place in places.items()
+        ]
+        return joined(parts, list(places.values()))
+
+    def separation(self, x: Tensor) -> Separation:
+        """Whether domains may run together; seen at the first mixture of a mode, and kept."""
+        return self._see_constant() if torch.compiler.is_compiling() else self._see(x)
+
+    @torch._dynamo.assume_constant_result
+    def _see_constant(self) -> Separation:
+        """The same while torch.compile traces, on an image of the size that the plan has."""
+        if self.plan is None:
+            return APART
+        like = next(iter(self.parameters()))
+        return self._see(torch.empty(self.plan.choice["input_size"]).to(like))
+
+    def _see(self, x: Tensor) -> Separation:
+        key = self.training, frozenset(self.classes.values())
+        if key in self._separations:
+            return self._separations[key]
+        try:
+            found = separation(self, self.sharing, x)
+        except TypeError:  # outputs of a kind that cannot be taken apart
+            found = APART
+        except Exception:  # noise does not run; whether this batch does will be seen
+            return APART
+        return self._separations.setdefault(key, found)
+
+    def _without_absent(self, tensor: Tensor, names: Sequence[str], axis: int) -> Tensor:
+        counts = torch.tensor([self.classes[name] for name in names], device=tensor.device)
+        absent = torch.arange(tensor.shape[axis], device=tensor.device) >= counts[:, None]
+        shape = [1] * tensor.dim()
+        shape[0], shape[axis] = absent.shape
+        return tensor.masked_fill(absent.view(shape), -torch.inf)
 
     def _names(self, domain: Tensor | Sequence[str], images: int) -> list[str]:
         """The domain of each image."""
-        if isinstance(domain, Tensor) and (domain.dim() != 1 or domain.is_floating_point()):
+        whole = isinstance(domain, Tensor) and domain.dtype in _IDS
+        if isinstance(domain, Tensor) and (domain.dim() != 1 or not whole):
             shape = f"{domain.dtype} {tuple(domain.shape)}"
             raise ValueError(f"domain is {shape}; give int64 ({images},), an id per image")
-        if len(domain) != images or images == 0:
-            raise ValueError(f"domain names {len(domain)} images, x holds {images}; give one each")
-        if not isinstance(domain, Tensor) and not all(isinstance(d, int) for d in domain):
-            return [self._known(name) for name in domain]
-        known, ids = self.domains, torch.as_tensor(domain).tolist()
+        if not hasattr(domain, "__len__") or isinstance(domain, Mapping):
+            raise TypeError(f"domain={domain!r}; give a name, or a name or an id per image")
+        given = domain.tolist() if isinstance(domain, Tensor) else list(domain)
+        if len(given) != images or images == 0:
+            raise ValueError(f"domain names {len(given)} images, x holds {images}; give one each")
+        if not all(isinstance(d, Integral) and not isinstance(d, bool) for d in given):
+            return [self._known(name) for name in given]
+        known, ids = self.domains, [int(d) for d in given]
         if min(ids) < 0 or max(ids) >= len(known):
             raise ValueError(
                 f"domain has ids from {min(ids)} to {max(ids)}; the {len(known)} domains are "
@@ -122,7 +187,7 @@ class SharedNet(Charted, holds="sharing"):
         return [known[i] for i in ids]
 
     def _known(self, name: Any) -> str:
-        if name not in self.sharing.classes:
+        if not isinstance(name, str) or name not in self.sharing.classes:
             raise KeyError(f"domain={name!r}; the domains are {', '.join(self.domains)}")
         return name
 
@@ -135,15 +200,28 @@ class SharedNet(Charted, holds="sharing"):
             sizes.setdefault(x.shape[1:], []).append(self._known(name))
         if not sizes:
             raise ValueError("x is empty; give a batch for at least one domain")
-        found: dict[str, Tensor] = {}
+        found: dict[str, Any] = {}
         for names in sizes.values():
+            separated = len(names) > 1 and self.separation(batches[names[0]])
+            if not separated or not separated.together:
+                for name in names:
+                    found[name] = super().forward(batches[name], at={**at, "domain": name})
+                continue
             mixture = Mixture(tuple(names), tuple(len(batches[name]) for name in names))
-            where = names[0] if len(names) == 1 else mixture
             x = mixture.join([batches[name] for name in names])
-            logits = super().forward(x, at={**at, "domain": where})
-            for name, part in zip(names, mixture.part(logits), strict=True):
-                found[name] = part[:, : self.classes[name]]
+            outputs = super().forward(x, at={**at, "domain": mixture})
+            parts = [mixture.part(tensor) for tensor in tensors_of(outputs)]
+            axes = separated.class_axes or (None,) * len(parts)
+            for place, name in enumerate(names):
+                own = (
+                    part[place] if axis is None else part[place].narrow(axis, 0, self.classes[name])
+                    for part, axis in zip(parts, axes, strict=True)
+                )
+                found[name] = with_tensors(outputs, own)
         return {name: found[name] for name in batches}
+
+    def _set_context(self, at: Mapping[str, Any]) -> None:
+        super()._set_context({**at, "norms": self.sharing.states(at["domain"])} if at else at)
 
     def deploy(
         self,
@@ -154,6 +232,8 @@ class SharedNet(Charted, holds="sharing"):
     ) -> nn.Module:
         """The plain network of one domain: original class and keys, the domain's classifier.
 
+        It is fed as `about` says of the domain (`weightfold.Preprocessing`).
+
         Args:
             at: Per-call coordinates; `domain` is the same as `at={"domain": domain}`.
             domain: Whose.
@@ -162,7 +242,10 @@ class SharedNet(Charted, holds="sharing"):
         Raises:
             KeyError: No such domain; the message lists them.
         """
-        plain = super().deploy(at if domain is None else {**at, "domain": domain})
+        at = at if domain is None else {**at, "domain": domain}
+        plain = super().deploy(at)
+        told = Preprocessing.of_record(self.about.get(str(at.get("domain")), {}))
+        Preprocessing.detach(plain) if told is None else told.attach(plain)
         return fold_batch_norm(plain) if fold_bn else plain
 
     def add_domain(
@@ -192,7 +275,7 @@ class SharedNet(Charted, holds="sharing"):
         if name in self.domains:
             raise ValueError(f"domain {name!r} is there already, beside {', '.join(self.domains)}")
         check_names([name])
-        check_classes({name: classes})
+        classes, seed = check_classes({name: classes})[name], checked_seed(seed)
         if 0 < (rows := self.sharing.layout.shared_head) < classes:
             raise ValueError(f"classes={classes}, but the head that all domains share has {rows}")
         if (from_domain is None) == (weights is None):

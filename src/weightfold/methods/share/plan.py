@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self, TypedDict, Unpack
 
 from torch import Tensor, nn
 
-from weightfold.core.arguments import check_choices, check_net, checked_seed, gathered, real, whole
+from weightfold.core.arguments import check_choices, checked_seed, gathered, real, unwrapped, whole
 from weightfold.core.select import Where, select
 from weightfold.methods.share.account import Account, BatchNormCount, account
 from weightfold.methods.share.filters import (
@@ -271,7 +271,7 @@ def plan_sharing(
             computes a convolution's weight by a parametrization.
         TypeError: `net` is a Charted net or no module, or an argument is of another type.
     """
-    check_net(net)
+    net = unwrapped(net)
     made = gathered(SharingOptions, options)
     _check_arguments(strategy, budget)
     _check_amount(strategy, fraction, num_filters)

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from weightfold.core.arguments import check_net, checked_seed
+from weightfold.core.arguments import check_memory, checked_seed, unwrapped
 from weightfold.core.charted import Charted
+from weightfold.core.preprocessing import Preprocessing
 from weightfold.core.slots import Slots
 from weightfold.methods.share.chart import Sharing
 from weightfold.methods.share.heads import reset_head
@@ -50,9 +51,11 @@ def share(
     Raises:
         TypeError: `net` is a Charted net or no module, or an argument is of another type.
         ValueError: No domain, a name twice or not of letters, digits, "-" and "_", classes below
-            1, a plan made for another model, or a layer that domains own is tied to another.
+            1, a plan made for another model; or a layer that domains own is tied to another, has
+            weights that are not finite, or a function put on it that holds a module.
+        MemoryError: The domains take more memory than there is.
     """
-    check_net(net)
+    net = unwrapped(net)
     if isinstance(net, Charted):
         raise TypeError(
             "net is a Charted net; share the plain network, and chart the shared one, "
@@ -66,18 +69,25 @@ def share(
     if not domains:
         raise ValueError("domains is empty; give at least one, name -> number of classes")
     check_names(list(domains))
-    check_classes(domains)
+    domains = check_classes(domains)
     plan.check(net)
+    _check_size(plan, domains)
     paths = (*plan.own, *plan.norms, plan.head)
     layers = {path: net.get_submodule(path) for path in paths}
     _check_untied(net, layers)
+    _check_finite(layers)
     rows = max(domains.values()) if plan.shared_head else 0
     made = plan.to_json()
-    chart = Sharing(layers, plan.own, plan.norms, plan.head, domains, rows, plan=made)
+    fed = Preprocessing.of(net)
+    told = {} if fed is None else fed.without_classes().record()
+    about = {name: told for name in domains if told}
+    chart = Sharing(layers, plan.own, plan.norms, plan.head, domains, rows, about, plan=made)
     for domain in domains:
         reset_head(chart, domain, seed)
     with torch.no_grad():
-        return SharedNet(net, [chart])
+        shared = SharedNet(net, [chart])
+    Preprocessing.detach(shared)  # of each domain it stands in `about`
+    return shared
 
 
 def _check_untied(model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
@@ -91,3 +101,25 @@ def _check_untied(model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
                     f"{' and '.join(map(repr, places))} are one tied tensor, which domains cannot "
                     "own; plan with masks or shared_norms that leave it out, or untie it"
                 )
+
+
+def _check_size(plan: Plan, domains: Mapping[str, int]) -> None:
+    """Refuse domains that this machine cannot hold, before anything is allocated.
+
+    Raises:
+        MemoryError: As said.
+    """
+    size = plan.account(domains).total.bytes
+    check_memory(f"domains={dict(domains)} with this plan make a net", size)
+
+
+def _check_finite(layers: Mapping[str, nn.Module]) -> None:
+    """Refuse weights that are NaN or infinite: every domain would start from them.
+
+    Raises:
+        ValueError: The message names one.
+    """
+    for path, layer in layers.items():
+        for name, tensor in layer.named_parameters():
+            if not tensor.is_meta and not tensor.isfinite().all():
+                raise ValueError(f"'{path}.{name}' has values that are NaN or infinite")

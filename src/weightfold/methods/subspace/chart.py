@@ -26,7 +26,8 @@ class Subspace(SeededConstants, Chart):
         projection: Kind of P, one of `weightfold.methods.subspace.projections.KINDS`.
 
     Raises:
-        ValueError: `dim` or `projection` is out of range, or the tensors are of several dtypes.
+        ValueError: `dim` or `projection` is out of range, or the tensors are of several dtypes or
+            devices, or not of floating point.
     """
 
     kind = "subspace"
@@ -39,6 +40,10 @@ class Subspace(SeededConstants, Chart):
         self.shapes = {name: tuple(t.shape) for name, t in theta0.items()}
         if len(dtypes := {t.dtype for t in theta0.values()}) > 1:
             raise ValueError(f"the tensors are of the dtypes {dtypes}; choose those of one")
+        if not (dtype := next(iter(dtypes), torch.float32)).is_floating_point:
+            raise ValueError(f"the tensors are of {dtype}; a subspace is of floating-point ones")
+        if len(devices := {t.device for t in theta0.values()}) > 1:
+            raise ValueError(f"the tensors lie on {devices}; move them to one device")
         self.seed, self.projection_kind = seed, projection
         flat = torch.cat([t.detach().flatten() for t in theta0.values()])
         self.projection = make(projection, flat.numel(), dim, flat)

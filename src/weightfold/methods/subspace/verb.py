@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from weightfold.core.arguments import check_memory, check_net, checked_seed, whole
+from weightfold.core.arguments import check_memory, checked_seed, unwrapped, whole
 from weightfold.core.charted import Charted
 from weightfold.core.select import Where, select_tensors
 from weightfold.methods.subspace.chart import Subspace
@@ -40,7 +40,7 @@ def subspace(
         ValueError: `dim` is below 1 or above the number of weights chosen; `where` matches nothing;
             `kind` is unknown.
     """
-    check_net(net)
+    net = unwrapped(net)
     dim, seed = whole(dim, "dim"), checked_seed(seed)
     tensors = select_tensors(net, where)
     numbers = projection_numbers(kind, sum(t.numel() for t in tensors.values()), dim)

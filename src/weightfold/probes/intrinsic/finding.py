@@ -57,7 +57,8 @@ class IntrinsicDimension(Finding):
         metric: "validation" or "train".
         part: The part of the data that accuracies are on: "validation", "test" or "train".
         examples: How many examples it has.
-        threshold: Share of the plain network's accuracy to be reached.
+        threshold: Share of the plain network's accuracy to be reached, or that accuracy itself.
+        absolute: Whether it is the accuracy itself.
         kind: Of the projection.
         seeds: In order.
         baselines: The plain network, a run for each seed.
@@ -81,6 +82,7 @@ class IntrinsicDimension(Finding):
     trained: tuple[Trained, ...]
     recipe: Recipe
     published: float | None = None
+    absolute: bool = False
 
     def beside(self, published: float) -> Self:
         """The finding with a published value in headline and figure."""
@@ -93,8 +95,31 @@ class IntrinsicDimension(Finding):
 
     @property
     def bar(self) -> float:
-        """The accuracy to reach: the threshold times the plain network's mean."""
-        return self.threshold * self.baseline.mean
+        """The accuracy to reach: the threshold times the plain network's mean, or itself."""
+        return self.threshold if self.absolute else self.threshold * self.baseline.mean
+
+    def at(self, threshold: float, *, absolute: bool) -> Self:
+        """The same runs judged by another bar; where they did not go near it, the answer is coarse.
+
+        Args:
+            threshold: As of the probe.
+            absolute: As of the probe.
+        """
+        return replace(self, threshold=threshold, absolute=absolute)
+
+    @property
+    def doubt(self) -> str:
+        """That the plain network's accuracy spreads over seeds by more than it is above the bar.
+
+        The bar is a matter of chance then, and so is every dimension read at it.
+        """
+        if (self.baseline.std or 0.0) <= max(self.baseline.mean - self.bar, 0.0):
+            return ""
+        return (
+            f"No intrinsic dimension can be told: the plain network is not trained reliably "
+            f"({self._plain}), so that a bar of {100 * self.bar:.1f}% means nothing. Lower lr, or "
+            "train longer."
+        )
 
     @property
     def curve(self) -> dict[int, tuple[float | None, ...]]:
@@ -168,11 +193,9 @@ class IntrinsicDimension(Finding):
     @property
     def headline(self) -> str:
         """The answer in words."""
-        goal = (
-            f"{100 * self.threshold:g}% of the accuracy that all {self.parameters:,} reach "
-            f"({100 * self.baseline.mean:.2f}% {_ON[self.part]}, "
-            f"mean of {count(self.baseline.n, 'seed')})"
-        )
+        if self.doubt:
+            return self.doubt
+        goal = f"{self._goal} ({self._plain})"
         published = "" if self.published is None else f" Published: {self.published:,.0f}."
         if self.dimension is None:
             reached = sum(d is not None for d in self.crossings.values())
@@ -187,6 +210,21 @@ class IntrinsicDimension(Finding):
             f"{_share(self.dimension / self.parameters)} of the network's, reaches {goal}."
             f"{published}"
         )
+
+    @property
+    def _plain(self) -> str:
+        """What the plain network reaches, in words."""
+        return (
+            f"all {self.parameters:,} reach {mean_and_spread(self.baseline, unit='%', factor=100)} "
+            f"{_ON[self.part]}, {count(self.baseline.n, 'seed')}"
+        )
+
+    @property
+    def _goal(self) -> str:
+        """The bar in words."""
+        if self.absolute:
+            return f"an accuracy of {100 * self.threshold:g}%"
+        return f"{100 * self.threshold:g}% of the accuracy of the plain network"
 
     @property
     def _answer(self) -> str:
@@ -260,9 +298,9 @@ class IntrinsicDimension(Finding):
             axis.axhline(
                 100 * self.baseline.mean, color=grey, linewidth=1, label="all weights trained"
             )
-            label = f"{100 * self.threshold:g}% of that"
+            label = self._goal
             axis.axhline(100 * self.bar, color=grey, linewidth=1, linestyle="--", label=label)
-            if self.dimension is not None:
+            if self.dimension is not None and not self.doubt:
                 bound = "≤ " if self.bounded_above else ""
                 axis.axvline(
                     self.dimension, color=COLOURS[1], label=f"ours: {bound}{self.dimension:,.0f}"

@@ -16,7 +16,10 @@ class IntrinsicOptions:
     """What is measured, and how it is searched for.
 
     Attributes:
-        threshold: Share of the plain network's accuracy, in (0, 1].
+        threshold: Share of the plain network's accuracy, in (0, 1]; with `absolute` the accuracy
+            itself.
+        absolute: Whether the bar is `threshold` whatever the plain network reaches, as it was for
+            the published dimensions of MNIST.
         metric: "validation": accuracy on the held-out set, `validation` if the data has one, else
             `test`. "train": on the training set, in eval mode, for data that cannot be
             generalised from, such as shuffled labels.
@@ -35,6 +38,7 @@ class IntrinsicOptions:
     """
 
     threshold: float = 0.9
+    absolute: bool = False
     metric: Metric = "validation"
     kind: Kind = "srht"
     where: Where = None
@@ -61,6 +65,7 @@ class IntrinsicKeywords(TypedDict, total=False):
 
     options: IntrinsicOptions
     threshold: float
+    absolute: bool
     metric: Metric
     kind: Kind
     where: Where

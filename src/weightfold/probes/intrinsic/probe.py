@@ -53,13 +53,25 @@ def intrinsic_dimension(
     """The smallest d for which training theta = theta0 + P psi does nearly as well as all of theta.
 
     The plain network is trained first, once for each seed; the bar is `threshold` times its mean
-    accuracy. Then d is doubled until every seed reaches the bar, and points equally spaced in
-    log d are put between the last d where not all did and the first where all did, see
-    `weightfold.probes.intrinsic.search`. A seed's crossing is interpolated between the dimensions
-    tried; the answer is the geometric mean of the crossings. All runs have one recipe and are
-    judged by their accuracy at the last epoch.
+    accuracy, or `threshold` itself if that is `absolute`. Then d is doubled until every seed
+    reaches the bar, and points equally spaced in log d are put between the last d where not all did
+    and the first where all did, see `weightfold.probes.intrinsic.search`. A seed's crossing is
+    interpolated between the dimensions tried; the answer is the geometric mean of the crossings.
+    All runs have one recipe and are judged by their accuracy at the last epoch.
 
     Source: Li, Farkhoor, Liu and Yosinski 2018, sections 2 and 3.
+
+    >>> import torch, weightfold as wf
+    >>> x = torch.randn(80, 6, generator=torch.Generator().manual_seed(0))
+    >>> y = (x[:, 0] > 0).long()
+    >>> from torch.nn import Linear, ReLU, Sequential
+    >>> make = lambda seed: Sequential(Linear(6, 8), ReLU(), Linear(8, 2))
+    >>> quick = wf.Recipe(epochs=8, lr=0.2, batch_size=20, crop_padding=0, flip=False)
+    >>> data = (x[:60], y[:60]), (x[60:], y[60:])
+    >>> options = {"start": 16, "resolution": 1.0, "together": 1}
+    >>> found = wf.intrinsic_dimension(make, data, seeds=1, recipe=quick, progress=False, **options)
+    >>> found.parameters, found.threshold
+    (74, 0.9)
 
     Args:
         net: A module, whose present weights are theta0 for all seeds, or a function that makes
@@ -81,7 +93,8 @@ def intrinsic_dimension(
         FileExistsError: The folder holds other runs.
         TypeError: `net` or `data` is no such thing, or `options` has no such field.
         ValueError: An option is out of range; the data has one class; parameters get no gradient;
-            the plain network learns nothing, or its initial weights reach the bar.
+            the plain network learns nothing or stays below an absolute bar, or its initial
+            weights reach the bar.
     """
     chosen, seeds, device = gathered(IntrinsicOptions, options), as_seeds(seeds), device_of(device)
     samples = dataset_of(data)
@@ -107,7 +120,7 @@ def intrinsic_dimension(
             show=show,
         )
         baselines = trials.plain()
-        bar = _bar(baselines, samples, trials.part, chosen.threshold)
+        bar = _bar(baselines, samples, trials.part, chosen)
         search.search(
             trials.subspaces,
             bar,
@@ -125,6 +138,7 @@ def intrinsic_dimension(
         part=trials.part,
         examples=len(samples.parts[trials.part]),
         threshold=chosen.threshold,
+        absolute=chosen.absolute,
         kind=chosen.kind,
         seeds=seeds,
         baselines=baselines,
@@ -141,7 +155,9 @@ def _part(samples: Dataset, metric: Metric) -> str:
     return "validation" if samples.validation is not None else "test"
 
 
-def _bar(baselines: tuple[Trained, ...], samples: Dataset, part: str, threshold: float) -> float:
+def _bar(
+    baselines: tuple[Trained, ...], samples: Dataset, part: str, options: IntrinsicOptions
+) -> float:
     """The accuracy to reach.
 
     Raises:
@@ -154,7 +170,8 @@ def _bar(baselines: tuple[Trained, ...], samples: Dataset, part: str, threshold:
             "recipe's lr, or check the network"
         )
     accuracy = fmean(run.accuracy or 0.0 for run in known)
-    bar = threshold * accuracy
+    threshold = options.threshold
+    bar = threshold if options.absolute else threshold * accuracy
     labels = samples.parts[part].targets
     chance = (labels == samples.train.targets.bincount().argmax()).double().mean().item()
     error = sqrt(chance * (1 - chance) / len(labels))
@@ -165,11 +182,17 @@ def _bar(baselines: tuple[Trained, ...], samples: Dataset, part: str, threshold:
             f"answering one class ({chance:.4f}, standard error {error:.4f}): it learns nothing "
             f"with this recipe. Change lr or epochs{hint}"
         )
-    if bar <= chance:
+    if bar > accuracy:
         raise ValueError(
-            f"threshold={threshold} of the plain network's accuracy {accuracy:.4f} is {bar:.4f}, "
-            f"which always answering one class reaches ({chance:.4f}); give a threshold above "
-            f"{chance / accuracy:.3f}"
+            f"threshold={threshold}, absolute=True: the plain network reaches {accuracy:.4f} only; "
+            "give a lower threshold, or train longer"
+        )
+    if bar <= chance:
+        lowest = chance if options.absolute else chance / accuracy
+        raise ValueError(
+            f"threshold={threshold}, absolute={options.absolute}: the bar is {bar:.4f}, which "
+            f"always answering one class reaches ({chance:.4f}); give a threshold above "
+            f"{lowest:.3f}"
         )
     start = fmean(run.start for run in known)
     if start >= bar:
@@ -194,12 +217,7 @@ def _notes(found: IntrinsicDimension, one_start: bool, as_one: bool) -> tuple[st
         else "The subspace of each d is drawn by itself.",
         "Where a seed crosses the bar is interpolated, linearly in log d, between two dimensions.",
     ]
-    baseline, curve, bar = found.baseline, found.curve, found.bar
-    if (baseline.std or 0) > (1 - found.threshold) * baseline.mean:
-        notes.append(
-            f"The plain network's own accuracy spreads by {100 * (baseline.std or 0):.1f} points "
-            "over seeds, more than the threshold leaves: it is not trained reliably."
-        )
+    curve, bar = found.curve, found.bar
     for index, seed in enumerate(found.seeds):
         if below := search.dips(curve, index, bar):
             listed = ", ".join(f"{d:,}" for d in below)

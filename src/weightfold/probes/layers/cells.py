@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from weightfold.core.copying import copied
 from weightfold.core.slots import split_name
 from weightfold.data import Dataset
 from weightfold.files import locked
@@ -19,13 +19,13 @@ from weightfold.probes.layers.batch_norm import BATCH, Policy, recalibrate, runn
 from weightfold.probes.layers.finding import finite
 from weightfold.probes.layers.measurements import DRAWN, Cell
 from weightfold.probes.layers.networks import Network
-from weightfold.probes.layers.splice import take
 from weightfold.probes.layers.units import Unit, kept_tensors
 from weightfold.probes.models import Model, fresh, redraw
 from weightfold.records import read_record, write_record
 from weightfold.train.checkpoint import RUN
 from weightfold.train.record import check_same, digest, structure
 from weightfold.train.seeding import mixed_seed
+from weightfold.train.starts import Start, begin
 
 CALIBRATION = 1000
 """Training examples that running statistics are re-estimated on for each test, at most."""
@@ -101,7 +101,7 @@ def _measured(
     drawn = _drawn(network, bench)
     cells = [] if folder is None else _saved(network, bench, drawn, folder)
     done = {cell.unit for cell in cells}
-    net = deepcopy(network.net)
+    net = copied(network.net)
     for unit in (None, *bench.units):
         name = "" if unit is None else unit.name
         if name in done:
@@ -142,7 +142,7 @@ def _drawn(network: Network, bench: Bench) -> list[Draw]:
     for draw in range(bench.draws):
         seed = mixed_seed("layer reset", network.seed, draw)
         if isinstance(bench.net, nn.Module):
-            net = deepcopy(network.net)
+            net = copied(network.net)
             units = [unit for unit in bench.units if redrawable(net, unit)]
             redraw(net, [part for unit in units for part in _parts(net, unit)], seed)
         else:
@@ -172,10 +172,10 @@ def _test(
 ) -> tuple[float, float | None]:
     """Error and loss with the unit's tensors from `source`; `net` is a copy to work in."""
     statistics = {n for names in running_statistics(net).values() for n in names}
-    take(net, kept_tensors(network.net), kept_tensors(net))
-    if unit is not None:
-        kept = set() if bench.bn == "source" else statistics
-        take(net, source, [name for name in unit.tensors if name not in kept])
+    kept = set() if bench.bn == "source" else statistics
+    layers = () if unit is None else tuple(name for name in unit.tensors if name not in kept)
+    options = {"layers": layers, "to": source}
+    begin(net, Start(network.net, through="reset", options=options))
     if bench.bn == "recalibrate" and statistics:
         recalibrate(net, bench.calibration)
     return evaluate(net, bench.samples)
@@ -204,11 +204,10 @@ def evaluate(net: nn.Module, samples: Dataset) -> tuple[float, float | None]:
 
 
 def _saved(network: Network, bench: Bench, drawn: Sequence[Draw], folder: Path) -> list[Cell]:
-    net = deepcopy(network.net)
+    net = copied(network.net)
 
     def digest_of(tensors: Tensors) -> str:
-        take(net, tensors, kept_tensors(net))
-        return digest(net)
+        return digest(begin(net, Start(tensors)))
 
     configuration: dict[str, Any] = {
         "bn": bench.bn,

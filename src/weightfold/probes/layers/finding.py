@@ -144,6 +144,13 @@ class LayerReset(Finding):
         return f"batch norm {self.bn}: {EXPLAINED[self.bn]}"
 
     @property
+    def doubt(self) -> str:
+        """That the network hardly learnt."""
+        if not self.trained or fmean(self.trained) <= self.chance - CRITICAL:
+            return ""
+        return "The network hardly learned anything, so that little follows."
+
+    @property
     def headline(self) -> str:
         """The answer in words."""
         critical, undecided = self.critical, self.of_verdict("undecided")
@@ -157,8 +164,8 @@ class LayerReset(Finding):
             text = f"None of {len(self.units)} layers is {'surely ' if undecided else ''}critical."
         if undecided:
             text += f" The {len(self.seeds)} networks do not decide it for {', '.join(undecided)}."
-        if fmean(self.trained) > self.chance - CRITICAL:
-            text = f"The network hardly learned anything, so that little follows. {text}"
+        if self.doubt:
+            text = f"{self.doubt} {text}"
         worst = max(self.units, key=lambda unit: self.increase(unit.name).mean).name
         return (
             f"{text} Critical is a layer whose initial weights in place of the trained ones raise "

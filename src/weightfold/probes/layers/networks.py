@@ -1,15 +1,15 @@
 """Trained networks with the weights they had at earlier epochs."""
 
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from weightfold.core.copying import copied
 from weightfold.data.pairs import Data
-from weightfold.probes.layers.splice import Checkpoint, read_checkpoint, take
+from weightfold.probes.layers.splice import Checkpoint, read_checkpoint
 from weightfold.probes.models import Model, net_of
 from weightfold.records import write_record
 from weightfold.tasks.registry import as_task
@@ -20,6 +20,7 @@ from weightfold.train.history import History, Row
 from weightfold.train.loop import REMEDY, NonFiniteLoss
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import check_same
+from weightfold.train.starts import Start, begin
 from weightfold.train.together import SIDE_BY_SIDE, Run, fit_together
 
 
@@ -171,8 +172,6 @@ def given_networks(
             epoch: read_checkpoint(one[epoch], net, f"checkpoints[{epoch}]")
             for epoch in sorted(one)
         }
-        copy = deepcopy(net).to(device)
-        trained = past[max(past)]
-        take(copy, trained, trained)
-        networks.append(Network(index, copy, past))
+        trained = begin(copied(net).to(device), Start(past[max(past)]))
+        networks.append(Network(index, trained, past))
     return networks

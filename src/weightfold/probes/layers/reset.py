@@ -59,6 +59,17 @@ def layer_reset(
     with the normalisations that read its output directly, see `layer_units`, and the network is
     tested without further training.
 
+    >>> import torch, weightfold as wf
+    >>> x = torch.randn(80, 6, generator=torch.Generator().manual_seed(0))
+    >>> y = (x[:, 0] > 0).long()
+    >>> from torch.nn import Linear, ReLU, Sequential
+    >>> make = lambda seed: Sequential(Linear(6, 8), ReLU(), Linear(8, 2))
+    >>> quick = wf.Recipe(epochs=8, lr=0.2, batch_size=20, crop_padding=0, flip=False)
+    >>> data = (x[:60], y[:60]), (x[60:], y[60:])
+    >>> found = wf.layer_reset(make, data, bn="keep", seeds=1, recipe=quick, progress=False)
+    >>> [unit.name for unit in found.units], found.epochs
+    (['0', '2'], (0, 1, 2, 4, 8))
+
     Args:
         net: A module, or a function that makes the network of a seed; left unchanged. All seeds
             of a module start from its weights.

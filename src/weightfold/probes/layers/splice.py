@@ -1,16 +1,16 @@
 """wf.splice: one network of the tensors of two."""
 
-from collections.abc import Iterable, Mapping
-from copy import deepcopy
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from weightfold.core import checkpoint_file
 from weightfold.core.charted import check_state
+from weightfold.core.copying import copied
 from weightfold.core.select import Where, select
-from weightfold.core.slots import Slots, tensor_at
-from weightfold.core.tensor_file import read_tensors
+from weightfold.core.slots import Slots
 from weightfold.data.pairs import Data, as_dataset
 from weightfold.probes.layers.batch_norm import (
     Policy,
@@ -19,6 +19,7 @@ from weightfold.probes.layers.batch_norm import (
     running_statistics,
 )
 from weightfold.probes.layers.units import check_plain, kept_tensors, normalised, owner
+from weightfold.train.starts import Start, begin
 
 Checkpoint = nn.Module | Mapping[str, Tensor] | str | Path
 """A network's tensors: a module, a state_dict, or the path of a safetensors file."""
@@ -44,6 +45,11 @@ def splice(
       see `weightfold.probes.layers.batch_norm.recalibrate`.
 
     A network without running statistics takes any policy.
+
+    >>> import torch, weightfold as wf
+    >>> one, other = (torch.nn.Sequential(torch.nn.Linear(3, 2)) for _ in range(2))
+    >>> torch.equal(wf.splice(one, other, "0", bn="keep")[0].weight, other[0].weight)
+    True
 
     Args:
         trained: Left unchanged.
@@ -93,8 +99,8 @@ def splice(
         )
         going = [norm for norm in statistics if norm in chosen or layer_of.get(norm) in chosen]
         taken += [name for norm in going for name in statistics[norm]]
-    net = deepcopy(trained)
-    take(net, source, taken)
+    start = Start(trained, through="reset", options={"layers": tuple(taken), "to": source})
+    net = begin(copied(trained), start)
     if bn == "recalibrate" and statistics and samples is not None:
         recalibrate(net, samples)
     return net
@@ -117,13 +123,6 @@ def _device(net: nn.Module) -> torch.device:
     return next((t.device for t in (*net.parameters(), *net.buffers())), torch.device("cpu"))
 
 
-@torch.no_grad()
-def take(net: nn.Module, source: Mapping[str, Tensor], names: Iterable[str]) -> None:
-    """Copy the tensors `names` of `source` into `net`, in place."""
-    for name in names:
-        tensor_at(net, name).copy_(source[name])
-
-
 def read_checkpoint(checkpoint: Checkpoint, net: nn.Module, name: str) -> dict[str, Tensor]:
     """The tensors of a checkpoint of `net`, each under its first name in `net`.
 
@@ -137,7 +136,7 @@ def read_checkpoint(checkpoint: Checkpoint, net: nn.Module, name: str) -> dict[s
         ValueError: It is of another network, or a damaged file.
         FileNotFoundError: The file is missing.
     """
-    given = _tensors_of(checkpoint, name)
+    given = checkpoint_file.named_as(_tensors_of(checkpoint, name), net.state_dict())
     canonical = Slots.of(net).canonical
     found: dict[str, Tensor] = {}
     for key, tensor in given.items():
@@ -169,7 +168,7 @@ def _tensors_of(checkpoint: Checkpoint, name: str) -> dict[str, Tensor]:
         if not Path(checkpoint).is_file():
             raise FileNotFoundError(f"{name}={str(checkpoint)!r}: there is no such file")
         try:
-            return read_tensors(Path(checkpoint))
+            return checkpoint_file.read_checkpoint(Path(checkpoint))
         except ValueError as error:
             raise ValueError(
                 f"{name}={str(checkpoint)!r} is no safetensors file ({error}); write it with "

@@ -163,6 +163,13 @@ def critical_sample_ratio(
     Arpit et al., "A closer look at memorization in deep networks" (2017), section 4.1, with their
     Langevin adversarial sample search (Algorithm 1), see `search`. Labels are not used.
 
+    >>> import torch, weightfold as wf
+    >>> x = torch.randn(80, 6, generator=torch.Generator().manual_seed(0))
+    >>> y = (x[:, 0] > 0).long()
+    >>> net, data = torch.nn.Linear(6, 2), ((x[:60], y[:60]), (x[60:], y[60:]))
+    >>> wf.critical_sample_ratio(net, data, radius=100.0, progress=False).ratio
+    1.0
+
     Args:
         net: A trained network, measured as it is; or a function that gives the trained network
             of a seed.

@@ -56,6 +56,17 @@ def example_ledger(
     after one epoch of 100 runs. All runs of a condition see the same data; weights and order of the
     data differ.
 
+    >>> import torch, weightfold as wf
+    >>> x = torch.randn(80, 6, generator=torch.Generator().manual_seed(0))
+    >>> y = (x[:, 0] > 0).long()
+    >>> from torch.nn import Linear, ReLU, Sequential
+    >>> make = lambda seed: Sequential(Linear(6, 8), ReLU(), Linear(8, 2))
+    >>> quick = wf.Recipe(epochs=8, lr=0.2, batch_size=20, crop_padding=0, flip=False)
+    >>> data = (x[:60], y[:60]), (x[60:], y[60:])
+    >>> found = wf.example_ledger(make, data, seeds=2, recipe=quick, progress=False)
+    >>> found.headline.startswith("Right after the first epoch")
+    True
+
     Args:
         net: A module, of which copies with weights drawn anew are trained, or a function that
             makes the network of a seed; left unchanged.

@@ -82,6 +82,12 @@ def memorizer(x: Tensor, y: Tensor, *, seed: int = 0) -> Memorizer:
     changes of slope, found in O(n) steps, and no slope is larger than the points demand. Takes
     O(n d + n log n), and O(n^2 + n d) to measure `residual`, in float64.
 
+    >>> import torch, weightfold as wf
+    >>> x = torch.rand(20, 3, generator=torch.Generator().manual_seed(0))
+    >>> y = torch.arange(20) % 4
+    >>> torch.equal(wf.memorizer(x, y).predict(x), y)
+    True
+
     Args:
         x: uint8 or floating point (n, ...), of d values each.
         y: int64 (n,), class labels from 0, which `predict` then gives; or floating point (n,), real

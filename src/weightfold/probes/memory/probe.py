@@ -58,6 +58,20 @@ def memorization(
     measured once an epoch, in eval mode and on the whole training set. Of each seed all networks
     start from the same weights and read their data in the same order; its noise is its own.
 
+    >>> import torch, weightfold as wf
+    >>> x = torch.randn(80, 6, generator=torch.Generator().manual_seed(0))
+    >>> y = (x[:, 0] > 0).long()
+    >>> from torch.nn import Linear, ReLU, Sequential
+    >>> make = lambda seed: Sequential(Linear(6, 8), ReLU(), Linear(8, 2))
+    >>> quick = wf.Recipe(epochs=8, lr=0.2, batch_size=20, crop_padding=0, flip=False)
+    >>> data = (x[:60], y[:60]), (x[60:], y[60:])
+    >>> conditions = ("true", "random-labels")
+    >>> found = wf.memorization(
+    ...     make, data, seeds=1, conditions=conditions, recipe=quick, progress=False
+    ... )
+    >>> found.headline.startswith("The network")
+    True
+
     Args:
         net: A module, whose present weights all networks start from, or a function that makes the
             network of a seed; left unchanged.

@@ -1,12 +1,11 @@
 """wf.align: the neurons of one network in the order of another's."""
 
-import copy
-
 import torch
 from torch import Tensor, nn
 
 from weightfold.core.arguments import check_net
 from weightfold.core.charted import Charted
+from weightfold.core.copying import copied
 from weightfold.core.slots import tensor_at
 from weightfold.probes.path.permutations import Group, groups
 
@@ -39,7 +38,7 @@ def align(net: nn.Module, to: nn.Module, example: Tensor) -> nn.Module:
     """
     check_net(net)
     check_net(to, "to")
-    net, to = (n.deploy() if isinstance(n, Charted) else copy.deepcopy(n) for n in (net, to))
+    net, to = (n.deploy() if isinstance(n, Charted) else copied(n) for n in (net, to))
     mode = net.training
     ours, theirs = net.eval().state_dict(), to.state_dict()
     if differing := [k for k in ours if k not in theirs or ours[k].shape != theirs[k].shape]:
@@ -117,5 +116,5 @@ def match(found: list[Group], ours: dict[str, Tensor], theirs: dict[str, Tensor]
 def _outputs(net: nn.Module, example: Tensor) -> Tensor:
     from weightfold.tasks.outputs import tensor_of
 
-    exact = copy.deepcopy(net).double()
+    exact = copied(net).double()
     return tensor_of(exact(example.double()))

@@ -7,11 +7,12 @@ import torch
 from torch import nn
 
 from weightfold.core.arguments import gathered
+from weightfold.core.slots import tensor_at
 from weightfold.data.pairs import Data
 from weightfold.probes.landscape.directions import point_of
 from weightfold.probes.landscape.evaluate import evaluate
 from weightfold.probes.landscape.probe import check_bn
-from weightfold.probes.layers.splice import read_checkpoint, take
+from weightfold.probes.layers.splice import read_checkpoint
 from weightfold.probes.models import Model, net_of
 from weightfold.probes.objective import Objective, check_fits, deployed
 from weightfold.probes.path.align import align
@@ -101,7 +102,9 @@ def _other(first: nn.Module, chosen: PathOptions) -> nn.Module:
         return deployed(chosen.to, "theta").eval()
     tensors = read_checkpoint(chosen.to, first, "to")
     other = deployed(first, "theta")
-    take(other, tensors, tensors)
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            tensor_at(other, name).copy_(tensor)
     return other
 
 

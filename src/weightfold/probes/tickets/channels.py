@@ -72,7 +72,7 @@ class Wire:
         self.pinned = self.pinned or reason
 
 
-def trace(model: nn.Module) -> fx.Graph:
+def layer_graph(model: nn.Module) -> fx.Graph:
     """The graph of a network, its layers whole.
 
     Raises:

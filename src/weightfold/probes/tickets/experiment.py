@@ -1,7 +1,6 @@
 """The networks of a lottery ticket experiment, trained level by level."""
 
 from collections.abc import Callable, Mapping
-from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from math import isfinite
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from weightfold.core.charted import Charted
+from weightfold.core.copying import copied
 from weightfold.data import Dataset
 from weightfold.methods.mask.verb import mask
 from weightfold.probes.models import Model, fresh, net_of
@@ -110,7 +110,7 @@ class Experiment:
             NonFiniteLoss: None was trained to the end.
         """
         nets = {seed: net_of(self.net, seed).cpu() for seed in self.seeds}
-        self.starts = {seed: deepcopy(net) for seed, net in nets.items()}
+        self.starts = {seed: copied(net) for seed, net in nets.items()}
         networks = [_Network("full", seed, net, 1.0) for seed, net in nets.items()]
         kept: list[KeepWeights] = []
         rewind = self.options.rewind

@@ -25,6 +25,10 @@ the level nearest to it, whatever came out."""
 TOLERANCE = 0.005
 """A ticket whose mean test accuracy is at most so much lower is as accurate as the full network."""
 
+LEARNT = 0.05
+"""A full network must be more accurate than chance by more than this for its tickets to tell
+anything; ours."""
+
 _NAMES: dict[Kind, str] = {
     "full": "the full network",
     "fresh": "the re-initialised network",
@@ -41,6 +45,7 @@ class LotteryTicket(Finding):
         outcomes: Every network that was trained to the end.
         trials: Trials that were asked for.
         weights: Prunable weights of the full network.
+        chance: Test accuracy of always naming the class most frequent in training.
         masks: (level, seed) -> tensor name -> bool mask of the ticket, True where a weight
             survives. Not part of the record; see `save_masks`.
         starts: Seed -> tensor name -> what the trial's tickets start from: all parameters and
@@ -51,6 +56,7 @@ class LotteryTicket(Finding):
     outcomes: tuple[Outcome, ...]
     trials: int
     weights: int
+    chance: float = 0.0
     masks: Mapping[tuple[int, int], Masks] = field(
         default_factory=dict, repr=False, compare=False, metadata=UNRECORDED
     )
@@ -79,6 +85,31 @@ class LotteryTicket(Finding):
         return found
 
     @property
+    def doubt(self) -> str:
+        """That the full network hardly learnt, or that a control does better than the ticket."""
+        results, full = self.results, self.results.values("full", 0, "accuracy")
+        if full and fmean(full.values()) <= self.chance + LEARNT:
+            return (
+                f"The full network hardly learned anything (test accuracy "
+                f"{fmean(full.values()):.1%}, chance {self.chance:.1%}), so that nothing follows "
+                "on what can be pruned."
+            )
+        shares = {results.remaining(n): n for n in results.levels}
+        level = shares.get(self.smallest) if self.smallest else max(results.levels, default=None)
+        if level is None:
+            return ""
+        controls: tuple[Kind, ...] = ("random", "fresh")
+        found = {k: results.difference(k, level, "accuracy") for k in controls}
+        better = [f"{_NAMES[k]} ({difference(d.negated, unit='points', factor=100)})"
+                  for k, d in found.items() if d is not None and d.mean < 0]  # fmt: skip
+        if not better:
+            return ""
+        return (
+            f"At {results.remaining(level):.1%} of the weights the ticket is no winning one: "
+            f"{' and '.join(better)} {'are' if len(better) > 1 else 'is'} more accurate on average."
+        )
+
+    @property
     def headline(self) -> str:
         """The tickets of the level nearest to 21.1% of weights, and how few weights suffice."""
         results = self.results
@@ -90,6 +121,7 @@ class LotteryTicket(Finding):
         trials = len(results.values("ticket", level, "iteration"))
         ticket, *others = self._means(level)
         parts = [
+            *filter(None, [self.doubt]),
             f"At {results.remaining(level):.1%} of its weights the ticket reaches its "
             f"early-stopping point after {ticket[1]:,.0f} iterations ("
             + ", ".join(f"{title} {steps:,.0f}" for title, steps, _ in others)
@@ -109,9 +141,10 @@ class LotteryTicket(Finding):
         level = next(n for n in results.levels if results.remaining(n) == self.smallest)
         above = results.difference("full", level, "accuracy")
         assert above is not None
+        last = ", the last level tried," if level == results.levels[-1] else ""
         return (
-            f"Down to {self.smallest:.1%} of the weights the ticket's test accuracy is on average "
-            f"at most {100 * TOLERANCE:g} points below the full network's "
+            f"Down to {self.smallest:.1%} of the weights{last} the ticket's test accuracy is on "
+            f"average at most {100 * TOLERANCE:g} points below the full network's "
             f"({difference(above, unit='points', factor=100)})."
         )
 
@@ -228,7 +261,7 @@ class LotteryTicket(Finding):
         axis.set_xlim(110, 0.9 * ticks[-1])
         axis.grid(alpha=0.3)
 
-    def save_masks(self, folder: Path) -> None:
+    def save_masks(self, folder: Path | str) -> None:
         """Write each ticket's mask, and what the tickets of a trial start from, as safetensors.
 
         Files mask-level-03-seed-0-HASH.safetensors, read by `load_masks`, and

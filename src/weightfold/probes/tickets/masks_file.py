@@ -30,11 +30,12 @@ class Index(TypedDict):
 
 
 def write_masks(
-    folder: Path,
+    folder: Path | str,
     masks: Mapping[tuple[int, int], Masks],
     starts: Mapping[int, Mapping[str, Tensor]],
 ) -> None:
     """Write what `LotteryTicket.save_masks` says."""
+    folder = Path(folder)
     prefixes = {f"mask-level-{level:02}-seed-{seed}-": t for (level, seed), t in masks.items()}
     prefixes |= {f"start-seed-{seed}-": tensors for seed, tensors in starts.items()}
     with locked(folder, BRIEFLY):
@@ -47,7 +48,7 @@ def write_masks(
                 file.unlink(missing_ok=True)
 
 
-def load_masks(folder: Path) -> dict[tuple[int, int], Masks]:
+def load_masks(folder: Path | str) -> dict[tuple[int, int], Masks]:
     """The masks that `LotteryTicket.save_masks` wrote.
 
     Args:
@@ -60,6 +61,7 @@ def load_masks(folder: Path) -> dict[tuple[int, int], Masks]:
         FileNotFoundError: It holds no masks.
         ValueError: A file is damaged or was changed, or a tensor in it is no bool mask.
     """
+    folder = Path(folder)
     found: dict[tuple[int, int], Masks] = {}
     for match, masks in _read(folder, _MASK):
         for name, mask in masks.items():
@@ -70,7 +72,7 @@ def load_masks(folder: Path) -> dict[tuple[int, int], Masks]:
     return found
 
 
-def load_starts(folder: Path) -> dict[int, dict[str, Tensor]]:
+def load_starts(folder: Path | str) -> dict[int, dict[str, Tensor]]:
     """What the tickets of each trial start from, as `LotteryTicket.save_masks` wrote it.
 
     Args:
@@ -83,7 +85,7 @@ def load_starts(folder: Path) -> dict[int, dict[str, Tensor]]:
         FileNotFoundError: It holds none.
         ValueError: A file is damaged or was changed.
     """
-    return {int(m[1]): tensors for m, tensors in _read(folder, _START)}
+    return {int(m[1]): tensors for m, tensors in _read(Path(folder), _START)}
 
 
 def _read(folder: Path, kind: re.Pattern[str]) -> list[tuple[re.Match[str], dict[str, Tensor]]]:

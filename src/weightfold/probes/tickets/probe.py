@@ -19,6 +19,7 @@ from weightfold.probes.tickets.finding import LotteryTicket
 from weightfold.probes.tickets.options import TicketKeywords, TicketOptions
 from weightfold.probes.tickets.outcomes import FEWEST, TITLES, Outcomes
 from weightfold.probes.tickets.prune import Pruning, own_shares, prunable
+from weightfold.tasks.registry import as_task
 from weightfold.tasks.task import Task
 from weightfold.train.progress import ProgressCallback, progress_bar
 from weightfold.train.recipe import Recipe
@@ -61,6 +62,17 @@ def lottery_ticket(
     started from, train again. At each level, beside the ticket of each trial: its mask with weights
     drawn anew, and its start weights under a mask of as many survivors in each tensor at random
     places. Early stopping is at the lowest validation loss.
+
+    >>> import torch, weightfold as wf
+    >>> x = torch.randn(80, 6, generator=torch.Generator().manual_seed(0))
+    >>> y = (x[:, 0] > 0).long()
+    >>> from torch.nn import Linear, ReLU, Sequential
+    >>> make = lambda seed: Sequential(Linear(6, 8), ReLU(), Linear(8, 2))
+    >>> quick = wf.Recipe(epochs=8, lr=0.2, batch_size=20, crop_padding=0, flip=False)
+    >>> data = (x[:60], y[:60]), (x[60:], y[60:])
+    >>> found = wf.lottery_ticket(make, data, seeds=2, rounds=1, recipe=quick, progress=False)
+    >>> found.results.levels
+    [1]
 
     Args:
         net: A module, whose present weights all trials start from (they then differ in the order
@@ -113,6 +125,7 @@ def lottery_ticket(
         outcomes=tuple(experiment.outcomes),
         trials=len(seeds),
         weights=sum(w.numel() for w in weights.values()),
+        chance=as_task(samples).baseline(),
         masks=experiment.masks,
         starts={seed: start.state_dict() for seed, start in experiment.starts.items()},
         notes=tuple(_notes(experiment)),

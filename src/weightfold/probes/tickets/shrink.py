@@ -1,13 +1,18 @@
 """`wf.shrink`: a pruned network as a smaller dense one, without the channels that died."""
 
-import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from weightfold.core.arguments import check_values, unwrapped
 from weightfold.core.charted import Charted
-from weightfold.probes.tickets.channels import Reader, Wire, trace, wires
+from weightfold.core.copying import copied
+from weightfold.core.summary import compare_outputs
+from weightfold.probes.tickets.channels import Reader, Wire, layer_graph, wires
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,12 @@ def shrink(model: nn.Module, example: Tensor) -> nn.Module:
     stay. So does a constant that is not 0 where a convolution pads its input, because the padding
     is 0. `dead_channels` tells which and why.
 
+    >>> import torch, weightfold as wf
+    >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    >>> _ = net[0].weight.data[:2].zero_()
+    >>> wf.shrink(net, torch.zeros(1, 3))[0]
+    Linear(in_features=3, out_features=2, bias=True)
+
     Args:
         model: A network, or a Charted net, which is deployed first; left unchanged.
         example: Inputs that the network takes, (B, ...).
@@ -47,7 +58,9 @@ def shrink(model: nn.Module, example: Tensor) -> nn.Module:
         bias; with nothing removed where torch.fx cannot trace the network.
 
     Raises:
-        TypeError: `example` is no tensor.
+        TypeError: `example` is no tensor, or `model` no module.
+        ValueError: `example` does not run through the model; or this computes something else with
+            the channels gone, because its forward reads a width of theirs.
     """
     return _shrunk(model, example)[0]
 
@@ -60,7 +73,8 @@ def dead_channels(model: nn.Module, example: Tensor) -> list[Dead]:
         example: As for `shrink`.
 
     Raises:
-        TypeError: `example` is no tensor.
+        TypeError: As `shrink`.
+        ValueError: As `shrink`.
     """
     return _shrunk(model, example)[1]
 
@@ -69,17 +83,27 @@ def dead_channels(model: nn.Module, example: Tensor) -> list[Dead]:
 def _shrunk(model: nn.Module, example: Tensor) -> tuple[nn.Module, list[Dead]]:
     if not isinstance(example, Tensor):
         raise TypeError(f"example is a {type(example).__name__}; give a tensor of inputs")
-    net = (model.deploy() if isinstance(model, Charted) else copy.deepcopy(model)).eval()
+    model = unwrapped(model, "model")
+    check_values(model, "model")
+    net = (model.deploy() if isinstance(model, Charted) else copied(model)).eval()
+    try:
+        expected = net(example)
+    except Exception as error:
+        raise ValueError(
+            f"example of shape {tuple(example.shape)} does not run through the model ({error}); "
+            "give a batch of what the model takes"
+        ) from error
     removed: dict[str, int] = {}
     while True:
         try:
-            graph = trace(net)
+            graph = layer_graph(net)
         except ValueError as error:
             return net, _untraced(net, str(error))
         cuts = [_Cut(wire) for wire in wires(net, graph, example)]
         for cut in cuts:
             removed[cut.wire.path] = removed.get(cut.wire.path, 0) + int(cut.gone.sum())
         if not any(cut.gone.any() for cut in cuts):
+            _check_function(net, example, expected, removed)
             dead = [Dead(c.wire.path, removed[c.wire.path], c.kept, c.reason) for c in cuts]
             return net, [d for d in dead if d.removed or d.kept]
         # All constants are folded before a weight is cut: the readers are of full size then.
@@ -87,6 +111,28 @@ def _shrunk(model: nn.Module, example: Tensor) -> tuple[nn.Module, list[Dead]]:
             cut.fold()
         for cut in cuts:
             cut.apply()
+
+
+def _check_function(
+    net: nn.Module, example: Tensor, expected: Any, removed: Mapping[str, int]
+) -> None:
+    """Hold a network with channels removed against what it computed before."""
+    cut = [path for path, count in removed.items() if count]
+    if not cut:
+        return
+    try:
+        found = compare_outputs("", net(example), expected).relative
+        reason = f"a relative difference of {found:.1e}"
+    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
+        found, reason = inf, str(error)
+    dtype = next((p.dtype for p in net.parameters() if p.is_floating_point()), torch.float32)
+    # Constants go into biases, which rounds: by less than half the digits.
+    if found > torch.finfo(dtype).eps ** 0.5:
+        raise ValueError(
+            f"model={type(net).__name__} computes something else without dead channels of "
+            f"{', '.join(cut[:5])} ({reason}): its forward reads a width of theirs; mask the "
+            "network, or let forward take widths from its inputs"
+        )
 
 
 class _Cut:

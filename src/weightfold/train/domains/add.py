@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from weightfold.core.checkpoint_file import named_as
 from weightfold.core.manifest import MANIFEST
 from weightfold.core.part_file import file_stem
 from weightfold.data import Dataset
@@ -39,7 +40,7 @@ class Adding:
     """
 
     from_domain: str | None = None
-    weights: Path | None = None
+    weights: Path | str | None = None
     seed: int = 0
     head_epochs: int = 0
     validation: int | float = 0
@@ -66,13 +67,13 @@ class Added:
 
 
 def add_domain(
-    source: Path,
+    source: Path | str,
     name: str,
     dataset: Dataset,
     recipe: Recipe,
     *,
     options: Adding,
-    folder: Path | None = None,
+    folder: Path | str | None = None,
 ) -> Added:
     """Train a domain and add it to a bundle.
 
@@ -95,7 +96,9 @@ def add_domain(
     """
     bundle, model, spec = open_bundle(source, options.model)
     check_new(bundle, name, options)
-    weights = None if options.weights is None else read_weights(options.weights)
+    weights = None
+    if options.weights is not None:
+        weights = named_as(read_weights(Path(options.weights)), model.state_dict())
     check_sizes(model, {name: dataset}, spec)
     net = _start(bundle, model, name, dataset.num_classes, options, weights)
     alone = _start(bundle, model, name, dataset.num_classes, options, weights)
@@ -118,7 +121,7 @@ def add_domain(
             about={
                 "model": spec,
                 "from_domain": options.from_domain,
-                "weights": options.weights and file_hash(options.weights),
+                "weights": options.weights and file_hash(Path(options.weights)),
                 "base": bundle.manifest["tensors"]["sha256"],
             },
         ),

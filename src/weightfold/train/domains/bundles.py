@@ -1,7 +1,6 @@
 """Bundles of domains in the folders that training leaves, opened with their network."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,9 @@ from typing import Any
 from torch import nn
 
 from weightfold.core.manifest import MANIFEST
+from weightfold.core.preprocessing import Preprocessing
 from weightfold.data import Dataset
-from weightfold.methods.share.bundle import PREPROCESSING, Bundle
+from weightfold.methods.share.bundle import Bundle
 from weightfold.nets.recorded import check_recorded, recorded_network
 from weightfold.train.domains.evaluate import evaluate_domains
 from weightfold.train.domains.inputs import seeded_model
@@ -19,7 +19,7 @@ BUNDLE = "bundle"
 """Folder of a bundle in that of the run that made it."""
 
 
-def open_bundle(source: Path, model: str | None) -> tuple[Bundle, nn.Module, str]:
+def open_bundle(source: Path | str, model: str | None) -> tuple[Bundle, nn.Module, str]:
     """A bundle, a network of its architecture, and that network's spec.
 
     Args:
@@ -51,13 +51,14 @@ def open_bundle(source: Path, model: str | None) -> tuple[Bundle, nn.Module, str
     return bundle, make(), spec
 
 
-def find_bundle(source: Path) -> Bundle:
+def find_bundle(source: Path | str) -> Bundle:
     """The bundle in a folder, or in that of `weightfold domains train` or of its strategy.
 
     Raises:
         FileNotFoundError: There is none.
         ValueError: There are several, or it is damaged.
     """
+    source = Path(source)
     nested = (f"{BUNDLE}/{MANIFEST}", f"*/{BUNDLE}/{MANIFEST}")
     found = sorted(path.parent for pattern in nested for path in source.glob(pattern))
     if (source / MANIFEST).exists() or not found:
@@ -85,41 +86,22 @@ def as_trained(bundle: Bundle, datasets: Mapping[str, Dataset]) -> dict[str, Dat
                 f"domain {name!r} has {bundle.classes[name]} classes in {bundle.folder}, but its "
                 f"data set {dataset.name!r} has {dataset.num_classes}"
             )
-        names, told = bundle.class_names[name], bundle.preprocessing[name]
-        if names and list(dataset.class_names) != names:
-            raise ValueError(
-                f"domain {name!r} has the classes {_shown(names)} in {bundle.folder}, the data set "
-                f"{_shown(dataset.class_names)}; give data with the same ones in the same order"
-            )
-        if (shape := tuple(told.get("image_shape", dataset.image_shape))) != (
-            given := dataset.image_shape
-        ):
-            raise ValueError(
-                f"domain {name!r} takes images of {shape}, the data set has {given}; add "
-                "',size=PIXELS' or ',rgb=true' to it"
-            )
-        scale: dict[str, Any] = {key: tuple(told[key]) for key in PREPROCESSING[1:] if key in told}
-        found[name] = replace(dataset, **scale)
+        what, about = f"domain {name!r} of {bundle.folder}", bundle.about[name]
+        dataset.check_fits(about.get("image_shape", ()), bundle.class_names[name], what)
+        told = Preprocessing.of_record(about)
+        found[name] = dataset if told is None else dataset.fed_as(told, what)
     return found
 
 
 def about(spec: str, dataset: Dataset) -> dict[str, Any]:
     """What a bundle tells of a domain: the network's spec, class names, preprocessing."""
-    return {
-        "model": spec,
-        "class_names": list(dataset.class_names),
-        "image_shape": list(dataset.image_shape),
-        "mean": list(dataset.mean),
-        "std": list(dataset.std),
-    }
-
-
-def _shown(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    shape = {"image_shape": list(dataset.image_shape), "class_names": list(dataset.class_names)}
+    told = dataset.preprocessing
+    return {"model": spec} | (shape if told is None else told.record())
 
 
 def evaluate_bundle(
-    source: Path, datasets: Mapping[str, Dataset], *, model: str | None = None
+    source: Path | str, datasets: Mapping[str, Dataset], *, model: str | None = None
 ) -> dict[str, float]:
     """Test accuracy, a share, of some or all of a bundle's domains.
 

@@ -1,8 +1,10 @@
 """What must hold between a net and its data before anything is trained."""
 
 from collections.abc import Collection, Mapping
+from functools import partial
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from weightfold.tasks.task import Task
 from weightfold.train.domains.objective import shared_net
@@ -32,17 +34,22 @@ def check_domains(net: nn.Module, tasks: Mapping[str, Task]) -> tuple[str, ...]:
     return tuple(classes)
 
 
-def check_outputs(net: nn.Module, tasks: Mapping[str, Task]) -> None:
-    """Refuse tasks that the net's outputs do not fit.
+def check_outputs(net: nn.Module, tasks: Mapping[str, Task], batch_size: int | None = None) -> None:
+    """Refuse tasks that the net's outputs do not fit, and batches of one that it cannot take.
 
     Raises:
         ValueError: As said; the message names the domain.
     """
     for name, task in tasks.items():
         try:
-            task.check(net, lambda inputs, name=name: net({name: inputs})[name])
+            forward = partial(_domain, net, name)
+            task.check(net, forward, batch_size)
         except ValueError as error:
             raise ValueError(f"domain {name!r}: {error}") from None
+
+
+def _domain(net: nn.Module, name: str, inputs: Tensor) -> Any:
+    return net({name: inputs})[name]
 
 
 def check_all(given: Collection[str], domains: Collection[str], argument: str) -> None:

@@ -13,6 +13,7 @@ from weightfold.tasks.measure import Measure
 from weightfold.tasks.registry import as_task
 from weightfold.tasks.task import Task
 from weightfold.train.domains.check import check_all, check_domains, check_outputs
+from weightfold.train.domains.objective import shared_net
 from weightfold.train.domains.options import DomainOptions
 from weightfold.train.domains.strategy import Domains
 from weightfold.train.history import History, Row
@@ -53,7 +54,7 @@ def fit_domains(
     `weightfold.train.fit`, with values of every domain.
 
     Args:
-        net: A SharedNet, or a Charted net over one.
+        net: A SharedNet, or a Charted net over one. Its `about` gets how each domain is fed.
         data: Domain -> task, or data to classify, for every domain; sizes of inputs may differ. A
             task's own `augment` takes the place of the recipe's: digits and signs must not be
             mirrored, `Augment(flip=False)`.
@@ -84,8 +85,10 @@ def fit_domains(
     check_all(tasks, domains, "data")
     if isinstance(joint.loss_weights, Mapping):
         check_all(joint.loss_weights, domains, "loss_weights")
-    if recipe.decay_on == "theta" and recipe.weight_decay:
-        raise ValueError("decay_on='theta' would move absent domains; use decay_on='psi'")
+    if recipe.penalizes_theta:
+        raise ValueError(
+            f"decay_on={recipe.decay_on!r} would move absent domains; use decay_on='psi'"
+        )
     tasks = {
         name: tasks[name].with_smoothing(recipe.label_smoothing).hold_out(options.validation, seed)
         for name in domains
@@ -99,6 +102,10 @@ def fit_domains(
             "have fewer training examples"
         )
     begin(net, options.start)
+    about = shared_net(net).about
+    for name, task in tasks.items():
+        if (told := task.dataset.preprocessing) is not None:
+            about[name] = about.get(name, {}) | told.record()
     configuration = (
         {}
         if folder is None
@@ -148,7 +155,7 @@ class _Domains(Training):
 
     def check(self, net: nn.Module) -> None:
         """By each domain's task."""
-        check_outputs(net, self.tasks)
+        check_outputs(net, self.tasks, self.recipe.batch_size)
 
     def strategy(self, fabric: Fabric, net: nn.Module) -> OnFabric:
         """In one process."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from weightfold.core.tensor_file import read_tensors
+from weightfold.core.checkpoint_file import named_as, read_checkpoint
 from weightfold.data import Dataset
 from weightfold.methods.share.names import check_names
 from weightfold.methods.share.plan import Plan
@@ -109,18 +109,18 @@ def read_plan(path: Path) -> Plan:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """A plain network's state_dict from a safetensors file.
+    """A plain network's state_dict from a safetensors file, or one of torch.save.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no safetensors file.
+        ValueError: It holds no state_dict.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"weights={str(path)!r} is no file; give a .safetensors file")
+        raise FileNotFoundError(f"weights={str(path)!r} is no file; give one of a state_dict")
     try:
-        return read_tensors(path)
+        return read_checkpoint(path)
     except ValueError as error:
-        raise ValueError(f"weights={str(path)!r} is no safetensors file: {error}") from error
+        raise ValueError(f"weights={str(path)!r} holds no state_dict: {error}") from error
 
 
 def take_weights(model: nn.Module, weights: Mapping[str, Tensor], head: str) -> list[str]:
@@ -138,6 +138,7 @@ def take_weights(model: nn.Module, weights: Mapping[str, Tensor], head: str) -> 
         ValueError: The weights are another network's; the message names what differs.
     """
     own = model.state_dict()
+    weights = named_as(weights, own)
     differ = [n for n in own.keys() & weights.keys() if own[n].shape != weights[n].shape]
     left = [name for name in differ if name.rpartition(".")[0] == head]
     missing = [n for n in own.keys() - weights.keys() if not n.endswith("num_batches_tracked")]

@@ -70,6 +70,7 @@ class Domains(OnFabric):
                 batch_size=recipe.batch_size,
                 seed=seed,
                 augment=Augment(recipe.crop_padding, recipe.flip),
+                processes=fabric.world_size,
             )
             for name, task in tasks.items()
         }

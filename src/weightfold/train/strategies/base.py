@@ -85,8 +85,11 @@ class Strategy(ABC):
         """Of each run, in eval mode: the mean loss and every measure on a part of the data."""
 
     @abstractmethod
-    def outputs(self, part: str) -> Iterator[tuple[Tensor, Any]]:
-        """Outputs (runs, B, ...) in eval mode and targets of a part, batch by batch in order."""
+    def outputs(self, part: str) -> Iterator[tuple[Any, Any]]:
+        """Outputs in eval mode and targets of a part, batch by batch in order: (runs, B, ...).
+
+        What is no tensor is a list of so many runs.
+        """
 
     @abstractmethod
     def tensors(self, index: int) -> dict[str, Tensor]:
@@ -137,9 +140,8 @@ class Strategy(ABC):
 
 def mean_scores(task: Task) -> tuple[str, ...]:
     """Names of the measures that are means over examples, which training steps count."""
-    counted = set(task.metrics())
-    names = () if task.model_computes_loss else task.measures
-    return tuple(measure.name for measure in names if measure.name not in counted)
+    measures = () if task.model_computes_loss else task.measures
+    return tuple(measure.name for measure in measures if not measure.of_part)
 
 
 def count(terms: Terms, seen: int, scores: tuple[str, ...]) -> Tensor:

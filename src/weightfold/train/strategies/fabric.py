@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from weightfold.core.gradients import coordinates, warn_unreached
 from weightfold.data import Augment
-from weightfold.tasks.task import Task, evaluating
+from weightfold.tasks.task import Task, evaluating, naming_dtype
 from weightfold.train.evaluation import Evaluation
 from weightfold.train.optimizer import make_optimizer
 from weightfold.train.penalty import Penalty
@@ -49,6 +50,7 @@ class OnFabric(Strategy):
         self.seeds = (seed,)
         self.optimizer = optimizer
         self.model, self._stepper = fabric.setup(module, optimizer)
+        self._unseen = coordinates(net)
 
     @property
     def device(self) -> torch.device:
@@ -68,6 +70,9 @@ class OnFabric(Strategy):
         loss, counts = self.losses(batch)
         self.optimizer.zero_grad()
         self.backward(loss)
+        if self._unseen:
+            warn_unreached(self._unseen, dict(self.net.named_parameters()))
+            self._unseen = []
         if self.recipe.clip_norm is not None:
             self.fabric.clip_gradients(
                 self.model,
@@ -149,13 +154,14 @@ class Single(OnFabric):
         self.names, self.scores = (name,), mean_scores(task)
         plain = fabric.strategy.precision.precision == "32-true"
         self._autocast = nullcontext if plain else fabric.autocast
-        self._task = task
+        self._task, self._ran = task, False
         self._batches = task.batches(
             "train",
             fabric.device,
             batch_size=recipe.batch_size,
             seed=seed,
             augment=Augment(recipe.crop_padding, recipe.flip),
+            processes=fabric.world_size,
         )
         self._evaluations: dict[str, Evaluation] = {}
 
@@ -183,8 +189,10 @@ class Single(OnFabric):
         share = self.world / len(targets)  # DDP averages: in all, the mean over the whole batch
         if self.world > 1:
             inputs, targets = inputs[self.rank :: self.world], targets[self.rank :: self.world]
-        with self._autocast():
+        naming = nullcontext() if self._ran else naming_dtype(self.net)
+        with naming, self._autocast():
             terms = self._task.objective(self.model, inputs, targets)
+        self._ran = True
         loss = terms.losses.sum() * share if terms.losses.dim() else terms.losses
         if self._penalty is not None:
             loss = loss + self._penalty()
@@ -199,9 +207,14 @@ class Single(OnFabric):
         """As in `Strategy`."""
         with evaluating(self.net):
             for outputs, targets in self._evaluation(part).outputs(self.net, self.model):
-                yield outputs[None], targets[None] if isinstance(targets, Tensor) else [targets]
+                yield _alone(outputs), _alone(targets)
 
     def _evaluation(self, part: str) -> Evaluation:
         if part not in self._evaluations:
             self._evaluations[part] = Evaluation(self._task, part, self.device, self.fabric)
         return self._evaluations[part]
+
+
+def _alone(values: Any) -> Any:
+    """Of a single run, where a dimension, or a list, of runs is wanted."""
+    return values[None] if isinstance(values, Tensor) else [values]

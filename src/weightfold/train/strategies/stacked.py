@@ -1,7 +1,7 @@
 """Networks of one architecture that take each optimizer step together, as one vmapped batch."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from copy import deepcopy
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -10,12 +10,16 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from weightfold.core.charted import Charted
+from weightfold.core.copying import copied
+from weightfold.core.gradients import coordinates, warn_unreached
+from weightfold.core.slots import split_name
 from weightfold.data import Augment, Dataset
-from weightfold.tasks.task import Task
-from weightfold.train.evaluation import judged
+from weightfold.tasks.task import Task, naming_dtype
+from weightfold.train.evaluation import computed, judged
 from weightfold.train.optimizer import make_optimizer
 from weightfold.train.penalty import Penalty
 from weightfold.train.recipe import Recipe
+from weightfold.train.strategies.attributes import Attributes
 from weightfold.train.strategies.base import Columns, Strategy, mean_scores
 
 Tensors = dict[str, Tensor]
@@ -37,7 +41,8 @@ class Stack:
 
     Raises:
         ValueError: The networks differ in the names or shapes of their tensors, or have nothing to
-            train; or the task cannot be stacked.
+            train; or the task cannot be stacked. `step` and `outputs` raise it of a network whose
+            forward changes what is no buffer, and RuntimeError of one that vmap cannot run.
     """
 
     def __init__(
@@ -61,7 +66,8 @@ class Stack:
                     f"network {index} differs from the first in the names, shapes or dtypes of its "
                     "tensors; train networks of one architecture together"
                 )
-        self._objective = deepcopy(_Objective(nets[0], task, recipe))
+        self._objective = copied(_Objective(nets[0], task, recipe))
+        self._attributes, self._ran = Attributes(self._objective), False
         objectives = [_Objective(net, task, recipe) for net in nets]
         parameters, buffers = stack_module_state(objectives)
         self.trained: Tensors = {n: p for n, p in parameters.items() if p.requires_grad}
@@ -92,9 +98,14 @@ class Stack:
         """
         self._objective.train()
         losses, scores, penalties, rest = self._call(self.trained, self.rest, x, y)
+        first, self._ran = not self._ran, True
+        if first:
+            self._attributes.check()
         self.rest = {name: tensor.detach().contiguous() for name, tensor in rest.items()}
         self.optimizer.zero_grad()
         (losses.mean(dim=1) + penalties).sum().backward()
+        if first:
+            warn_unreached(coordinates(self._objective), self.trained)
         self._clip()
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -113,7 +124,22 @@ class Stack:
             # A forward may replace a buffer as well as change it.
             return losses, scores, penalty, {n: buffers.get(n, rest[n]) for n in rest}
 
-        return vmap(one, randomness=self._randomness)(trained, rest, x, y)
+        with self._naming():
+            return vmap(one, randomness=self._randomness)(trained, rest, x, y)
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        """Say of an error of vmap what it means."""
+        try:
+            with naming_dtype(self._objective.net):
+                yield
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise RuntimeError(
+                f"several of a {type(self._objective.net).__name__} do not run as one batch: "
+                f"{error}; train one after another, together=1"
+            ) from error
 
     def _clip(self) -> None:
         """Bring each network's gradient down to clip_norm."""
@@ -140,8 +166,10 @@ class Stack:
             outputs, buffers = functional_call(net, trained | rest, (x,))
             return self.task.read(outputs), {n: buffers.get(n, rest[n]) for n in rest}
 
-        call = vmap(one, in_dims=(0, 0, None if shared else 0))
-        outputs, rest = call(self.trained, rest, x)
+        with self._naming():
+            call = vmap(one, in_dims=(0, 0, None if shared else 0))
+            outputs, rest = call(self.trained, rest, x)
+        self._attributes.check()
         self.rest |= {name: tensor.contiguous() for name, tensor in rest.items()}
         return outputs
 
@@ -255,10 +283,7 @@ class Stacked(Strategy):
             sums += torch.stack(rows).cpu().double()
             seen += targets.shape[1]
         means = [dict(zip(names, row, strict=True)) for row in (sums / seen).tolist()]
-        return [
-            {**mean, **{name: float(metric.compute()) for name, metric in given.items()}}
-            for mean, given in zip(means, metrics, strict=True)
-        ]
+        return [{**mean, **computed(given)} for mean, given in zip(means, metrics, strict=True)]
 
     def outputs(self, part: str) -> Iterator[tuple[Tensor, Any]]:
         """As in `Strategy`."""
@@ -307,8 +332,14 @@ class Stacked(Strategy):
 def fill(net: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Copy tensors, by name, into a network's parameters and buffers."""
     for name, tensor in (*net.named_parameters(), *net.named_buffers()):
-        if name in tensors:
-            tensor.copy_(tensors[name])
+        if name not in tensors:
+            continue
+        given = tensors[name]
+        if given.shape == tensor.shape and given.dtype == tensor.dtype:
+            tensor.copy_(given)
+        else:  # a buffer that a forward made anew, of another kind
+            path, attribute = split_name(name)
+            net.get_submodule(path)._buffers[attribute] = given.clone()
 
 
 def stackable(net: nn.Module, task: Task, device: torch.device | str = "cpu") -> bool:
@@ -330,7 +361,7 @@ def stackable(net: nn.Module, task: Task, device: torch.device | str = "cpu") ->
         with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):
             several.outputs(x, shared=True)
             several.step(x.expand(2, *x.shape), torch.stack([y, y]), 0.0)
-    except RuntimeError:
+    except (RuntimeError, ValueError):
         return False
     return True
 

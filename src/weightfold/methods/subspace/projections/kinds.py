@@ -22,7 +22,7 @@ KINDS: dict[Kind, type[Projection]] = {
 
 
 def _check(kind: Kind, size: int, dim: int) -> None:
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise ValueError(f"kind={kind!r}; give one of {', '.join(KINDS)}")
     if not 1 <= dim <= size:
         raise ValueError(f"dim={dim} must be between 1 and the {size} weights chosen")

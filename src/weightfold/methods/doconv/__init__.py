@@ -1,0 +1,1 @@
+"""DO-Conv: a convolution's kernel times a depthwise factor over its taps (Cao et al. 2020)."""

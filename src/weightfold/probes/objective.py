@@ -10,7 +10,7 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_leaves, tree_map
 
-from weightfold.core.arguments import check_net, whole
+from weightfold.core.arguments import check_values, unwrapped, whole
 from weightfold.core.charted import Charted
 from weightfold.core.copying import copied
 from weightfold.core.select import Where, select
@@ -94,7 +94,8 @@ class Objective:
         batch_size: int = BATCH,
         device: torch.device | str | None = None,
     ) -> None:
-        check_net(net)
+        net = unwrapped(net)
+        check_values(net)
         for name, value, choices in (
             ("coordinates", coordinates, get_args(Coordinates)),
             ("bn", bn, get_args(BatchNorm)),

@@ -11,6 +11,7 @@ from torch.nn.modules.conv import _ConvNd
 from weightfold.core.slots import tensor_at
 from weightfold.probes.layers.batch_norm import recalibrate
 from weightfold.probes.objective import CALIBRATION, Batch, Objective
+from weightfold.train.together import SMALL
 
 Values = dict[str, list[float | None]]
 """Measure -> its value at each point, None where it is not finite."""
@@ -25,8 +26,8 @@ def evaluate(
 ) -> Values:  # fmt: skip
     """Mean loss ("loss") and scores at some points.
 
-    Points are vmapped, but for convolutions on a CPU, which grouped are slower than one after
-    another, and for running statistics that are estimated anew at each point.
+    Points are vmapped; but not on a CPU those of networks with convolutions or of more than `SMALL`
+    weights, which fill it alone, nor where running statistics are estimated anew at each point.
 
     Args:
         objective: The task, the network and the data.
@@ -34,8 +35,10 @@ def evaluate(
         count: How many.
         hear: Called with the number of points done.
     """
-    convolves = any(isinstance(m, _ConvNd) for m in objective.net.modules())
-    alone = objective.bn == "recalibrate" or (objective.device.type == "cpu" and convolves)
+    alone = objective.bn == "recalibrate"
+    if objective.device.type == "cpu":
+        convolves = any(isinstance(m, _ConvNd) for m in objective.net.modules())
+        alone = alone or convolves or objective.size > SMALL
     width = 1
     if not alone and objective.task.stackable:
         size = objective.size * objective.dtype.itemsize

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from weightfold.core.arguments import check_net
+from weightfold.core.arguments import unwrapped
 from weightfold.core.charted import Charted
 from weightfold.core.copying import copied
 from weightfold.core.slots import tensor_at
@@ -36,8 +36,7 @@ def align(net: nn.Module, to: nn.Module, example: Tensor) -> nn.Module:
             permuted network is another function.
         ImportError: scipy is not installed.
     """
-    check_net(net)
-    check_net(to, "to")
+    net, to = unwrapped(net), unwrapped(to, "to")
     net, to = (n.deploy() if isinstance(n, Charted) else copied(n) for n in (net, to))
     mode = net.training
     ours, theirs = net.eval().state_dict(), to.state_dict()

@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from weightfold.core.slots import Slots
-from weightfold.probes.tickets.channels import CHANNELWISE, FLATTEN, trace
+from weightfold.probes.tickets.channels import CHANNELWISE, FLATTEN, layer_graph
 
 _ADD = {operator.add, operator.iadd, torch.add, "add", "add_"}
 _RESHAPE = {"view", "reshape", torch.reshape}
@@ -42,7 +42,7 @@ def groups(net: nn.Module, example: Tensor) -> list[Group]:
     Raises:
         ValueError: torch.fx cannot trace it.
     """
-    walk = _Walk(net, trace(net), example)
+    walk = _Walk(net, layer_graph(net), example)
     found = {id(g): g for g in map(walk.of, walk.made)}
     return [g for g in found.values() if not g.fixed and g.size > 1 and g.tensors]
 

@@ -74,6 +74,8 @@ class Detection(Task):
             boxes = torch.cat([t["boxes"] for t in self._shares(data.train.targets)])
             fitted = fit_anchors(boxes[:, 2:] - boxes[:, :2], self.anchors)
             object.__setattr__(self, "anchors", fitted)
+        elif not self.anchors or any(len(a) != 2 or not min(a) > 0 for a in self.anchors):
+            raise ValueError(f"anchors={self.anchors}: give pairs of a width and a height above 0")
 
     @property
     def stackable(self) -> bool:

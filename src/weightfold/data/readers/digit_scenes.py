@@ -66,7 +66,9 @@ def _scene(digits: Examples, generator: torch.Generator) -> tuple[Tensor, Tensor
         mask[place] = (digit > 127) * (1 + label)
         rows, columns = ((digit > 0).any(dim=d).nonzero()[:, 0] for d in (1, 0))
         low, high = (columns[0], rows[0]), (columns[-1] + 1, rows[-1] + 1)
-        boxes.append([int(left + low[0]), int(top + low[1]), int(left + high[0]), int(top + high[1])])
+        boxes.append(
+            [int(left + low[0]), int(top + low[1]), int(left + high[0]), int(top + high[1])]
+        )
         labels.append(label)
     found = {"boxes": torch.tensor(boxes, dtype=torch.float32), "labels": torch.tensor(labels)}
     return image[None], mask, found

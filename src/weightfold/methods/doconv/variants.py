@@ -6,9 +6,7 @@ from weightfold.methods.doconv.verb import doconv
 from weightfold.methods.variants import Variant, layers_named
 
 
-def of_doconv(
-    net: nn.Module, example: Tensor, seed: int, *, where: str | None = None
-) -> nn.Module:
+def of_doconv(net: nn.Module, example: Tensor, seed: int, *, where: str | None = None) -> nn.Module:
     """A network whose convolutions have a depthwise factor, which begins as the identity."""
     return doconv(net, where=layers_named(where))
 

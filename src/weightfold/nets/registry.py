@@ -79,8 +79,9 @@ def build(spec: str, *, num_classes: int, in_channels: int = 3) -> nn.Module:
     Args:
         spec: "name" or "name,key=value,...": a name of `available()` ("smallnet_b,kernel_size=9",
             "resnet18,small_image=true"), "timm/<name>", "smp/<name>" (of
-            segmentation-models-pytorch), or "module:function" of your own, imported as `python -m` would from the working directory and called with `num_classes` and
-            `in_channels` (each if it has an argument of that name) and the options.
+            segmentation-models-pytorch), or "module:function" of your own, imported as `python -m`
+            would from the working directory and called with `num_classes` and `in_channels` (each
+            if it has an argument of that name) and the options.
         num_classes: Outputs, at least 1.
         in_channels: Channels of the images, at least 1.
 

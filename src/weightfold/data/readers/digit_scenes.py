@@ -1,4 +1,4 @@
-"""Scenes of scikit-learn's digits with masks or boxes, made when read: to try both without files."""
+"""Scenes of scikit-learn's digits with masks or boxes, made when read."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ _COUNTS = {"train": 240, "test": 80}
 
 @reader("digit_masks")
 def digit_masks() -> Dataset:
-    """Scenes of up to 4 digits with masks, for task segment: 240 to train, 80 to test, 48 x 48 gray.
+    """Scenes of up to 4 digits with masks for task segment: 240 to train, 80 to test, 48 x 48.
 
     Class 0 is the ground, class 1 + d the ink of digit d. Digits are 16 pixels high, each at a
     random place of its own quarter; those of test scenes are test images of "digits".

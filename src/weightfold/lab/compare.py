@@ -17,6 +17,7 @@ from weightfold.lab.executors.registry import opened
 from weightfold.lab.experiment import Claim, Experiment, Line, Measure, Preset
 from weightfold.lab.measures import task_measures
 from weightfold.lab.page import judge_claims, write_results
+from weightfold.lab.pictures import pictures
 from weightfold.lab.results import Results, read_results
 from weightfold.lab.run import HERE, Execution
 from weightfold.lab.runner import run_cells
@@ -159,8 +160,9 @@ def compare(
         )
         results = read_results(experiment, PRESET, folder / "runs")
         shipped = deploy_best(results, folder, learnt)
-        told = replace(experiment, sections=lambda *_: [_deployed_section(shipped)])
-        page = write_results(replace(results, experiment=told), folder, asked=configuration)
+        told = [*pictures(results, folder, learnt), _deployed_section(shipped)]
+        experiment = replace(experiment, sections=lambda *_: told)
+        page = write_results(replace(results, experiment=experiment), folder, asked=configuration)
     return Comparison(results, shipped, page)
 
 

@@ -66,7 +66,7 @@ def build(source: str, name: str, size: int) -> nn.Module:
             options = {"init_weights": True}
         net = getattr(torchvision.models, name)(num_classes=4, **options)
     for module in net.modules():  # the same random numbers are not drawn for a mixture
-        for attribute in ("p", "drop_prob"):
+        for attribute in ("p", "drop_prob", "drop_rate"):
             if isinstance(getattr(module, attribute, None), float):
                 setattr(module, attribute, 0.0)
     return net
@@ -77,7 +77,8 @@ def literal(model: nn.Module, net: nn.Module, domain: str) -> nn.Module:
     """The plain network of a domain, put together by hand from the net's tensors and the plan's masks."""
     plain = copy.deepcopy(model)
     kept = net.model.state_dict()
-    plain.load_state_dict({n: kept.get(n, t) for n, t in plain.state_dict().items()})
+    for name, tensor in plain.state_dict().items():
+        tensor.copy_(kept.get(name, tensor))
     own, shared, plan = net.sharing.domains[domain], net.sharing.shared, net.plan
     for path in plan.norms:
         plain.get_submodule(path).load_state_dict(own.get_submodule(path).state_dict())

@@ -166,7 +166,7 @@ def test_abbreviated_option_is_refused(compared):
         ([*COMPARE, "--variants", "compact"], "at least two"),
         ([*COMPARE, "--seeds", "1"], "at least two"),
         ([*COMPARE, "--data", "dogits"], "did you mean 'digits'?"),
-        (["export", "nowhere", "--folder", "out"], "no run"),
+        (["export", "nowhere", "--folder", "out"], "nowhere"),
         (
             ["train", "--model", "digitnet", "--data", "digits", "--folder", "x", "--teacher", "y"],
             "y",

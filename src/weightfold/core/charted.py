@@ -20,6 +20,7 @@ from weightfold.core.slots import (
     Slots,
     check_state,
     fill,
+    load_state,
     naming_computed,
     replace_module,
     split_name,
@@ -408,5 +409,5 @@ class _Theta(nn.Module):
 def _load(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, float]:
     """Strictly load a plain state_dict, with an error that lists what differs."""
     check_state(model.state_dict(), state)
-    model.load_state_dict(state)
+    load_state(model, state)
     return {}

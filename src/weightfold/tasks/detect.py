@@ -14,6 +14,7 @@ from weightfold.data.joint import JointAugment
 from weightfold.tasks.grid import Boxes, Grid, fit_anchors, shares
 from weightfold.tasks.measure import Measure
 from weightfold.tasks.outputs import tensor_of
+from weightfold.tasks.precision import AveragePrecision
 from weightfold.tasks.registry import register
 from weightfold.tasks.task import Task
 
@@ -127,9 +128,7 @@ class Detection(Task):
 
     def metrics(self) -> Mapping[str, Any]:
         """Average precisions, of torchmetrics."""
-        from weightfold.tasks.precision import AveragePrecision
-
-        return {"map50": AveragePrecision(self)}
+        return {"map50": AveragePrecision(self.detect)}
 
     def detect(self, outputs: Tensor) -> Boxes:
         """The boxes that a network finds, in pixels, best first.

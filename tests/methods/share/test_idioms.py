@@ -294,3 +294,22 @@ def test_dtypes_that_the_runtime_lacks_are_refused(dtype, tmp_path):
     with pytest.raises(ExportError, match="ONNX"):
         to_onnx(share(plain()).to(dtype), X.to(dtype), tmp_path / "net.onnx")
     assert not any(tmp_path.iterdir())
+
+
+class Versioned(nn.Sequential):
+    """Refuses tensors of an unknown version, as torchvision's MNASNet."""
+
+    _version = 2
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *arguments):
+        assert local_metadata.get("version") == 2
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *arguments)
+
+
+def test_modules_that_ask_for_their_version(tmp_path):
+    model = Versioned(*plain())
+    net = share(model).eval()
+    wf.save(net, tmp_path)
+    assert torch.equal(wf.load(tmp_path, model).eval()(X, domain="a"), net(X, domain="a"))
+    state = {n: t for n, t in net.deploy(domain="a").state_dict().items()}  # noqa: C416
+    assert max(net.fit(state, at={"domain": "a"}).values()) == 0

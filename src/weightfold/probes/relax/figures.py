@@ -45,11 +45,6 @@ def _shade(found: Any, time: int) -> Any:
     return colormaps["viridis"](0.9 * share)
 
 
-def _x(time: int) -> float:
-    """On a logarithmic axis 0 stands at a half."""
-    return max(time, 0.5)
-
-
 def _curves(
     axis: Any, found: Any, of: Callable[[Any], float | None], title: str, *, log: bool = False
 ) -> None:
@@ -63,13 +58,13 @@ def _curves(
             values = [value for curve in curves if (value := of(curve[i])) is not None]
             if len(values) == len(curves):
                 known.append((curves[0][i].epoch, fmean(values)))
-        axis.plot([_x(epoch) for epoch, _ in known], [y for _, y in known], **style)
+        axis.plot([epoch for epoch, _ in known], [y for _, y in known], **style)
 
     line([one.curve for one in found.convolutional], color="black", label="CNN")
     line([run.curve for run in found.of(None)], color="red", label="from scratch")
     for time in found.times:
         line([run.curve for run in found.of(time)], color=_shade(found, time), label=f"{time}")
-    axis.set(xlabel="epochs (since relaxation)", ylabel=title, xscale="log")
+    axis.set(xlabel="epochs (since relaxation)", ylabel=title, xscale="symlog")
     if log:
         axis.set_yscale("log")
     else:
@@ -87,8 +82,8 @@ def _final(axis: Any, found: Any) -> None:
     _levels(axis, found)
     for time in found.times:
         values = [100 * v for v in found.values(time, lambda s: s.accuracy).values()]
-        axis.plot([_x(time)] * len(values), values, "x", color=COLOURS[1])
-    axis.set(xlabel="relax time (epochs)", ylabel="final test accuracy (%)", xscale="log")
+        axis.plot([time] * len(values), values, "x", color=COLOURS[1])
+    axis.set(xlabel="relax time (epochs)", ylabel="final test accuracy (%)", xscale="symlog")
     axis.legend(fontsize="x-small")
     axis.grid(alpha=0.3)
 
@@ -100,7 +95,7 @@ def _series(
         known = [(t, found.values(t, of, after=after)) for t in found.times]
         known = [(t, v) for t, v in known if v]
         ys = [factor * fmean(values.values()) for _, values in known]
-        axis.plot([_x(t) for t, _ in known], ys, style, **look)
+        axis.plot([t for t, _ in known], ys, style, **look)
 
     return draw
 
@@ -111,7 +106,7 @@ def _parts(axis: Any, found: Any) -> None:
     _series(axis, found, lambda s: s.only_off_local, "o-")(
         100, color=COLOURS[0], label="off-local alone"
     )
-    axis.set(xlabel="relax time (epochs)", ylabel="test accuracy (%)", xscale="log")
+    axis.set(xlabel="relax time (epochs)", ylabel="test accuracy (%)", xscale="symlog")
     axis.legend(fontsize="x-small")
     axis.grid(alpha=0.3)
 
@@ -119,7 +114,7 @@ def _parts(axis: Any, found: Any) -> None:
 def _both(axis: Any, found: Any, of: Callable[[Any], float | None], title: str) -> None:
     _series(axis, found, of, "o--", after=False)(color=COLOURS[0], label="at relaxation")
     _series(axis, found, of, "o-")(color=COLOURS[1], label="after training")
-    axis.set(xlabel="relax time (epochs)", ylabel=title, xscale="log", yscale="symlog")
+    axis.set(xlabel="relax time (epochs)", ylabel=title, xscale="symlog")
     axis.legend(fontsize="x-small")
     axis.grid(alpha=0.3)
 
@@ -129,7 +124,7 @@ def _against_time(axis: Any, found: Any) -> None:
     _series(axis, found, lambda s: s.sharing, "s-")(
         100, color=COLOURS[3], label="weight sharing violated"
     )
-    axis.set(xlabel="relax time (epochs)", ylabel="share of the norm (%)", xscale="log")
+    axis.set(xlabel="relax time (epochs)", ylabel="share of the norm (%)", xscale="symlog")
     axis.legend(fontsize="x-small")
     axis.grid(alpha=0.3)
 

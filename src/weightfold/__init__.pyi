@@ -17,7 +17,11 @@ from weightfold.lab.inspect import inspect as inspect
 from weightfold.methods import list_methods as list_methods
 from weightfold.methods import load as load
 from weightfold.methods.doconv.verb import doconv as doconv
+from weightfold.methods.embed.distance import deviation as deviation
+from weightfold.methods.embed.distance import fair_learning_rate as fair_learning_rate
+from weightfold.methods.embed.distance import metric as metric
 from weightfold.methods.embed.verb import embed as embed
+from weightfold.methods.embed.verb import embedding_size as embedding_size
 from weightfold.methods.expand.chain import Chain as Chain
 from weightfold.methods.expand.options import ExpandOptions as ExpandOptions
 from weightfold.methods.expand.twin import linear_from_twin as linear_from_twin
@@ -45,6 +49,7 @@ from weightfold.probes.memory import memorizer as memorizer
 from weightfold.probes.path.align import align as align
 from weightfold.probes.path.probe import path as path
 from weightfold.probes.registry import list_probes as list_probes
+from weightfold.probes.relax.probe import relax as relax
 from weightfold.probes.smoothness.probe import smoothness as smoothness
 from weightfold.probes.tickets.probe import lottery_ticket as lottery_ticket
 from weightfold.probes.tickets.shrink import shrink as shrink

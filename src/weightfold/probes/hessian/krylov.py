@@ -121,8 +121,9 @@ def eigenvalues(
 ) -> tuple[tuple[Eigenvalue, ...], Tensor]:
     """Eigenvalues by Lanczos with full reorthogonalisation and thick restarts.
 
-    Each has the measured residual as its bound. One start vector finds of equal eigenvalues only
-    one; so with k > 1 the search goes on from a fresh vector, and ends once that finds none.
+    Each has the measured residual as its bound. A start vector finds of equal eigenvalues only one,
+    and may hardly contain a larger one's; so the search goes on from a fresh vector, half as long
+    as it took, and ends once that changes nothing.
 
     Args:
         product: The symmetric matrix times a vector.
@@ -151,7 +152,7 @@ def eigenvalues(
         return vector / vector.norm()
 
     vector, done, sweep, first = fresh(), 0, 0, 0
-    known: Tensor | None = None
+    known: tuple[Tensor, Tensor] | None = None
     while True:
         rest = basis.add(vector)
         done, sweep = done + 1, sweep + 1
@@ -166,17 +167,18 @@ def eigenvalues(
             bounds = basis.residuals(values[best], coefficients[:, best]) + eps * norm
             allowed = tol * values[best].abs() + 16 * eps * norm
             converged = bool((bounds <= allowed).all())
-        if complete or (converged and k == 1):
+        if complete:
             break
         if converged and known is not None and sweep >= max(4, first // 2):
-            if bool(((values[best] - known).abs() <= bounds + tol * norm * 1e-3).all()):
+            before, within = known
+            if bool(((values[best] - before).abs() <= within).all()):
                 break
             known = None
         if done >= most:
             break
         exhausted = bool(rest.norm() <= 16 * eps * norm)
         if converged and known is None:
-            known, first, sweep, exhausted = values[best], sweep, 0, True
+            known, first, sweep, exhausted = (values[best], bounds), sweep, 0, True
         if basis.full:
             keep = order[: max(k + 2, len(basis.vectors) // 2)]
             basis.restart(values[keep], coefficients[:, keep])

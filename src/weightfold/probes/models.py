@@ -123,7 +123,7 @@ def check_network(
         samples.normalize(samples.train.inputs[:8]).to(device),
         samples.train.targets[:8].to(device),
     )
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), naming_dtype(net):
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), naming_dtype(net, x):
         logits = tried(x)
     if logits.dim() != 2 or logits.shape[1] < samples.num_classes:
         raise ValueError(

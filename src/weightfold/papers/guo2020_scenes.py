@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from weightfold.lab.claims import above, all_of
 from weightfold.lab.experiment import Claim, Column, Experiment, Line, Measure, Preset
+from weightfold.lab.printed import Printed
 from weightfold.lab.training import Training
 from weightfold.papers._guo2020 import NUMBERS, PAPER
 from weightfold.train.recipe import Recipe
@@ -49,7 +50,7 @@ def _lines(runs: Mapping[str, Training], table: str, names: Mapping[str, str]) -
         variant = f"cl,rate=4,where={where}"
         return {preset: replace(run, variant=variant) for preset, run in runs.items()}
 
-    def printed(row: str) -> dict:
+    def printed(row: str) -> dict[str, Printed]:
         return {key: NUMBERS.cell(table, row, cell) for key, cell in names.items()}
 
     ablation = {"cpu": expanded(_LATER[task])["cpu"]}

@@ -85,7 +85,7 @@ def separation(net: Charted, sharing: Sharing, images: Tensor) -> Separation:
     names = here[0], here[-1]
     classes = min(sharing.classes.values()), max(sharing.classes.values())
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(IMAGES, *images.shape[1:], generator=generator).to(images)
+    x = torch.randn(IMAGES, *images.shape[1:], generator=generator, device="cpu").to(images)
     poisoned = x.clone()
     poisoned[1] = torch.nan
     spreads = not sharing.layout.images_apart

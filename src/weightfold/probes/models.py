@@ -1,6 +1,7 @@
 """The networks a probe trains: copies of the user's module, or what the user's factory makes."""
 
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import fields
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from weightfold.core.copying import copied
 from weightfold.data import Dataset
 from weightfold.data.pairs import Data, as_dataset
 from weightfold.tasks.classify import Classification
+from weightfold.tasks.outputs import auxiliary, tensor_of
 from weightfold.tasks.task import Task, naming_dtype
 from weightfold.train.seeding import mixed_seed
 
@@ -26,12 +28,19 @@ def dataset_of(data: Task | Data) -> Dataset:
 
     Raises:
         TypeError: It is another task; probes count right answers.
-        ValueError: As for `as_dataset`.
+        ValueError: As for `as_dataset`, or the task has options, which no probe would heed.
     """
     if not isinstance(data, Task):
         return as_dataset(data)
     if not isinstance(data, Classification):
         raise TypeError(f"data is the task {data.name!r}; probes need class labels: 'classify'")
+    options = (f for f in fields(data) if f.init and f.name != "dataset")
+    if told := [f.name for f in options if getattr(data, f.name) != f.default]:
+        raise ValueError(
+            f"data is a task with {', '.join(f'{n}={getattr(data, n)!r:.40}' for n in told)}, but "
+            "probes train and test by the labels alone; give its dataset (label_smoothing goes "
+            "into the recipe, and a net may return the one output that is meant)"
+        )
     return data.dataset
 
 
@@ -114,6 +123,7 @@ def check_network(
         gradients: Names of parameters that must get a gradient.
 
     Raises:
+        TypeError: Of several outputs none is called "out" or "logits".
         ValueError: The output is not (B, C) with C of at least the classes there are, or a
             parameter gets none.
     """
@@ -124,14 +134,16 @@ def check_network(
         samples.train.targets[:8].to(device),
     )
     with torch.random.fork_rng([device] if device.type == "cuda" else []), naming_dtype(net, x):
-        logits = tried(x)
+        outputs = tried(x)
+    logits = tensor_of(outputs)
     if logits.dim() != 2 or logits.shape[1] < samples.num_classes:
         raise ValueError(
             f"the network's output for {len(x)} inputs has shape {tuple(logits.shape)}; it must be "
             f"({len(x)}, C) with C of at least the {samples.num_classes} classes of the data"
         )
     if logits.requires_grad:
-        F.cross_entropy(logits, y).backward()
+        losses = [F.cross_entropy(found, y) for found in (logits, *auxiliary(outputs))]
+        torch.stack(losses).sum().backward()
     idle = [n for n, p in tried.named_parameters() if n in gradients and p.grad is None]
     if idle:
         raise ValueError(

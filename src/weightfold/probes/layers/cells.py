@@ -22,6 +22,7 @@ from weightfold.probes.layers.networks import Network
 from weightfold.probes.layers.units import Unit, kept_tensors
 from weightfold.probes.models import Model, fresh, redraw
 from weightfold.records import read_record, write_record
+from weightfold.tasks.outputs import tensor_of
 from weightfold.train.checkpoint import RUN
 from weightfold.train.record import check_same, digest, structure
 from weightfold.train.seeding import mixed_seed
@@ -196,7 +197,7 @@ def evaluate(net: nn.Module, samples: Dataset) -> tuple[float, float | None]:
     for x, y in zip(
         samples.test.inputs.split(BATCH), samples.test.targets.split(BATCH), strict=True
     ):
-        logits = net(samples.normalize(x))
+        logits = tensor_of(net(samples.normalize(x)))
         right = (logits.argmax(dim=1) == y) & logits.isfinite().all(dim=1)
         wrong += int((~right).sum())
         loss += F.cross_entropy(logits, y, reduction="sum").item()

@@ -111,7 +111,7 @@ ABSOLUTE = Measure(
 
 def _accuracy(records: Sequence[Any]) -> Estimate:
     found = records[0].baseline
-    interval = paired([r.accuracy for r in records[0].baselines if r.accuracy is not None],
+    interval = paired([r.value for r in records[0].baselines if r.value is not None],
                       [0.0] * found.n)  # fmt: skip
     low, high = (None if end is None else 100 * end for end in (interval.low, interval.high))
     return Estimate(100 * found.mean, low=low, high=high, n=found.n)

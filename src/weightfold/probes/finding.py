@@ -34,6 +34,7 @@ class Finding(ABC):
     Attributes:
         probe: Name of the probe, "intrinsic-dimension".
         answers: Properties that stand in the record beside the fields.
+        before: Names that fields had in records of earlier versions -> their names now.
         notes: What a reader must know to judge the numbers: policies, runs left out and why,
             bounds in place of values. Printed with every figure.
         sessions: When, with which versions and on which machine it was measured, from
@@ -42,6 +43,7 @@ class Finding(ABC):
 
     probe: ClassVar[str]
     answers: ClassVar[tuple[str, ...]] = ()
+    before: ClassVar[Mapping[str, str]] = {}
     notes: tuple[str, ...] = ()
     sessions: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
 
@@ -82,9 +84,8 @@ class Finding(ABC):
         Raises:
             ValueError: A field is missing, unknown or of another type; the message names it.
         """
-        return decode(
-            {k: v for k, v in record.items() if k not in ("probe", SEAL, *cls.answers)}, cls
-        )
+        own = {k: v for k, v in record.items() if k not in ("probe", SEAL, *cls.answers)}
+        return decode(renamed(own, cls.before), cls)
 
     def table(self) -> Table | None:
         """A short table for the page; None for none."""
@@ -100,6 +101,13 @@ class Finding(ABC):
         self.draw(image)
         text = "\n\n".join([self.headline, self.meaning, *self.notes])
         return Section(title, text, self.table(), image)
+
+
+def renamed(value: Any, names: Mapping[str, str]) -> Any:
+    """JSON values with other names, at whatever depth."""
+    if isinstance(value, Mapping):
+        return {names.get(key, key): renamed(inner, names) for key, inner in value.items()}
+    return [renamed(inner, names) for inner in value] if isinstance(value, list) else value
 
 
 def write_finding(finding: Finding, folder: Path, *, title: str) -> Path:

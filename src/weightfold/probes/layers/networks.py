@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from weightfold.core.copying import copied
-from weightfold.data import Dataset
+from weightfold.data.pairs import Data
 from weightfold.probes.layers.splice import Checkpoint, read_checkpoint
 from weightfold.probes.models import Model, net_of
 from weightfold.records import write_record
 from weightfold.tasks.registry import as_task
+from weightfold.tasks.task import Task
 from weightfold.train.callbacks import KeepWeights
 from weightfold.train.checkpoint import RUN
 from weightfold.train.history import Row
@@ -59,7 +60,7 @@ def saved_epochs(reset_to: Sequence[int] | None, last: int) -> tuple[int, ...]:
 
 def trained_networks(
     net: Model,
-    samples: Dataset,
+    data: Task | Data,
     recipe: Recipe,
     seeds: Sequence[int],
     epochs: tuple[int, ...],
@@ -72,7 +73,7 @@ def trained_networks(
 
     Args:
         net: A module, the start of all, or a function of the seed.
-        samples: To train on.
+        data: To train on.
         recipe: Hyperparameters.
         seeds: Of the networks, all different.
         epochs: When to keep the weights.
@@ -94,7 +95,7 @@ def trained_networks(
             folder.mkdir(parents=True, exist_ok=True)
             write_record(folder / RUN, {"configuration": kept})
     keepers: list[KeepWeights] = []
-    unit = len(as_task(samples).batches("train", batch_size=recipe.batch_size))
+    unit = len(as_task(data).batches("train", batch_size=recipe.batch_size))
     progress: dict[str, int] = {}
 
     def keep() -> KeepWeights:
@@ -105,7 +106,7 @@ def trained_networks(
         progress[name] = row.epoch
         hear(sum(progress.values()))
 
-    starts = {f"seed{seed}": Run(net_of(net, seed), samples, seed) for seed in seeds}
+    starts = {f"seed{seed}": Run(net_of(net, seed), data, seed) for seed in seeds}
     options = replace(SIDE_BY_SIDE, callbacks=(keep,))
     runs = fit_together(
         starts, recipe, folder=folder, device=device, progress=shown, options=options

@@ -34,6 +34,10 @@ class Inspect:
     """Weights to start from, instead of a seed's: last.safetensors of a run of 'weightfold train',
     or your own state_dict as safetensors."""
 
+    on: str = ""
+    """Where it is made, as one run: slurm,partition=gpu,gpus_per_node=1,time=120; or
+    ray,address=auto. See docs/cluster.md. None: in this process."""
+
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute."""
 
@@ -42,19 +46,14 @@ class Inspect:
 
     def run(self) -> None:
         """Inspect, and print the answers."""
-        from weightfold.lab.inspect import inspect
-        from weightfold.lab.probing import Probing, model_of, samples_of
+        from weightfold.lab.sweep import InspectionRun, execution_on, inspect_on
 
-        call = Probing("", self.model, self.data, weights=self.weights)
-        samples = samples_of(call, self.data_root)
-        found = inspect(
-            model_of(call, samples),
-            samples,
-            minutes=self.minutes,
-            folder=self.folder,
-            title=f"{self.model} on {self.data}",
-            device=self.device,
-        )
+        run = InspectionRun(self.model, self.data, self.weights, self.minutes)
+        if self.on:
+            execution = execution_on(self.on, None, self.data_root, self.device)
+            found = inspect_on(run, self.folder, execution)
+        else:
+            found = run.inspect(self.folder, data_root=self.data_root, device=self.device)
         for finding in found.findings.values():
             print(f"{finding.headline}\n")
         for name, reason in found.left_out.items():

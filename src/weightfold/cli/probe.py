@@ -6,8 +6,10 @@ from typing import Annotated, Literal
 
 import tyro
 
+from weightfold.cli.scan import task_lines
 from weightfold.probes.registry import probe, probes
 
+_TASKS = "\n".join(f"{name}: {line}" for name, line in task_lines().items())
 _NAMES = "\n".join(f"{name}: {probe.line};" for name, probe in probes().items())
 
 
@@ -56,6 +58,20 @@ class Probe:
     seeds: int = 3
     """How many seeds: 0, 1, 2, ..."""
 
+    task: Annotated[
+        str,
+        tyro.conf.arg(help=f"What is learnt, of data that has targets for it. Tasks:\n{_TASKS}"),
+    ] = "classify"
+
+    on: str = ""
+    """Where the seeds are probed, each by itself where they do not depend on each other: local;
+    slurm,partition=gpu,gpus_per_node=1,time=120; or ray,address=auto. See docs/cluster.md. None:
+    all together, in this process."""
+
+    jobs: int | None = None
+    """Seeds probed at once, as --on says; none: one on this machine, elsewhere as many as there is
+    room for."""
+
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute."""
 
@@ -65,6 +81,7 @@ class Probe:
     def run(self) -> None:
         """Measure, and print the answer."""
         from weightfold.lab.probing import Probing, as_options, measure
+        from weightfold.lab.sweep import execution_on, probe_on
 
         chosen, texts = probe(self.name)
         arguments = chosen.read(texts)
@@ -79,7 +96,12 @@ class Probe:
             disturb=self.disturb,
             test_limit=self.test_limit,
             weights=self.weights,
+            task=self.task,
         )
-        found = measure(call, self.folder, data_root=self.data_root, device=self.device)
+        if self.on or self.jobs:
+            execution = execution_on(self.on or "local", self.jobs, self.data_root, self.device)
+            found = probe_on(call, self.folder, execution)
+        else:
+            found = measure(call, self.folder, data_root=self.data_root, device=self.device)
         print("\n\n".join([found.headline, *found.notes]))
         print(f"\neverything is in {self.folder / 'index.html'}")

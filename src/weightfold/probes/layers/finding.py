@@ -48,6 +48,7 @@ class LayerReset(Finding):
     """
 
     probe: ClassVar[str] = "layer-reset"
+    per_seed: ClassVar[tuple[str, ...]] = ("seeds", "cells", "distances")
     network: str
     data: str
     bn: str

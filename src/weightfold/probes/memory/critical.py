@@ -80,6 +80,7 @@ class CriticalSamples(Finding):
     """
 
     probe: ClassVar[str] = "critical-samples"
+    per_seed: ClassVar[tuple[str, ...]] = ("searches",)
     searches: tuple[Search, ...]
     radius: float
     part: str

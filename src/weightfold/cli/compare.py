@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from weightfold.cli.presets import Preset
+from weightfold.cli.scan import help_of, variant_lines
 from weightfold.train.recipe import RECIPES, Recipe
 
 
@@ -34,9 +35,13 @@ class Compare:
     """Where results go. One that holds another comparison is refused; one that holds this
     comparison, interrupted, is gone on with."""
 
-    variants: tuple[str, ...] = ("compact", "ck,rate=4", "cl,rate=4")
-    """Ways to train the network, compared with the first of them: compact (as it is), cl, ck, fc,
-    cl+fc, ck+fc (with rate=4, first=rm or m, init=paper, variance or preserve), acnet, doconv."""
+    variants: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(
+            help="Ways to make and train the network, compared with the first of them. Variants:\n"
+            + help_of(variant_lines())
+        ),
+    ] = ("compact", "ck,rate=4", "cl,rate=4")
 
     task: str = "classify"
     """What is learnt, of data that has targets for it: see 'weightfold train --help'."""

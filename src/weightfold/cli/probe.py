@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 import tyro
 
-from weightfold.cli.scan import task_lines
+from weightfold.cli.scan import help_of, task_lines, variant_lines
 from weightfold.probes.registry import probe, probes
 
-_TASKS = "\n".join(f"{name}: {line}" for name, line in task_lines().items())
+_TASKS, _VARIANTS = help_of(task_lines()), help_of(variant_lines())
 _NAMES = "\n".join(f"{name}: {probe.line};" for name, probe in probes().items())
 
 
@@ -41,8 +41,9 @@ class Probe:
     """Data set: digits, cifar10, mnist, ..., the path of an .npz file or of a folder of images;
     with options such as rgb=true, limit=5000, corrupt=0.8."""
 
-    variant: str = "compact"
-    """How the network is made: compact (as it is), or expanded as 'weightfold train' takes it."""
+    variant: Annotated[
+        str, tyro.conf.arg(help=f"How the network is made. Variants:\n{_VARIANTS}")
+    ] = "compact"
 
     weights: str = ""
     """Weights to start from, instead of a seed's: last.safetensors of a run of 'weightfold train',

@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 import tyro
 
 from weightfold.cli.presets import Preset
-from weightfold.cli.scan import task_lines
+from weightfold.cli.scan import help_of, task_lines, variant_lines
 from weightfold.tasks.distillation import Distillation
 from weightfold.train.recipe import RECIPES, Recipe
 
-_TASKS = "\n".join(f"{name}: {line}" for name, line in task_lines().items())
+_TASKS, _VARIANTS = help_of(task_lines()), help_of(variant_lines())
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class Train:
     """Name or place of the output that is judged, of a network that gives several; none: that
     called out or logits."""
 
-    variant: str = "compact"
-    """How the network is trained: compact (as it is), cl, ck, fc, cl+fc, ck+fc (with rate=4,
-    first=rm or m, init=paper, variance or preserve), acnet, doconv."""
+    variant: Annotated[
+        str, tyro.conf.arg(help=f"How the network is made and trained. Variants:\n{_VARIANTS}")
+    ] = "compact"
 
     seed: int = 0
     """Of initial weights, order of the data, augmentation, dropout and validation split."""

@@ -1,4 +1,4 @@
-"""Variants of networks in expanded coordinates: "ck,rate=4", "cl+fc,first=m"."""
+"""In expanded coordinates, with rate=4, first=rm or m, init=paper, variance or preserve."""
 
 from functools import partial
 from typing import Any

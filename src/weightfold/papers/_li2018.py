@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from weightfold.lab.claims import Check
-from weightfold.lab.experiment import SHARE, Estimate, Measure
+from weightfold.lab.experiment import SHARE, Estimate, Quantity
 from weightfold.lab.measures import by_probe
 from weightfold.lab.printed import read_paper
 from weightfold.lab.probing import Probing, calling
@@ -86,21 +86,21 @@ def _pendulum(records: Sequence[Any]) -> Estimate:
     return Estimate(found.dimension, low=low, high=high, n=len(found.by_seed))
 
 
-DIMENSION = Measure(
+DIMENSION = Quantity(
     "dimension",
     "intrinsic dimension",
     over=by_probe({"intrinsic-dimension": _dimension, "pendulum": _pendulum}),
     digits=0,
     ratio=True,
 )
-RELATIVE = Measure(
+RELATIVE = Quantity(
     "dimension",
     "dimension, 90% of the plain network",
     over=by_probe({"intrinsic-dimension": _at(0.9, absolute=False), "pendulum": _pendulum}),
     digits=0,
     ratio=True,
 )
-ABSOLUTE = Measure(
+ABSOLUTE = Quantity(
     "absolute",
     "dimension, accuracy 0.90",
     over=by_probe({"intrinsic-dimension": _at(0.9, absolute=True)}),
@@ -117,7 +117,7 @@ def _accuracy(records: Sequence[Any]) -> Estimate:
     return Estimate(100 * found.mean, low=low, high=high, n=found.n)
 
 
-ACCURACY = Measure(
+ACCURACY = Quantity(
     "accuracy",
     "accuracy of all weights (%)",
     over=by_probe({"intrinsic-dimension": _accuracy}),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from weightfold.lab.claims import Check
-from weightfold.lab.experiment import Claim, Estimate, Experiment, Line, Measure, Preset
+from weightfold.lab.experiment import Claim, Estimate, Experiment, Line, Preset, Quantity
 from weightfold.lab.measures import by_probe
 from weightfold.lab.printed import read_paper
 from weightfold.lab.probing import Probing, calling
@@ -146,8 +146,8 @@ def _smallest(records: Sequence[Any]) -> Estimate | None:
 
 def _measure(
     key: str, title: str, of: Callable[[Sequence[Any]], Estimate | None], digits: int = 2
-) -> Measure:
-    return Measure(key, title, over=by_probe({"lottery-ticket": of}), digits=digits)
+) -> Quantity:
+    return Quantity(key, title, over=by_probe({"lottery-ticket": of}), digits=digits)
 
 
 MEASURES = (

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from weightfold.probes.finding import Finding
 from weightfold.probes.tickets.masks_file import Masks, write_masks
-from weightfold.probes.tickets.outcomes import TITLES, Figure, Kind, Outcome, Outcomes
+from weightfold.probes.tickets.outcomes import TITLES, Key, Kind, Outcome, Outcomes
 from weightfold.records import UNRECORDED
 from weightfold.report.figures import COLOURS, drawing
 from weightfold.report.numbers import difference, mean_and_spread
@@ -21,7 +21,7 @@ from weightfold.report.statistics import summarize
 from weightfold.tasks.measure import ACCURACY, Measure
 
 PUBLISHED_SHARE = 0.211
-"""Of the LeNet ticket that learns fastest (Frankle and Carbin 2019, Figure 3); the headline is of
+"""Of the LeNet ticket that learns fastest (Frankle and Carbin 2019, Key 3); the headline is of
 the level nearest to it, whatever came out."""
 
 TOLERANCE = 0.005
@@ -249,7 +249,7 @@ class LotteryTicket(Finding):
             )
         return Table(columns, rows)
 
-    def _cell(self, kind: Kind, level: int, figure: Figure) -> str:
+    def _cell(self, kind: Kind, level: int, figure: Key) -> str:
         """Mean and spread of a figure; "" if there is none."""
         values = list(self.results.values(kind, level, figure).values())
         if not values:
@@ -261,7 +261,7 @@ class LotteryTicket(Finding):
 
     def draw(self, path: Path) -> None:
         """Early-stopping iteration and the measure there against the weights left, in percent."""
-        panels: dict[Figure, str] = {
+        panels: dict[Key, str] = {
             "iteration": "early-stopping iteration",
             "value": self.scale.label(f"test {self.measure.name} at early stopping"),
         }
@@ -275,7 +275,7 @@ class LotteryTicket(Finding):
                 f"mean and one standard deviation of {self.trials} trials", fontsize="small"
             )
 
-    def _panel(self, axis: Any, of: Figure) -> None:
+    def _panel(self, axis: Any, of: Key) -> None:
         results, factor = self.results, 1 if of == "iteration" else self.scale.factor
         full = list(results.values("full", 0, of).values())
         if full:

@@ -21,7 +21,7 @@ of as many survivors in each tensor at random places."""
 FEWEST = 3
 """Trials below which no comparison holds: of two that agree by chance the interval is a point."""
 
-Figure = Literal["iteration", "value", "final_value", "train_value"]
+Key = Literal["iteration", "value", "final_value", "train_value"]
 """What there is of each network, see `Outcome`."""
 
 
@@ -102,7 +102,7 @@ class Outcomes:
         """Share of the prunable weights at a level."""
         return next(o.remaining for o in self._all if o.level == level)
 
-    def values(self, kind: Kind, level: int, figure: Figure) -> dict[int, float]:
+    def values(self, kind: Kind, level: int, figure: Key) -> dict[int, float]:
         """Seed -> figure, the mean over a trial's random masks; the full network is of level 0."""
         level = 0 if kind == "full" else level
         found: dict[int, list[float]] = {}
@@ -111,7 +111,7 @@ class Outcomes:
                 found.setdefault(o.seed, []).append(getattr(o, figure))
         return {seed: fmean(values) for seed, values in sorted(found.items())}
 
-    def difference(self, other: Kind, level: int, figure: Figure) -> Paired | None:
+    def difference(self, other: Kind, level: int, figure: Key) -> Paired | None:
         """Ticket minus `other`, over the trials that have both; None if none has."""
         ticket, others = (self.values(kind, level, figure) for kind in ("ticket", other))
         seeds = [seed for seed in ticket if seed in others]

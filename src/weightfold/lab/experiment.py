@@ -111,7 +111,7 @@ class Line:
     Attributes:
         label: Unique in the experiment.
         runs: Preset -> what is run there, over the seeds.
-        published: Quantity -> the paper's number in the first column.
+        published: Key of a quantity -> the paper's number in the first column.
         elsewhere: Further column -> measure -> the paper's number.
         note: What differs from the paper, or why the numbers do.
         not_run: Why it has no runs; its published numbers are listed.

@@ -36,7 +36,7 @@ class Finding(ABC):
         answers: Properties that stand in the record beside the fields.
         per_seed: Fields that have a part for each seed, where seeds do not depend on each other:
             tuples, or counts. See `joined`.
-        before: Names that fields had in records of earlier versions -> their names now.
+        former: Names that fields had in records of earlier versions -> their names now.
         notes: What a reader must know to judge the numbers: policies, runs left out and why,
             bounds in place of values. Printed with every figure.
         sessions: When, with which versions and on which machine it was measured, from
@@ -46,7 +46,7 @@ class Finding(ABC):
     probe: ClassVar[str]
     answers: ClassVar[tuple[str, ...]] = ()
     per_seed: ClassVar[tuple[str, ...]] = ()
-    before: ClassVar[Mapping[str, str]] = {}
+    former: ClassVar[Mapping[str, str]] = {}
     notes: tuple[str, ...] = ()
     sessions: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
 
@@ -88,7 +88,7 @@ class Finding(ABC):
             ValueError: A field is missing, unknown or of another type; the message names it.
         """
         own = {k: v for k, v in record.items() if k not in ("probe", SEAL, *cls.answers)}
-        return decode(renamed(own, cls.before), cls)
+        return decode(renamed(own, cls.former), cls)
 
     def table(self) -> Table | None:
         """A short table for the page; None for none."""

@@ -74,7 +74,7 @@ class IntrinsicDimension(Finding):
 
     probe: ClassVar[str] = "intrinsic-dimension"
     answers: ClassVar[tuple[str, ...]] = ("dimension", "interval", "bracket")
-    before: ClassVar[Mapping[str, str]] = {"accuracy": "value"}
+    former: ClassVar[Mapping[str, str]] = {"accuracy": "value"}
     network: str
     data: str
     parameters: int

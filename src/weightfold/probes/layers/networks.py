@@ -16,7 +16,7 @@ from weightfold.tasks.registry import as_task
 from weightfold.tasks.task import Task
 from weightfold.train.callbacks import KeepWeights
 from weightfold.train.checkpoint import RUN
-from weightfold.train.history import Row
+from weightfold.train.history import History, Row
 from weightfold.train.loop import REMEDY, NonFiniteLoss
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import check_same
@@ -32,11 +32,13 @@ class Network:
         seed: Its seed; the index among networks whose checkpoints were given.
         net: With the trained weights.
         past: Epoch -> tensors, from 0 to the last, which are those of `net`.
+        history: Of its training; None if its checkpoints were given.
     """
 
     seed: int
     net: nn.Module
     past: Mapping[int, Mapping[str, Tensor]]
+    history: History | None = None
 
 
 def saved_epochs(reset_to: Sequence[int] | None, last: int) -> tuple[int, ...]:
@@ -68,6 +70,7 @@ def trained_networks(
     folder: Path | None,
     device: torch.device | str,
     hear: Callable[[int], None],
+    unit: int | None = None,
 ) -> tuple[list[Network], tuple[str, ...]]:
     """Train a network for each seed and keep its weights on the way.
 
@@ -80,6 +83,7 @@ def trained_networks(
         folder: Where training can go on from; None: nowhere.
         device: To train on.
         hear: Called with the epochs trained so far, of all networks together.
+        unit: Steps in what `epochs` counts; None: in an epoch.
 
     Returns:
         The networks; and what became of those that are left out.
@@ -95,7 +99,7 @@ def trained_networks(
             folder.mkdir(parents=True, exist_ok=True)
             write_record(folder / RUN, {"configuration": kept})
     keepers: list[KeepWeights] = []
-    unit = len(as_task(data).batches("train", batch_size=recipe.batch_size))
+    unit = unit or len(as_task(data).batches("train", batch_size=recipe.batch_size))
     progress: dict[str, int] = {}
 
     def keep() -> KeepWeights:
@@ -113,7 +117,7 @@ def trained_networks(
     )
     pasts = {name: past for kept in keepers for name, past in kept.state.items()}
     networks = [
-        Network(seed, starts[name].net, pasts[name])
+        Network(seed, starts[name].net, pasts[name], runs[name])
         for seed, name in zip(seeds, starts, strict=True)
         if not runs[name].failed
     ]

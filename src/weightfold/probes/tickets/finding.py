@@ -59,7 +59,7 @@ class LotteryTicket(Finding):
 
     probe: ClassVar[str] = "lottery-ticket"
     per_seed: ClassVar[tuple[str, ...]] = ("outcomes", "trials")
-    before: ClassVar[Mapping[str, str]] = {
+    former: ClassVar[Mapping[str, str]] = {
         "accuracy": "value",
         "final_accuracy": "final_value",
         "train_accuracy": "train_value",

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+
+from weightfold.cli.options import Data, DataRoot, Device, Model, Weights
 
 
 @dataclass(frozen=True)
@@ -16,13 +17,9 @@ class Inspect:
     and with what there was no time for.
     """
 
-    model: str
-    """Network: one of weightfold's (mlp, lenet, digitnet...), a classification model of torchvision
-    (resnet18,small_image=true), timm/NAME, or module:function of your own."""
+    model: Model
 
-    data: str
-    """Data set: digits, cifar10, mnist, ..., the path of an .npz file or of a folder of images;
-    with options such as rgb=true, limit=5000, corrupt=0.8."""
+    data: Data
 
     folder: Path
     """Where the page and the measurements go; one that holds another inspection is refused."""
@@ -30,19 +27,15 @@ class Inspect:
     minutes: float = 10.0
     """How long this command may take."""
 
-    weights: str = ""
-    """Weights to start from, instead of a seed's: last.safetensors of a run of 'weightfold train',
-    or your own state_dict as safetensors."""
+    weights: Weights = ""
 
     on: str = ""
     """Where it is made, as one run: slurm,partition=gpu,gpus_per_node=1,time=120; or
     ray,address=auto. See docs/cluster.md. None: in this process."""
 
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where to compute."""
+    device: Device = "auto"
 
-    data_root: Path | None = None
-    """Data folder; none: the environment variable WEIGHTFOLD_DATA."""
+    data_root: DataRoot = None
 
     def run(self) -> None:
         """Inspect, and print the answers."""

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
+from weightfold.cli.options import Data, DataRoot, Device, Model, Weights
 from weightfold.cli.scan import help_of, task_lines, variant_lines
 from weightfold.probes.registry import probe, probes
 
@@ -33,21 +34,15 @@ class Probe:
     folder: Path
     """Where results go; one that holds another probe is refused."""
 
-    model: str = ""
-    """Network: one of weightfold's (mlp, lenet, digitnet...), a classification model of torchvision
-    (resnet18,small_image=true), timm/NAME, or module:function of your own."""
+    model: Model = ""
 
-    data: str = ""
-    """Data set: digits, cifar10, mnist, ..., the path of an .npz file or of a folder of images;
-    with options such as rgb=true, limit=5000, corrupt=0.8."""
+    data: Data = ""
 
     variant: Annotated[
         str, tyro.conf.arg(help=f"How the network is made. Variants:\n{_VARIANTS}")
     ] = "compact"
 
-    weights: str = ""
-    """Weights to start from, instead of a seed's: last.safetensors of a run of 'weightfold train',
-    or your own state_dict as safetensors."""
+    weights: Weights = ""
 
     disturb: str = ""
     """What is done to the data first: random-labels, random-pixels or gaussian (with fraction=0.5,
@@ -73,11 +68,9 @@ class Probe:
     """Seeds probed at once, as --on says; none: one on this machine, elsewhere as many as there is
     room for."""
 
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where to compute."""
+    device: Device = "auto"
 
-    data_root: Path | None = None
-    """Data folder; none: the environment variable WEIGHTFOLD_DATA."""
+    data_root: DataRoot = None
 
     def run(self) -> None:
         """Measure, and print the answer."""

@@ -8,8 +8,8 @@ import tyro
 Model = Annotated[
     str,
     tyro.conf.arg(
-        help="Network: one of weightfold's (mlp, lenet, digitnet, smallnet_a, mobilenet_v1...), a model "
-        "of torchvision (mobilenet_v2, resnet18,small_image=true), timm/NAME, or module:function "
+        help="Network: one of weightfold's (mlp, lenet, digitnet, smallnet_a, mobilenet_v1...), a "
+        "model of torchvision (mobilenet_v2, resnet18,small_image=true), timm/NAME, or module:function "
         "of your own."
     ),
 ]
@@ -23,8 +23,8 @@ BundleModel = Annotated[
 Data = Annotated[
     str,
     tyro.conf.arg(
-        help="Data set: digits, cifar10, cifar100, mnist, ..., the path of an .npz file or of a folder "
-        "of images; with options such as rgb=true, limit=5000, corrupt=0.8."
+        help="Data set: digits, cifar10, cifar100, mnist, ..., the path of an .npz file or of a "
+        "folder of images; with options such as rgb=true, limit=5000, corrupt=0.8."
     ),
 ]
 DataRoot = Annotated[
@@ -48,8 +48,8 @@ On = Annotated[
 Jobs = Annotated[
     int | None,
     tyro.conf.arg(
-        help="Runs at once; none: one on this machine, elsewhere as many as there is room for. On this "
-        "machine they share the cores and are dealt the GPUs in turn; 2 or more pay for small "
+        help="Runs at once; none: one on this machine, elsewhere as many as there is room for. On "
+        "this machine they share the cores and are dealt the GPUs in turn; 2 or more pay for small "
         "networks."
     ),
 ]

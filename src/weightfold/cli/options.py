@@ -9,8 +9,8 @@ Model = Annotated[
     str,
     tyro.conf.arg(
         help="Network: one of weightfold's (mlp, lenet, digitnet, smallnet_a, mobilenet_v1...), a "
-        "model of torchvision (mobilenet_v2, resnet18,small_image=true), timm/NAME, or module:function "
-        "of your own."
+        "model of torchvision (mobilenet_v2, resnet18,small_image=true), timm/NAME, or "
+        "module:function of your own."
     ),
 ]
 BundleModel = Annotated[

@@ -16,7 +16,7 @@ from weightfold.data.pairs import Data
 from weightfold.hints import check_arguments
 from weightfold.probes.finding import Finding
 from weightfold.probes.memory.options import CriticalKeywords, CriticalOptions
-from weightfold.probes.models import Model, dataset_of, net_of
+from weightfold.probes.models import Model, labelled, net_of
 from weightfold.probes.registry import register_probe
 from weightfold.report.figures import COLOURS, drawing
 from weightfold.report.numbers import interval
@@ -81,6 +81,7 @@ class CriticalSamples(Finding):
     """
 
     probe: ClassVar[str] = "critical-samples"
+    per_seed: ClassVar[tuple[str, ...]] = ("searches",)
     searches: tuple[Search, ...]
     radius: float
     part: str
@@ -184,12 +185,13 @@ def critical_sample_ratio(
         The ratios. They are lower bounds: a search may miss the point.
 
     Raises:
-        TypeError: `net` is no model, or `options` has no such field.
+        TypeError: `net` is no model, `data` another task, or `options` has no such field.
         ValueError: An argument is out of range, or no radius is given for floating point inputs.
     """
     check_arguments(critical_sample_ratio, progress=progress)
     chosen, seeds, device = gathered(CriticalOptions, options), as_seeds(seeds), device_of(device)
-    samples, part, radius = dataset_of(data).to(device), chosen.part, chosen.radius
+    samples = labelled(data, "it looks for points of another predicted class").to(device)
+    part, radius = chosen.part, chosen.radius
     if part not in samples.parts:
         raise ValueError(f"part={part!r}; the data has {', '.join(samples.parts)}")
     x = samples.parts[part].inputs

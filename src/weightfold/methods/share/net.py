@@ -221,7 +221,10 @@ class SharedNet(Charted, holds="sharing"):
         return {name: found[name] for name in batches}
 
     def _set_context(self, at: Mapping[str, Any]) -> None:
-        super()._set_context({**at, "norms": self.sharing.states(at["domain"])} if at else at)
+        if at:
+            self.sharing.check(at["domain"])
+            at = {**at, "norms": self.sharing.states(at["domain"])}
+        super()._set_context(at)
 
     def deploy(
         self,

@@ -115,6 +115,18 @@ def test_a_network_is_looked_at_once_for_many_plans():
     assert Counts.runs == runs
 
 
+@pytest.mark.parametrize("reads", [False, True])
+def test_plans_are_made_in_inference_mode(reads):
+    class Reads(Backwards):
+        def forward(self, x):
+            assert not reads or x.sum().item() == 0
+            return super().forward(x)
+
+    with torch.inference_mode():
+        plan = plan_sharing(Reads(), fraction=0.5, example_input=torch.zeros(1, 3, 16, 16))
+    assert plan == plan_sharing(Backwards(), fraction=0.5, example_input=IMAGE)
+
+
 def test_a_model_that_reads_values_runs_on_zeros():
     class Reads(Backwards):
         def forward(self, x):

@@ -36,7 +36,8 @@ class Compare:
 
     variants: tuple[str, ...] = ("compact", "ck,rate=4", "cl,rate=4")
     """Ways to train the network, compared with the first of them: compact (as it is), cl, ck, fc,
-    cl+fc, ck+fc (with rate=4, first=rm or m, init=paper, variance or preserve), acnet, doconv."""
+    cl+fc, ck+fc (with rate=4, first=rm or m, init=paper, variance or preserve), acnet, doconv;
+    where=down*+head chooses layers by names and globs with + between them."""
 
     task: str = "classify"
     """What is learnt, of data that has targets for it: see 'weightfold train --help'."""

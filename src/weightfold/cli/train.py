@@ -46,7 +46,8 @@ class Train:
 
     variant: str = "compact"
     """How the network is trained: compact (as it is), cl, ck, fc, cl+fc, ck+fc (with rate=4,
-    first=rm or m, init=paper, variance or preserve), acnet, doconv."""
+    first=rm or m, init=paper, variance or preserve), acnet, doconv; where=down*+head chooses
+    layers by names and globs with + between them."""
 
     seed: int = 0
     """Of initial weights, order of the data, augmentation, dropout and validation split."""

@@ -10,12 +10,14 @@ from torch import nn
 
 from weightfold.data import Dataset
 from weightfold.files import foreign, locked
+from weightfold.hints import check_arguments
 from weightfold.lab.best import Deployed, deploy_best
 from weightfold.lab.claims import told_apart
 from weightfold.lab.executors.registry import opened
 from weightfold.lab.experiment import Claim, Experiment, Line, Measure, Preset
 from weightfold.lab.measures import task_measures
 from weightfold.lab.page import judge_claims, write_results
+from weightfold.lab.pictures import pictures
 from weightfold.lab.results import Results, read_results
 from weightfold.lab.run import HERE, Execution
 from weightfold.lab.runner import run_cells
@@ -31,6 +33,7 @@ from weightfold.tasks.measure import Measure as TaskMeasure
 from weightfold.tasks.task import Task
 from weightfold.train import Recipe, checkpoint, session
 from weightfold.train.record import check_same
+from weightfold.train.seeding import as_seeds
 
 PRESET = "comparison"
 
@@ -119,8 +122,10 @@ def compare(
         CellsFailed: A training failed.
         ConnectionError: The executor cannot be reached.
     """
-    folder, variants = Path(folder), tuple(variants)
-    seeds = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+    check_arguments(
+        compare, variants=variants, recipe=recipe, folder=folder, match=match, execution=execution
+    )
+    folder, variants, seeds = Path(folder), tuple(variants), as_seeds(seeds)
     for name, values in (("variants", variants), ("seeds", seeds)):
         if len(set(values)) < max(2, len(values)):
             raise ValueError(f"{name}={values}: give at least two, each once")
@@ -155,8 +160,9 @@ def compare(
         )
         results = read_results(experiment, PRESET, folder / "runs")
         shipped = deploy_best(results, folder, learnt)
-        told = replace(experiment, sections=lambda *_: [_deployed_section(shipped)])
-        page = write_results(replace(results, experiment=told), folder, asked=configuration)
+        told = [*pictures(results, folder, learnt), _deployed_section(shipped)]
+        experiment = replace(experiment, sections=lambda *_: told)
+        page = write_results(replace(results, experiment=experiment), folder, asked=configuration)
     return Comparison(results, shipped, page)
 
 

@@ -97,6 +97,12 @@ class DomainLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Run every image with its own domain's tensors; shapes as in the plain layer."""
+        if self.tensors and all(slot is None for slot in self._parameters.values()):
+            raise RuntimeError(
+                f"a {type(self.layer).__name__} that domains own was called outside the net, where "
+                "its tensors do not exist. Activation checkpointing inside the model does that in "
+                "backward: checkpoint the net as a whole instead"
+            )
         domain = self.at.get("domain")
         if isinstance(domain, Mixture) and len(domain.domains) > 1:
             domain.check(x)

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from math import isfinite
-from typing import Literal, TypedDict, get_args
+from typing import Literal, TypedDict
 
 from weightfold.core.select import Where
-from weightfold.methods.subspace.projections import KINDS, Kind
+from weightfold.hints import check_fields
+from weightfold.methods.subspace.projections import Kind
 from weightfold.train.together import Together
 
 Metric = Literal["validation", "train"]
@@ -34,6 +35,7 @@ class IntrinsicOptions:
             trained as one: subsets of the columns of one P, as wide as the largest of them.
 
     Raises:
+        TypeError: A value is of another type.
         ValueError: One is out of range.
     """
 
@@ -48,12 +50,9 @@ class IntrinsicOptions:
     together: Together = "auto"
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not 0 < self.threshold <= 1:
             raise ValueError(f"threshold={self.threshold}: give a share in (0, 1], such as 0.9")
-        if self.metric not in get_args(Metric):
-            raise ValueError(f"metric={self.metric!r}; give one of {', '.join(get_args(Metric))}")
-        if self.kind not in KINDS:
-            raise ValueError(f"kind={self.kind!r}; give one of {', '.join(KINDS)}")
         if not (self.resolution > 0 and isfinite(self.resolution)):
             raise ValueError(f"resolution={self.resolution}: give a share above 0, such as 0.1")
         if self.start < 1:

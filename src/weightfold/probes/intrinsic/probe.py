@@ -10,9 +10,10 @@ from typing import Unpack
 import torch
 from torch import nn
 
-from weightfold.core.arguments import gathered
+from weightfold.core.arguments import device_of, gathered
 from weightfold.data import Dataset
 from weightfold.data.pairs import Data
+from weightfold.hints import check_arguments
 from weightfold.probes.intrinsic import search
 from weightfold.probes.intrinsic.finding import IntrinsicDimension, Trained
 from weightfold.probes.intrinsic.options import IntrinsicKeywords, IntrinsicOptions, Metric
@@ -24,7 +25,7 @@ from weightfold.train.progress import ProgressCallback, progress_bar
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import session
 from weightfold.train.seeding import as_seeds
-from weightfold.train.together import device_of, group_size
+from weightfold.train.together import group_size
 
 RECIPE = Recipe(epochs=20, batch_size=128, lr=0.1, schedule="constant", crop_padding=0, flip=False)
 """Ours for every network and dimension."""
@@ -96,6 +97,7 @@ def intrinsic_dimension(
             the plain network learns nothing or stays below an absolute bar, or its initial
             weights reach the bar.
     """
+    check_arguments(intrinsic_dimension, folder=folder, progress=progress, recipe=recipe)
     chosen, seeds, device = gathered(IntrinsicOptions, options), as_seeds(seeds), device_of(device)
     samples = dataset_of(data)
     first = plain(net, chosen.where, seeds[0])

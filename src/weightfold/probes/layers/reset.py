@@ -8,8 +8,9 @@ from typing import Unpack
 import torch
 from torch import nn
 
-from weightfold.core.arguments import gathered
+from weightfold.core.arguments import device_of, gathered
 from weightfold.data.pairs import Data
+from weightfold.hints import check_arguments
 from weightfold.probes.layers.batch_norm import running_statistics
 from weightfold.probes.layers.cells import CALIBRATION, Bench, measure_cells, redrawable
 from weightfold.probes.layers.finding import LayerReset
@@ -30,7 +31,6 @@ from weightfold.train.progress import Progress, ProgressCallback, progress_bar
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import session
 from weightfold.train.seeding import as_seeds
-from weightfold.train.together import device_of
 
 RECIPE = Recipe(epochs=32, lr=0.05, crop_padding=0, flip=False)
 """Ours: the survey says only "until convergence", with weights kept up to epoch 100."""
@@ -92,6 +92,7 @@ def layer_reset(
         FileExistsError: The folder holds something else.
         NonFiniteLoss: No network could be trained.
     """
+    check_arguments(layer_reset, folder=folder, progress=progress, recipe=recipe)
     chosen, device = gathered(ResetOptions, options), device_of(device)
     checkpoints, bn = chosen.checkpoints, chosen.bn
     seeds = as_seeds(seeds) if checkpoints is None else (0,)

@@ -8,10 +8,11 @@ from typing import Unpack
 import numpy as np
 import torch
 
-from weightfold.core.arguments import gathered
+from weightfold.core.arguments import device_of, gathered
 from weightfold.data import Dataset
 from weightfold.data.disturb import IN_PART, disturb
 from weightfold.data.pairs import Data
+from weightfold.hints import check_arguments
 from weightfold.probes.memory.correctness import Correctness
 from weightfold.probes.memory.ledger_finding import ExampleLedger
 from weightfold.probes.memory.options import LedgerKeywords, LedgerOptions
@@ -27,7 +28,7 @@ from weightfold.train.progress import Progress, ProgressCallback, progress_bar
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import session
 from weightfold.train.seeding import as_seeds
-from weightfold.train.together import SIDE_BY_SIDE, Run, Together, device_of, fit_together
+from weightfold.train.together import SIDE_BY_SIDE, Run, Together, fit_together
 
 RECIPE = Recipe(epochs=20, lr=0.01, schedule="constant", crop_padding=0, flip=False)
 """Momentum SGD; the learning rate of Arpit et al., the rest is ours."""
@@ -89,6 +90,7 @@ def example_ledger(
         NonFiniteLoss: No run of a condition came to its end.
         FileExistsError: The folder holds other runs.
     """
+    check_arguments(example_ledger, folder=folder, progress=progress, recipe=recipe)
     chosen, seeds, device = gathered(LedgerOptions, options), as_seeds(seeds), device_of(device)
     samples, conditions, fraction = dataset_of(data), chosen.conditions, chosen.fraction
     disturbed = {

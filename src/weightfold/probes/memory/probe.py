@@ -7,10 +7,11 @@ from typing import Unpack
 
 import torch
 
-from weightfold.core.arguments import gathered
+from weightfold.core.arguments import device_of, gathered
 from weightfold.data import Dataset
 from weightfold.data.disturb import disturb
 from weightfold.data.pairs import Data
+from weightfold.hints import check_arguments
 from weightfold.probes.memory.critical import search
 from weightfold.probes.memory.duplicates import contradictions
 from weightfold.probes.memory.finding import Memorization
@@ -26,7 +27,7 @@ from weightfold.train.progress import Progress, ProgressCallback, progress_bar
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import session
 from weightfold.train.seeding import as_seeds
-from weightfold.train.together import SIDE_BY_SIDE, Run, device_of, fit_together
+from weightfold.train.together import SIDE_BY_SIDE, Run, fit_together
 
 RECIPE = Recipe(epochs=100, lr=0.01, schedule="constant", crop_padding=0, flip=False)
 """Momentum SGD in batches of 128 with the learning rate of Zhang et al.'s MLPs, without a
@@ -94,6 +95,7 @@ def memorization(
         NonFiniteLoss: No network came to its end.
         FileExistsError: The folder holds other runs.
     """
+    check_arguments(memorization, folder=folder, progress=progress, recipe=recipe)
     chosen, seeds, device = (
         gathered(MemorizationOptions, options),
         as_seeds(seeds),

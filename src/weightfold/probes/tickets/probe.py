@@ -8,10 +8,11 @@ from typing import Unpack
 import torch
 from torch import nn
 
-from weightfold.core.arguments import gathered
+from weightfold.core.arguments import device_of, gathered
 from weightfold.core.charted import Charted
 from weightfold.data import Dataset, hold_out
 from weightfold.data.pairs import Data
+from weightfold.hints import check_arguments
 from weightfold.probes.models import Model, check_network, dataset_of, fresh, net_of
 from weightfold.probes.registry import register_probe
 from weightfold.probes.tickets.experiment import Experiment
@@ -25,7 +26,6 @@ from weightfold.train.progress import ProgressCallback, progress_bar
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import session
 from weightfold.train.seeding import as_seeds
-from weightfold.train.together import device_of
 
 RECIPE = Recipe(
     epochs=10,
@@ -97,6 +97,7 @@ def lottery_ticket(
         NonFiniteLoss: No full network was trained to the end.
         FileExistsError: The folder holds other runs.
     """
+    check_arguments(lottery_ticket, folder=folder, progress=progress, recipe=recipe)
     chosen, seeds, device = gathered(TicketOptions, options), as_seeds(seeds), device_of(device)
     samples = _with_validation(dataset_of(data), chosen.validation)
     chosen = _settled(chosen, len(seeds), len(samples.train), recipe)

@@ -194,10 +194,8 @@ class Sharing(LayerExecution, CallContext, FilePerPart, LayerCoordinates, Chart)
         eps are those of the domain's own.
         """
         names = self._names(domain)
-        return {
-            path: [self._state(path, name, self._in_train_mode(path)) for name in names]
-            for path in self.layout.norms
-        }
+        running = {path: self._in_train_mode(path) for path in self.layout.norms}
+        return {p: [self._state(p, name, mode) for name in names] for p, mode in running.items()}
 
     def check(self, domain: Domain) -> None:
         """Refuse domains with a layer that would have to run itself.

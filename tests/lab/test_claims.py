@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from weightfold.lab.claims import above, across, all_of, at_most, below, told_apart
-from weightfold.lab.experiment import PRESETS, Claim, Experiment, Line, Measure, Preset
+from weightfold.lab.experiment import PRESETS, Claim, Experiment, Line, Preset, Quantity
 from weightfold.lab.kept import Kept
 from weightfold.lab.page import corrected, judge_claims
 from weightfold.lab.printed import Printed
@@ -17,9 +17,9 @@ from weightfold.lab.verdicts import Comparison, Verdict
 from weightfold.train import Recipe
 
 RUN = Training("digitnet", "compact", "digits", Recipe())
-SCORE = Measure("score", "score (%)", of=lambda record: record.score)
+SCORE = Quantity("score", "score (%)", of=lambda record: record.score)
 DOMAINS = tuple(
-    Measure(f"accuracy/{name}", f"{name} (%)", of=lambda record, name=name: record.score[name])
+    Quantity(f"accuracy/{name}", f"{name} (%)", of=lambda record, name=name: record.score[name])
     for name in ("one", "two")
 )
 
@@ -141,7 +141,7 @@ def test_cells_of_a_pair_are_counted():
         "a": {f"accuracy/{n}": Printed(v) for n, v in (("x", 70.0), ("y", 60.0))},
         "b": {f"accuracy/{n}": Printed(v) for n, v in (("x", 69.0), ("y", 61.0))},
     }
-    names = tuple(Measure(f"accuracy/{n}", n, of=lambda r: None) for n in ("x", "y"))
+    names = tuple(Quantity(f"accuracy/{n}", n, of=lambda r: None) for n in ("x", "y"))
     found = results({"a": ours, "b": others, "c": []}, measures=(*DOMAINS, *names),
                     published=printed)  # fmt: skip
     verdict = across((("a", "b"), ("a", "c")), "accuracy")(found)

@@ -12,8 +12,7 @@ from weightfold.lab.results import Results
 from weightfold.lab.verdicts import Comparison, Verdict, compared, p_of
 from weightfold.report.numbers import difference, number
 from weightfold.report.statistics import judge, paired
-from weightfold.tasks.measure import ACCURACY
-from weightfold.tasks.measure import Measure as TaskMeasure
+from weightfold.tasks.measure import ACCURACY, Measure
 
 Check = Callable[[Results], Verdict]
 
@@ -74,7 +73,7 @@ def lower(
     return check
 
 
-def told_apart(a: str, b: str, key: str, *, cells: str = "", by: TaskMeasure = ACCURACY) -> Check:
+def told_apart(a: str, b: str, key: str, *, cells: str = "", by: Measure = ACCURACY) -> Check:
     """Whether two lines differ by a task's measure, on either side: a question, not a claim.
 
     Args:

@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from weightfold.lab.claims import Check
-from weightfold.lab.experiment import SHARE, Claim, Estimate, Experiment, Line, Measure, Preset
+from weightfold.lab.experiment import SHARE, Claim, Estimate, Experiment, Line, Preset, Quantity
 from weightfold.lab.figures import dots
 from weightfold.lab.measures import by_probe
 from weightfold.lab.printed import Printed, read_paper
@@ -141,8 +141,8 @@ def _largest_delta(found: Any) -> list[float]:
     return [max(values) for values in by_seed.values() if values]
 
 
-def _of(key: str, title: str, of: Callable[[Any], Sequence[float] | None]) -> Measure:
-    return Measure(key, title, over=_over(of), digits=1, within=SHARE)
+def _of(key: str, title: str, of: Callable[[Any], Sequence[float] | None]) -> Quantity:
+    return Quantity(key, title, over=_over(of), digits=1, within=SHARE)
 
 
 MEASURES = (
@@ -154,7 +154,7 @@ MEASURES = (
     _of("cnn", "CNN (%)", lambda f: [100 * c.accuracy for c in f.convolutional]),
     _of("scratch", "from scratch (%)", lambda f: _accuracies(f, None)),
     _of("untrained", "relaxed at 0 (%)", lambda f: _accuracies(f, 0)),
-    Measure("best_time", "best relax time (epochs)", digits=0,
+    Quantity("best_time", "best relax time (epochs)", digits=0,
             over=_over(lambda f: None if f.best is None else [f.best])),
     _of("delta", "largest delta of a relaxed net (%)", _largest_delta),
     _of(

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from weightfold.lab.claims import all_of, lower
-from weightfold.lab.experiment import Claim, Estimate, Experiment, Figure, Line, Measure, Preset
+from weightfold.lab.experiment import Claim, Estimate, Experiment, Figure, Line, Preset, Quantity
 from weightfold.lab.measures import by_probe
 from weightfold.lab.probing import calling
 from weightfold.lab.results import Results
@@ -47,14 +47,14 @@ def _by_space(space: str, of: str) -> Callable[[Any], dict[int, float]]:
     return values
 
 
-def _cosine(key: str, title: str, space: str, of: str) -> Measure:
+def _cosine(key: str, title: str, space: str, of: str) -> Quantity:
     def over(records: Sequence[Any]) -> Estimate | None:
         if space not in records[0].spaces:
             return None
         values = getattr(records[0], of)(space)
         return Estimate.of(paired(values, [0.0] * len(values)))
 
-    return Measure(key, title, over=by_probe({"confusion": over}), digits=3)
+    return Quantity(key, title, over=by_probe({"confusion": over}), digits=3)
 
 
 def _errors(found: Any) -> dict[int, float]:
@@ -90,7 +90,7 @@ FIGURE3 = Experiment(
     paper=f"{PAPER}, Figure 3",
     title="gradient confusion while training, kernel 7",
     measures=(
-        Measure("error", "test error, last epoch (%)", over=by_probe({"confusion": _error})),
+        Quantity("error", "test error, last epoch (%)", over=by_probe({"confusion": _error})),
         _cosine("folded", "smallest cosine, folded space, last epoch", "theta", "minimum"),
         _cosine("folded_mean", "the same, mean over epochs", "theta", "mean"),
         _cosine("factors", "smallest cosine, factor space, last epoch", "psi", "minimum"),
@@ -209,12 +209,12 @@ FIGURE4 = Experiment(
     paper=f"{PAPER}, Figure 4",
     title="loss landscapes, kernel 9",
     measures=(
-        Measure(
+        Quantity(
             "rise",
             f"rise of the error within {REACH:g} (points)",
             over=by_probe({"landscape": _rise}),
         ),
-        Measure("centre", "top-1 error at the network (%)", over=by_probe({"landscape": _centre})),
+        Quantity("centre", "top-1 error at the network (%)", over=by_probe({"landscape": _centre})),
     ),
     lines=(
         _landscape(COMPACT, "theta"),

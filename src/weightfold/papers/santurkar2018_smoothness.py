@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from weightfold.lab.claims import Check, all_of, lower
-from weightfold.lab.experiment import Claim, Estimate, Experiment, Figure, Line, Measure, Preset
+from weightfold.lab.experiment import Claim, Estimate, Experiment, Figure, Line, Preset, Quantity
 from weightfold.lab.measures import by_probe
 from weightfold.lab.probing import calling
 from weightfold.lab.results import Results
@@ -93,12 +93,12 @@ def by_seed(name: str) -> Callable[[Any], dict[int, float]]:
     return of
 
 
-def _measure(key: str, title: str, factor: float = 1) -> Measure:
+def _measure(key: str, title: str, factor: float = 1) -> Quantity:
     def over(records: Sequence[Any]) -> Estimate:
         values = [factor * value for value in getattr(records[0], key)]
         return Estimate.of(paired(values, [0.0] * len(values)))
 
-    return Measure(key, title, over=by_probe({"smoothness": over}))
+    return Quantity(key, title, over=by_probe({"smoothness": over}))
 
 
 def _loss_of_accuracy(found: Any) -> dict[int, float]:

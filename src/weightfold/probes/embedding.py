@@ -16,10 +16,11 @@ from weightfold.methods.embed.size import amount, memory
 from weightfold.methods.embed.verb import embed, embedding_size
 from weightfold.probes.finding import Finding
 from weightfold.probes.layers.units import check_plain
-from weightfold.probes.models import Model, dataset_of, net_of
+from weightfold.probes.models import Model, net_of
 from weightfold.probes.registry import register_probe
 from weightfold.report.figures import COLOURS, drawing
 from weightfold.report.page import Table
+from weightfold.tasks.registry import as_task
 from weightfold.tasks.task import Task, evaluating
 from weightfold.train.progress import ProgressCallback
 from weightfold.train.record import session
@@ -193,7 +194,7 @@ def embedding(
 
     Args:
         net: A module, or a function that makes the network of a seed; left unchanged.
-        data: A classification task, or what `weightfold.data.as_dataset` takes.
+        data: A task, or data, of which inputs alone are used.
         seeds: The first is the network's.
         folder: Not used: it takes seconds.
         device: Where to compute; "auto": an accelerator if there is one.
@@ -206,7 +207,7 @@ def embedding(
     """
     chosen = gathered(EmbeddingOptions, options)
     seed, device = (0 if isinstance(seeds, int) else seeds[0]), device_of(device)
-    samples, model = dataset_of(data), net_of(net, seed)
+    samples, model = as_task(data).dataset, net_of(net, seed)
     check_plain(model, "net")
     x = samples.normalize(samples.test.inputs[:EXAMPLES]).to(device)
     model.to(device)

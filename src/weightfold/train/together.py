@@ -29,7 +29,8 @@ from weightfold.train.seeding import as_seeds
 from weightfold.train.starts import Start, begin
 from weightfold.train.strategies.base import Strategy
 from weightfold.train.strategies.fabric import Fabric, Single
-from weightfold.train.strategies.stacked import Stacked, stackable
+from weightfold.train.strategies.stack import stackable
+from weightfold.train.strategies.stacked import Stacked
 
 SAVE_SECONDS = 20.0
 """Between checkpoints of a group."""

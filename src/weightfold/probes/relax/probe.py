@@ -20,13 +20,14 @@ from weightfold.methods.embed.size import EmbeddingSize, amount, memory
 from weightfold.methods.embed.verb import embed, embedding_size
 from weightfold.probes.layers.splice import read_checkpoint
 from weightfold.probes.layers.units import check_plain
-from weightfold.probes.models import Model, check_network, dataset_of, net_of
+from weightfold.probes.models import Model, check_network, labelled, net_of
 from weightfold.probes.registry import register_probe
 from weightfold.probes.relax.finding import Convolutional, Relaxation
 from weightfold.probes.relax.measurements import accuracy
 from weightfold.probes.relax.options import RelaxKeywords, RelaxOptions
 from weightfold.probes.relax.runs import Protocol, Run, curve_of, run_seed
 from weightfold.records import write_record
+from weightfold.tasks.registry import as_task
 from weightfold.tasks.task import Task
 from weightfold.train.checkpoint import RUN
 from weightfold.train.options import Options
@@ -95,10 +96,10 @@ def relax(
     """
     chosen, device = gathered(RelaxOptions, options), device_of(device)
     seeds = as_seeds(seeds) if chosen.snapshots is None else (0,)
-    samples = dataset_of(data)
+    samples = labelled(data, "it is told by accuracy what a relaxed network has kept")
     first = net_of(net, seeds[0])
     check_plain(first, "net")
-    check_network(first, samples, device)
+    check_network(first, as_task(samples), device)
     last = recipe.epochs if chosen.snapshots is None else max(chosen.snapshots, default=0)
     times = _relax_times(chosen, last)
     size = embedding_size(first, samples.shape, padding=chosen.padding)[chosen.space]

@@ -97,6 +97,7 @@ class Trace:
         }
 
 
+@torch.inference_mode(False)  # whose tensors have no versions
 def trace(net: nn.Module, *args: Any, argument: str = "example_input", **kwargs: Any) -> Trace:
     """Run a copy of a plain network once, in eval mode, and note what its modules do.
 
@@ -123,7 +124,8 @@ def trace(net: nn.Module, *args: Any, argument: str = "example_input", **kwargs:
         copied = _copy_of(net, lambda t: t.detach().clone())
         return _observe(copied, *tree_map(lambda v: _to(v, device), given))
     except Exception as error:
-        shapes = [str(tuple(v.shape)) for v in tree_leaves(given) if isinstance(v, Tensor)]
+        leaves = tree_leaves(given)
+        shapes = [str(tuple(v.shape)) if isinstance(v, Tensor) else repr(v)[:40] for v in leaves]
         raise ValueError(
             f"{argument} of shape {', '.join(shapes)} does not run through the model ({error}); "
             "give a batch of what the model takes"
@@ -134,7 +136,7 @@ def _to(value: Any, device: Any) -> Any:
     if not isinstance(value, Tensor):
         return value
     # What is empty already has values of no kind to run on.
-    return torch.zeros_like(value, device=device) if value.is_meta else value.to(device)
+    return torch.zeros_like(value, device=device) if value.is_meta else value.to(device, copy=True)
 
 
 def _copy_of(net: nn.Module, convert: Callable[[Tensor], Tensor]) -> nn.Module:

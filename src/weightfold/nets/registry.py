@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from weightfold.hints import check_type
 from weightfold.nets import zoo
 from weightfold.spec import matching, parse_spec, read_options
 
@@ -95,6 +96,7 @@ def build(spec: str, *, num_classes: int, in_channels: int = 3) -> nn.Module:
         TypeError: A user's function gave something else than a module.
     """
     for argument, value in (("num_classes", num_classes), ("in_channels", in_channels)):
+        check_type(argument, value, int)
         if value < 1:
             raise ValueError(f"{argument}={value} must be at least 1")
     name, options = parse_spec(spec)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from weightfold.lab.claims import above, all_of
-from weightfold.lab.experiment import Claim, Column, Experiment, Line, Measure, Preset
+from weightfold.lab.experiment import Claim, Column, Experiment, Line, Preset, Quantity
 from weightfold.lab.printed import Printed
 from weightfold.lab.training import Training
 from weightfold.papers._guo2020 import NUMBERS, PAPER
@@ -18,13 +18,13 @@ _SEEDS = 5
 _SMOKE = Recipe(epochs=1, batch_size=48, lr=1e-3, schedule="constant", crop_padding=2, flip=False)
 
 
-def _last(name: str, title: str) -> Measure:
+def _last(name: str, title: str) -> Quantity:
     """A share on the test set after the last epoch, in percent."""
 
     def of(history: "History") -> float:
         return 100 * history.last(name)
 
-    return Measure(f"last_{name}", f"{title}, last epoch (%)", of=of)
+    return Quantity(f"last_{name}", f"{title}, last epoch (%)", of=of)
 
 
 _WHERE = {"segment": "down*", "detect": "backbone.*"}
@@ -41,7 +41,7 @@ def _lines(runs: Mapping[str, Training], table: str, names: Mapping[str, str]) -
     Args:
         runs: Preset -> training of the plain network.
         table: Of the printed numbers.
-        names: Measure -> its cell.
+        names: Quantity -> its cell.
     """
     task = next(iter(runs.values())).task.partition(",")[0]
     plain = "U-Net" if task == "segment" else "YOLO-LITE"

@@ -1,4 +1,4 @@
-"""A variant of networks with depthwise over-parameterized convolutions: "doconv"."""
+"""With depthwise over-parameterized convolutions."""
 
 from torch import Tensor, nn
 

@@ -1,4 +1,4 @@
-"""Variants of networks in expanded coordinates: "ck,rate=4", "cl,rate=4,where=down*"."""
+"""In expanded coordinates: rate=4, first=rm or m, init=paper, variance or preserve, where=down*."""
 
 from functools import partial
 from typing import Any

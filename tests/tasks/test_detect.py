@@ -12,6 +12,7 @@ from torch import nn
 from torchvision.ops import box_iou
 
 from weightfold.data import Dataset, Examples, JointAugment
+from weightfold.export import onnx_runner, to_onnx
 from weightfold.nets import build as network
 from weightfold.tasks import build
 from weightfold.tasks.grid import Grid, fit_anchors, shape_iou
@@ -222,3 +223,19 @@ def test_a_recorded_task_is_the_same_again(data):
     for damage in ({"anchors": [["a", 1]]}, {"anchors": [3]}, {"name": "nothing"}):
         with pytest.raises(ValueError, match=r"run\.json"):
             recorded({**task.identity(), **damage}, data, "run.json")
+
+
+def test_boxes_are_found_inside_the_graph_too(data, tmp_path):
+    task = build("detect", data, anchors=GRID.anchors)
+    net = network("yolo_lite,width=2,batch_norm=true", num_classes=task.outputs).eval()
+    images = data.normalize(data.test.inputs[:4])
+    finder = task.decoded(net)
+    to_onnx(finder, images[:1], tmp_path / "decoded.onnx")
+    rows = onnx_runner(tmp_path / "decoded.onnx")(images)
+    torch.testing.assert_close(rows, finder(images).detach())
+    assert (rows[:, 2].diff() <= 0).all()
+    for i, found in enumerate(task.detect(net(images))):
+        own = rows[rows[:, 0] == i][:100]  # of an image, detect keeps as many
+        torch.testing.assert_close(own[:, 2], found["scores"].detach())
+        torch.testing.assert_close(SIDE * own[:, 3:], found["boxes"].detach())
+        assert own[:, 1].tolist() == found["labels"].tolist()

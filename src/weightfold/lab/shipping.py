@@ -233,10 +233,23 @@ def _plain_files(
         row = {"file": name}
         if runner is not None:
             row = _measured(name, net, runner(path), task, example)
-        row["bytes"] = report.bytes
-        row["from_torch"] = max(report.max_relative_difference.values())
-        rows.append(row)
+        rows.append(row | _written(report))
+    decoded = task.decoded(net)
+    if decoded is not None and "onnx" in formats:
+        path = folder / "decoded.onnx"
+        try:
+            report = export.to_onnx(decoded, example, path, tolerance=tolerance)
+            rows.append({"file": path.name} | _written(report))
+        except export.ExportError as error:
+            rows.append({"file": path.name, "failed": str(error)})
     return rows
+
+
+def _written(report: export.ExportReport) -> Row:
+    return {
+        "bytes": report.bytes,
+        "from_torch": max(report.max_relative_difference.values()),
+    }
 
 
 def _int8_files(net: nn.Module, dataset: Dataset, folder: Path, int8: Quantizing) -> list[Row]:

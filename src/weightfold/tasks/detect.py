@@ -9,6 +9,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from weightfold.tasks.boxes import PRECISIONS, OfBoxes
+from weightfold.tasks.finder import Finder
 from weightfold.tasks.grid import Boxes, Grid, fit_anchors, shares
 from weightfold.tasks.measure import Measure
 from weightfold.tasks.outputs import tensor_of
@@ -115,6 +116,10 @@ class Detection(OfBoxes):
         found = self.grid.detect(outputs, threshold=_THRESHOLD, overlap=_OVERLAP)
         sides = outputs.new_tensor([width, height, width, height])
         return [{**image, "boxes": image["boxes"] * sides} for image in found]
+
+    def decoded(self, net: torch.nn.Module) -> torch.nn.Module:
+        """As in `Task`: a `Finder`, with `detect`'s threshold and overlap."""
+        return Finder(net, self.grid, threshold=_THRESHOLD, overlap=_OVERLAP).eval()
 
     def wanted(self, targets: Any) -> tuple[int, ...]:
         """(B, anchors (5 + classes), rows, columns), of any grid."""

@@ -136,6 +136,17 @@ class Task(ABC):
         """
         return None
 
+    def decoded(self, net: nn.Module) -> nn.Module | None:
+        """A network that gives answers in place of outputs, to be exported beside `net`.
+
+        Args:
+            net: In eval mode; not copied.
+
+        Returns:
+            Takes what `net` takes, and gives one tensor; None: outputs need no decoding.
+        """
+        return None
+
     def objective(self, net: Callable[..., Any], inputs: Tensor, targets: Any) -> Terms:
         """What a training step makes small.
 

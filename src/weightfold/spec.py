@@ -14,8 +14,11 @@ def parse_spec(spec: str) -> tuple[str, dict[str, str]]:
     """Splits "smallnet_b,kernel_size=9" into "smallnet_b" and {"kernel_size": "9"}.
 
     Raises:
+        TypeError: `spec` is no text.
         ValueError: No name, a part that is not `key=value`, or a key given twice.
     """
+    if not isinstance(spec, str):
+        raise TypeError(f"spec={spec!r:.80}; give a text, 'name' or 'name,key=value'")
     name, *parts = (part.strip() for part in spec.split(","))
     if not name or "=" in name:
         raise ValueError(f"spec={spec!r} does not start with a name; write 'name,key=value'")

@@ -8,6 +8,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
@@ -45,12 +46,13 @@ def unwrapped(net: Any, argument: str = "net") -> nn.Module:
     return found
 
 
-def check_values(net: nn.Module, argument: str = "net") -> None:
+def check_values(net: nn.Module, argument: str = "net", *, meta: bool = False) -> None:
     """Refuse a network whose tensors have no values.
 
     Args:
         net: A module.
         argument: What the caller calls it.
+        meta: Let tensors on the meta device pass.
 
     Raises:
         ValueError: A tensor is lazy or on the meta device.
@@ -61,7 +63,7 @@ def check_values(net: nn.Module, argument: str = "net") -> None:
                 f"{argument}: {name!r} of a lazy layer has no shape yet; run the model once on an "
                 "example input"
             )
-        if tensor.is_meta:
+        if tensor.is_meta and not meta:
             raise ValueError(f"{argument}: {name!r} is on the meta device and has no values")
 
 
@@ -150,6 +152,25 @@ def gathered(kind: type[Options], given: Mapping[str, Any]) -> Options:
     if not isinstance(base := given["options"], kind):
         raise TypeError(f"options={base!r}; give {kind.__name__}(...)")
     return replace(base, **values)  # type: ignore[type-var]
+
+
+def device_of(device: Any) -> torch.device:
+    """The device that is meant; "auto": an accelerator if there is one, else the CPU.
+
+    Raises:
+        TypeError: `device` is no text and no device.
+        ValueError: There is no such device here.
+    """
+    if not isinstance(device, str | torch.device):
+        raise TypeError(f"device={device!r}; give 'auto', 'cpu', 'cuda', 'mps' or a torch.device")
+    if device == "auto":
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        return torch.device("cpu") if accelerator is None else accelerator
+    try:
+        return torch.empty(0, device=device).device
+    except (AssertionError, NotImplementedError, RuntimeError) as error:
+        told = str(error).partition("\n")[0]
+        raise ValueError(f"device={str(device)!r} cannot be used here: {told}") from error
 
 
 def check_memory(what: str, size: int) -> None:

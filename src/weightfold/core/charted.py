@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any, Self, TypeVar
 
 import torch
@@ -15,6 +15,7 @@ from weightfold.core.checking import chart_list, check_charts
 from weightfold.core.copying import compute_again, without_history
 from weightfold.core.gradients import coordinates, unreached
 from weightfold.core.mixins import NO_CONTEXT, CallContext, Described, LayerExecution
+from weightfold.core.precision import doubled, full_precision
 from weightfold.core.slots import (
     PlaceholderGuard,
     Slots,
@@ -27,18 +28,10 @@ from weightfold.core.slots import (
     with_placeholders,
 )
 from weightfold.core.summary import Level, Verification, compare_layers, compare_outputs, summarize
+from weightfold.hints import check_type
 
 Mixin = TypeVar("Mixin")
 _CLASSES: dict[str, type["Charted"]] = {}
-
-
-def full_precision(psi: nn.Module) -> AbstractContextManager:
-    """Autocast off on the device of `psi`, so that theta is computed in the dtype of psi."""
-    tensor = next(iter(psi.parameters()), None)
-    device = tensor.device.type if tensor is not None else "cpu"
-    if device != "meta" and torch.is_autocast_enabled(device):
-        return torch.autocast(device, enabled=False)
-    return nullcontext()
 
 
 class Charted(nn.Module):
@@ -131,6 +124,7 @@ class Charted(nn.Module):
         return False
 
     def _compute(self, at: Mapping[str, Any]) -> dict[str, Tensor]:
+        check_type("at", at, Mapping)
         with full_precision(self.charts):
             computed = [
                 (chart.operands if isinstance(chart, LayerExecution) else chart)(**at)
@@ -217,6 +211,7 @@ class Charted(nn.Module):
 
     def lower(self, at: Mapping[str, Any] = NO_CONTEXT) -> nn.Module:
         """One level down: the model given at construction, as a copy, with theta filled in."""
+        check_type("at", at, Mapping)
         with torch.no_grad(), full_precision(self.charts):
             theta: dict[str, Tensor] = {}
             for chart in self.charts:
@@ -346,17 +341,17 @@ class Charted(nn.Module):
             ValueError: The model does not run in float64.
         """
         net = copy.deepcopy(self).double().eval()
-        args, kwargs = tree_map(_double, (args, kwargs))
+        args, kwargs = tree_map(doubled, (args, kwargs))
         at = at or net.default_context()
         plain = net.lower(at)
         executors = [chart.alternatives(**at) for chart in charts_of(net, LayerExecution)]
         below = {"at": at} if isinstance(plain, Charted) else {}
         try:
             rows = compare_layers(plain, executors, lambda: plain(*args, **kwargs, **below))
-        except RuntimeError as error:
+        except (RuntimeError, TypeError) as error:
             raise ValueError(
-                f"{type(plain).__name__} does not run on these inputs in float64 ({error}); let "
-                "its forward take dtypes from its inputs"
+                f"{type(plain).__name__} does not run on these inputs in float64 ({error}); give "
+                "what its forward takes, and let it take dtypes from its inputs"
             ) from error
         outputs = net(*args, at=at, **kwargs), net.deploy(at)(*args, **kwargs)
         return Verification((*rows, compare_outputs("whole net", *outputs)))
@@ -370,10 +365,6 @@ def charts_of(net: Charted, mixin: type[Mixin]) -> list[Mixin]:
 def charted_class(charts: list[Chart]) -> type[Charted]:
     """The class of the net that these charts of one level live in."""
     return _CLASSES.get(charts[0].kind, Charted) if charts else Charted
-
-
-def _double(value: Any) -> Any:
-    return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
 def short_name(net: nn.Module, name: str) -> str:

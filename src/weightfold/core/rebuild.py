@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from weightfold.core.arguments import check_memory
+from weightfold.core.arguments import check_memory, check_values
 from weightfold.core.chart import Chart, registered_charts
 from weightfold.core.charted import charted_class
 from weightfold.core.copying import copied
@@ -23,7 +23,7 @@ def rebuild(
     """The net of `levels` over a copy of `model`, with `state`; `folder` is named in errors.
 
     Raises:
-        ValueError: A chart is unknown.
+        ValueError: A chart is unknown, or a tensor that none computes is on the meta device.
         KeyError: The weights are of another architecture; the message lists the keys.
     """
     kinds = registered_charts()
@@ -47,6 +47,7 @@ def rebuild(
         raise KeyError(
             f"{folder} was saved from another architecture than this {type(model).__name__}: {told}"
         ) from error
+    check_values(net)
     if net is model:
         net = copied(model)
     _take_dtypes(net, state)

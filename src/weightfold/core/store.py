@@ -84,9 +84,14 @@ def save(net: nn.Module, folder: str | Path, *, preprocessing: Preprocessing | N
     extra = {n: v for n, v in net.state_dict().items() if not isinstance(v, Tensor)}
     for name, value in extra.items():
         try:
-            json.dumps(value)
-        except TypeError as error:
-            raise TypeError(f"{name!r}, a {type(value).__name__}, is not of JSON values") from error
+            same = repr(json.loads(json.dumps(value, allow_nan=False))) == repr(value)
+        except (TypeError, ValueError):
+            same = False
+        if not same:
+            raise TypeError(
+                f"{name!r}={value!r:.60} would not be read as it is; let get_extra_state() give a "
+                "tensor, or dicts with texts as keys, lists, texts, finite numbers and None"
+            )
     try:
         json.dumps(charts := levels(net))
     except TypeError as error:
@@ -216,7 +221,7 @@ def load(folder: str | Path, model: nn.Module) -> nn.Module:
         manifest = read_manifest(folder)
         return manifest, read_state(folder, manifest)
 
-    check_values(model, "net")
+    check_values(model, "net", meta=True)  # a chart may compute them
     manifest, state = settled(as_path(folder, "folder") / MANIFEST, read)
     net = rebuild(folder, model, manifest["levels"], state)
     try:

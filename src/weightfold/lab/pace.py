@@ -7,6 +7,7 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
+from weightfold.core.arguments import device_of
 from weightfold.data import Dataset
 from weightfold.lab.budget import Pace
 from weightfold.methods.subspace.verb import subspace
@@ -17,7 +18,6 @@ from weightfold.tasks.registry import as_task
 from weightfold.tasks.task import evaluating
 from weightfold.train.recipe import Recipe
 from weightfold.train.strategies.fabric import Fabric, Single
-from weightfold.train.together import device_of
 
 
 def pace_of(net: Model, samples: Dataset, device: str) -> Pace:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weightfold.lab.domains import Domain, DomainsTraining, plan_of
-from weightfold.lab.experiment import Column, Experiment, Figure, Line, Measure, Preset
+from weightfold.lab.experiment import Column, Experiment, Figure, Line, Preset, Quantity
 from weightfold.lab.figures import domain_curves, scatter
 from weightfold.lab.measures import domain_measures
 from weightfold.lab.printed import Printed, mean_of, read_paper
@@ -212,22 +212,22 @@ def _one_domain(run: DomainsTraining, column: Column) -> float:
 
 _STORAGE = "Storage and compute"
 COSTS = (
-    Measure("own_weights", "own weights (%)", counted=_own_weights, digits=1, section=_STORAGE),
-    Measure("own_compute", "own compute (%)", counted=_own_compute, digits=1, section=_STORAGE),
-    Measure(
+    Quantity("own_weights", "own weights (%)", counted=_own_weights, digits=1, section=_STORAGE),
+    Quantity("own_compute", "own compute (%)", counted=_own_compute, digits=1, section=_STORAGE),
+    Quantity(
         "parameters",
         "parameters (M)",
         counted=lambda run, column: _account(run).total.parameters / 1e6,
         section=_STORAGE,
     ),
-    Measure(
+    Quantity(
         "shared",
         "shared (MB)",
         counted=lambda run, column: _account(run).shared.bytes / 1e6,
         section=_STORAGE,
     ),
-    Measure("domain", "first domain (MB)", counted=_one_domain, section=_STORAGE),
-    Measure(
+    Quantity("domain", "first domain (MB)", counted=_one_domain, section=_STORAGE),
+    Quantity(
         "stored",
         "all (MB)",
         counted=lambda run, column: _account(run).total.bytes / 1e6,

@@ -11,7 +11,7 @@ from typing import Any
 
 from weightfold.lab.claims import higher
 from weightfold.lab.domains import DomainsTraining
-from weightfold.lab.experiment import Claim, Experiment, Line, Measure, Preset
+from weightfold.lab.experiment import Claim, Experiment, Line, Preset, Quantity
 from weightfold.lab.pruning import Pruning, Way
 from weightfold.lab.results import Results
 from weightfold.lab.run import Run
@@ -79,9 +79,9 @@ _MEASURES: Mapping[str, tuple[str, Callable[[Sequence[Record]], float | None]]] 
 }
 
 
-def _measure(key: str, way: Way) -> Measure:
+def _measure(key: str, way: Way) -> Quantity:
     title, of = _MEASURES[key]
-    return Measure(f"{key}/{way[0]}", f"{_named(way)}: {title}", of=lambda r: of(_of(r, way)))
+    return Quantity(f"{key}/{way[0]}", f"{_named(way)}: {title}", of=lambda r: of(_of(r, way)))
 
 
 def _named(way: Way) -> str:

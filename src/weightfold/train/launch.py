@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import active_children
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
 
+from weightfold.core.arguments import device_of
 from weightfold.files import locked
+from weightfold.hints import check_type
 from weightfold.nets.registry import working_directory_importable
 from weightfold.tasks.measure import Measure
 from weightfold.train import checkpoint
@@ -83,7 +85,10 @@ def run(training: Training, net: nn.Module, device: str) -> History:
     Raises:
         FileExistsError: As `fit`.
         NonFiniteLoss: As `fit`.
+        ValueError: There is no such device.
     """
+    check_type("device", device, Literal["auto", "cpu", "cuda", "mps"])
+    device_of(device)
     options, folder = training.options, training.folder
     if folder is None and options.devices > 1:
         with tempfile.TemporaryDirectory() as temporary:

@@ -4,10 +4,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from weightfold.hints import check_fields
+
 if TYPE_CHECKING:
     from weightfold.train.callbacks import Callback
     from weightfold.train.history import History
     from weightfold.train.starts import Start
+else:  # what the annotations name when values are held against them
+    Callback = History = Start = object
 
 Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
 
@@ -17,6 +21,7 @@ class Options:
     """How a run is carried out, beside what it learns and by which recipe.
 
     Raises:
+        TypeError: A value is of another type.
         ValueError: A value is out of range.
     """
 
@@ -72,16 +77,27 @@ class Options:
     start: "Start | None" = None
     """Another run that this one starts from; none: the weights of the net given."""
 
+    lr_factors: Mapping[str, float] = field(default_factory=dict)
+    """Name of a parameter -> factor of its learning rate; those not named have 1."""
+
+    in_place: bool = False
+    """Update weights in the backward pass: no gradient is kept, so that memory is the weights and
+    the activations. With plain sgd (no momentum, decay or clipping) on one device."""
+
     def __post_init__(self) -> None:
-        if self.validation < 0:
+        check_fields(self)
+        if wrong := [name for name, factor in self.lr_factors.items() if not factor > 0]:
+            raise ValueError(f"lr_factors[{wrong[0]!r}] must be above 0")
+        if self.in_place and (self.devices > 1 or self.precision != "32-true"):
+            raise ValueError("in_place=True: needs devices=1 and precision='32-true'")
+        if not self.validation >= 0:  # NaN is not
             raise ValueError(
                 f"validation={self.validation}: a number of examples or a share, at least 0"
             )
         if self.devices < 1:
             raise ValueError(f"devices={self.devices}: it must be at least 1")
-        choices = ("32-true", "16-mixed", "bf16-mixed")
-        if self.precision not in choices:
-            raise ValueError(f"precision={self.precision!r}: it must be one of {choices}")
+        if not self.save_seconds >= 0:
+            raise ValueError(f"save_seconds={self.save_seconds}: give 0 or more")
         for name, value in (("every", self.every), ("steps", self.steps)):
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value}: give at least 1 optimizer step")

@@ -6,12 +6,15 @@ from pathlib import Path
 
 from torch import nn
 
+from weightfold.core.arguments import checked_seed, unwrapped
 from weightfold.data import Augment, Data
+from weightfold.hints import check_arguments
 from weightfold.tasks.measure import Measure
 from weightfold.tasks.registry import as_task
 from weightfold.tasks.task import Task
 from weightfold.train.history import History, Row
 from weightfold.train.launch import Training, run
+from weightfold.train.optimizer import optimizer_of
 from weightfold.train.options import Options
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import describe
@@ -69,8 +72,13 @@ def fit(
             process trains in it.
         NonFiniteLoss: The loss became NaN or infinite.
         OSError: The disk is full or read-only, ...; the message names the file.
-        ValueError: An argument is out of range, or the network's outputs do not fit the task.
+        TypeError: An argument is of another type.
+        ValueError: An argument is out of range, there is no such device, or the network's outputs
+            do not fit the task.
     """
+    unwrapped(net)
+    checked_seed(seed)
+    check_arguments(fit, recipe=recipe, folder=folder, progress=progress, options=options)
     options = options or Options()
     if options.devices > max(1, recipe.batch_size // 2):
         raise ValueError(f"devices={options.devices}: it must be at most half of batch_size")
@@ -110,4 +118,10 @@ class _OneTask(Training):
 
     def strategy(self, fabric: Fabric, net: nn.Module) -> OnFabric:
         """In one process."""
-        return Single(fabric, net, self.task, self.recipe, self.seed)
+        options, optimizer = self.options, None
+        if options.lr_factors or options.in_place:
+            decay = 0.0 if self.recipe.penalizes_theta else self.recipe.weight_decay
+            optimizer = optimizer_of(
+                net, self.recipe, decay, lr_factors=options.lr_factors, in_place=options.in_place
+            )
+        return Single(fabric, net, self.task, self.recipe, self.seed, optimizer=optimizer)

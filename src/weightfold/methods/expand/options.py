@@ -5,7 +5,8 @@ from typing import Literal, TypedDict
 
 from torch import Tensor
 
-from weightfold.core.arguments import check_choices, whole
+from weightfold.core.arguments import whole
+from weightfold.hints import check_fields
 
 DEEPEST = 64
 
@@ -33,16 +34,9 @@ class ExpandOptions:
     example_input: Tensor | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if whole(self.linear_depth, "linear_depth", least=2) > DEEPEST:
             raise ValueError(f"linear_depth={self.linear_depth}; give at most {DEEPEST}")
-        check_choices(
-            {"first": self.first, "execution": self.execution},
-            {"first": ("rm", "m"), "execution": ("auto", "fold", "chain")},
-        )
-        if not isinstance(self.example_input, Tensor | None):
-            raise TypeError(
-                f"example_input is a {type(self.example_input).__name__}; give a tensor"
-            )
 
 
 class ExpandKeywords(TypedDict, total=False):

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from weightfold.core.charted import Charted, full_precision
+from weightfold.core.charted import Charted
+from weightfold.core.precision import full_precision
 from weightfold.methods.share.chart import Sharing
 from weightfold.methods.share.executors import DomainLayer
 from weightfold.methods.share.mixture import Mixture

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from math import isfinite
-from typing import Literal, TypedDict, get_args
+from typing import Literal, TypedDict
 
 from weightfold.core.select import Where
-from weightfold.methods.subspace.projections import KINDS, Kind
+from weightfold.hints import check_fields
+from weightfold.methods.subspace.projections import Kind
 from weightfold.train.together import Together
 
 Metric = Literal["validation", "train"]
@@ -16,11 +17,11 @@ class IntrinsicOptions:
     """What is measured, and how it is searched for.
 
     Attributes:
-        threshold: Share of the plain network's accuracy, in (0, 1]; with `absolute` the accuracy
-            itself.
+        threshold: Share of what the plain network reaches, in (0, 1], see
+            `IntrinsicDimension.bar`; with `absolute` the value to reach.
         absolute: Whether the bar is `threshold` whatever the plain network reaches, as it was for
             the published dimensions of MNIST.
-        metric: "validation": accuracy on the held-out set, `validation` if the data has one, else
+        metric: "validation": measured on the held-out set, `validation` if the data has one, else
             `test`. "train": on the training set, in eval mode, for data that cannot be
             generalised from, such as shuffled labels.
         kind: Of the projection P, see `wf.subspace`.
@@ -34,6 +35,7 @@ class IntrinsicOptions:
             trained as one: subsets of the columns of one P, as wide as the largest of them.
 
     Raises:
+        TypeError: A value is of another type.
         ValueError: One is out of range.
     """
 
@@ -48,12 +50,11 @@ class IntrinsicOptions:
     together: Together = "auto"
 
     def __post_init__(self) -> None:
-        if not 0 < self.threshold <= 1:
+        check_fields(self)
+        if self.absolute and not isfinite(self.threshold):
+            raise ValueError(f"threshold={self.threshold}: give the value to reach, a number")
+        if not self.absolute and not 0 < self.threshold <= 1:
             raise ValueError(f"threshold={self.threshold}: give a share in (0, 1], such as 0.9")
-        if self.metric not in get_args(Metric):
-            raise ValueError(f"metric={self.metric!r}; give one of {', '.join(get_args(Metric))}")
-        if self.kind not in KINDS:
-            raise ValueError(f"kind={self.kind!r}; give one of {', '.join(KINDS)}")
         if not (self.resolution > 0 and isfinite(self.resolution)):
             raise ValueError(f"resolution={self.resolution}: give a share above 0, such as 0.1")
         if self.start < 1:

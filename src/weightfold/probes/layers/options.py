@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
+from weightfold.hints import check_fields
 from weightfold.probes.layers.batch_norm import Policy, check_policy
 from weightfold.probes.layers.networks import Checkpoints
 
@@ -24,6 +25,7 @@ class ResetOptions:
             else by each layer's `reset_parameters()`.
 
     Raises:
+        TypeError: A value is of another type.
         ValueError: One is out of range.
     """
 
@@ -33,6 +35,7 @@ class ResetOptions:
     draws: int = 3
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_policy(self.bn)
         if self.draws < 1:
             raise ValueError(f"draws={self.draws}: give at least 1")

@@ -10,12 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from weightfold.core.arguments import gathered
+from weightfold.core.arguments import device_of, gathered
 from weightfold.data import Dataset
 from weightfold.data.pairs import Data
+from weightfold.hints import check_arguments
 from weightfold.probes.finding import Finding
 from weightfold.probes.memory.options import CriticalKeywords, CriticalOptions
-from weightfold.probes.models import Model, dataset_of, net_of
+from weightfold.probes.models import Model, labelled, net_of
 from weightfold.probes.registry import register_probe
 from weightfold.report.figures import COLOURS, drawing
 from weightfold.report.numbers import interval
@@ -25,7 +26,6 @@ from weightfold.tasks.task import Task
 from weightfold.train.progress import Progress, ProgressCallback, progress_bar
 from weightfold.train.record import session
 from weightfold.train.seeding import as_seeds
-from weightfold.train.together import device_of
 
 RADIUS = 0.3
 """Of the box, in Arpit et al. 2017, section 4.2, for pixels from 0 to 255."""
@@ -81,6 +81,7 @@ class CriticalSamples(Finding):
     """
 
     probe: ClassVar[str] = "critical-samples"
+    per_seed: ClassVar[tuple[str, ...]] = ("searches",)
     searches: tuple[Search, ...]
     radius: float
     part: str
@@ -184,11 +185,13 @@ def critical_sample_ratio(
         The ratios. They are lower bounds: a search may miss the point.
 
     Raises:
-        TypeError: `net` is no model, or `options` has no such field.
+        TypeError: `net` is no model, `data` another task, or `options` has no such field.
         ValueError: An argument is out of range, or no radius is given for floating point inputs.
     """
+    check_arguments(critical_sample_ratio, progress=progress)
     chosen, seeds, device = gathered(CriticalOptions, options), as_seeds(seeds), device_of(device)
-    samples, part, radius = dataset_of(data).to(device), chosen.part, chosen.radius
+    samples = labelled(data, "it looks for points of another predicted class").to(device)
+    part, radius = chosen.part, chosen.radius
     if part not in samples.parts:
         raise ValueError(f"part={part!r}; the data has {', '.join(samples.parts)}")
     x = samples.parts[part].inputs

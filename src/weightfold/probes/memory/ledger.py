@@ -8,14 +8,15 @@ from typing import Unpack
 import numpy as np
 import torch
 
-from weightfold.core.arguments import gathered
+from weightfold.core.arguments import device_of, gathered
 from weightfold.data import Dataset
 from weightfold.data.disturb import IN_PART, disturb
 from weightfold.data.pairs import Data
+from weightfold.hints import check_arguments
 from weightfold.probes.memory.correctness import Correctness
 from weightfold.probes.memory.ledger_finding import ExampleLedger
 from weightfold.probes.memory.options import LedgerKeywords, LedgerOptions
-from weightfold.probes.models import Model, check_network, dataset_of, fresh
+from weightfold.probes.models import Model, check_network, fresh, labelled
 from weightfold.probes.registry import register_probe
 from weightfold.tasks.registry import as_task
 from weightfold.tasks.task import Task
@@ -27,7 +28,7 @@ from weightfold.train.progress import Progress, ProgressCallback, progress_bar
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import session
 from weightfold.train.seeding import as_seeds
-from weightfold.train.together import SIDE_BY_SIDE, Run, Together, device_of, fit_together
+from weightfold.train.together import SIDE_BY_SIDE, Run, Together, fit_together
 
 RECIPE = Recipe(epochs=20, lr=0.01, schedule="constant", crop_padding=0, flip=False)
 """Momentum SGD; the learning rate of Arpit et al., the rest is ours."""
@@ -84,13 +85,15 @@ def example_ledger(
         named in the notes and left out.
 
     Raises:
-        TypeError: `net` is no model, or `options` has no such field.
+        TypeError: `net` is no model, `data` another task, or `options` has no such field.
         ValueError: An argument is out of range, or a layer's weights cannot be drawn anew.
         NonFiniteLoss: No run of a condition came to its end.
         FileExistsError: The folder holds other runs.
     """
+    check_arguments(example_ledger, folder=folder, progress=progress, recipe=recipe)
     chosen, seeds, device = gathered(LedgerOptions, options), as_seeds(seeds), device_of(device)
-    samples, conditions, fraction = dataset_of(data), chosen.conditions, chosen.fraction
+    samples = labelled(data, "it counts the examples whose class is told right")
+    conditions, fraction = chosen.conditions, chosen.fraction
     disturbed = {
         condition: disturb(
             samples,
@@ -101,7 +104,7 @@ def example_ledger(
         for condition in conditions
     }
     first = fresh(net, seeds[0])
-    check_network(first, samples, device)
+    check_network(first, as_task(samples), device)
     correctness: dict[str, Correctness] = {}
     notes: list[str] = []
     with progress_bar(progress, "example ledger") as show:

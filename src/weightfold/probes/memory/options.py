@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 from weightfold.data.disturb import CONDITIONS, IN_PART
+from weightfold.hints import check_fields
 from weightfold.probes.models import Model
 from weightfold.train.recipe import Recipe
 from weightfold.train.together import Together
@@ -37,6 +38,7 @@ class MemorizationOptions:
             of training; see `critical_sample_ratio`. None: they are not.
 
     Raises:
+        TypeError: A value is of another type.
         ValueError: One is out of range.
     """
 
@@ -47,6 +49,7 @@ class MemorizationOptions:
     radius: float | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name, allowed in (("conditions", CONDITIONS), ("noise", IN_PART)):
             if unknown := [one for one in getattr(self, name) if one not in allowed]:
                 raise ValueError(f"{name} has {unknown[0]!r}; give some of {', '.join(allowed)}")
@@ -90,6 +93,7 @@ class LedgerOptions:
         together: Runs trained as one batch, see `fit_together`.
 
     Raises:
+        TypeError: A value is of another type.
         ValueError: `conditions` are unknown, none, or one twice.
     """
 
@@ -99,6 +103,7 @@ class LedgerOptions:
     together: Together = "auto"
 
     def __post_init__(self) -> None:
+        check_fields(self)
         given = tuple(self.conditions)
         if not given or len({*given}) < len(given) or {*given} - {*CONDITIONS}:
             raise ValueError(f"conditions={given}: give some of {', '.join(CONDITIONS)}, each once")
@@ -125,6 +130,7 @@ class CriticalOptions:
         steps: Of the search. The paper does not tell its number; 10 is ours.
 
     Raises:
+        TypeError: A value is of another type.
         ValueError: One is out of range.
     """
 
@@ -133,6 +139,7 @@ class CriticalOptions:
     steps: int = 10
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.radius is not None and not self.radius > 0:
             raise ValueError(
                 f"radius={self.radius}: give a number above 0, in the unit of the inputs"

@@ -7,16 +7,17 @@ from typing import Unpack
 
 import torch
 
-from weightfold.core.arguments import gathered
+from weightfold.core.arguments import device_of, gathered
 from weightfold.data import Dataset
 from weightfold.data.disturb import disturb
 from weightfold.data.pairs import Data
+from weightfold.hints import check_arguments
 from weightfold.probes.memory.critical import search
 from weightfold.probes.memory.duplicates import contradictions
 from weightfold.probes.memory.finding import Memorization
 from weightfold.probes.memory.fits import Fit, Line
 from weightfold.probes.memory.options import MemorizationKeywords, MemorizationOptions, Variant
-from weightfold.probes.models import Model, check_network, dataset_of, net_of
+from weightfold.probes.models import Model, check_network, labelled, net_of
 from weightfold.probes.registry import register_probe
 from weightfold.tasks.registry import as_task
 from weightfold.tasks.task import Task
@@ -26,7 +27,7 @@ from weightfold.train.progress import Progress, ProgressCallback, progress_bar
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import session
 from weightfold.train.seeding import as_seeds
-from weightfold.train.together import SIDE_BY_SIDE, Run, device_of, fit_together
+from weightfold.train.together import SIDE_BY_SIDE, Run, fit_together
 
 RECIPE = Recipe(epochs=100, lr=0.01, schedule="constant", crop_padding=0, flip=False)
 """Momentum SGD in batches of 128 with the learning rate of Zhang et al.'s MLPs, without a
@@ -89,20 +90,21 @@ def memorization(
         left out.
 
     Raises:
-        TypeError: `net` is no model, or `options` has no such field.
+        TypeError: `net` is no model, `data` another task, or `options` has no such field.
         ValueError: An argument is out of range.
         NonFiniteLoss: No network came to its end.
         FileExistsError: The folder holds other runs.
     """
+    check_arguments(memorization, folder=folder, progress=progress, recipe=recipe)
     chosen, seeds, device = (
         gathered(MemorizationOptions, options),
         as_seeds(seeds),
         device_of(device),
     )
-    samples, radius = dataset_of(data), chosen.radius
+    samples, radius = labelled(data, "it trains on random labels"), chosen.radius
     plan = _plan(chosen)
     first = net_of(net, seeds[0])
-    check_network(first, samples, device)
+    check_network(first, as_task(samples), device)
     fits: list[Fit] = []
     notes: list[str] = []
     with progress_bar(progress, "memorization") as show:

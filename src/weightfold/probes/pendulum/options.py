@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
+from weightfold.hints import check_fields
 from weightfold.probes.pendulum.search import PARAMETERS
 
 
@@ -20,6 +21,7 @@ class PendulumOptions:
         test_episodes: Of the policy that is tested, the same for all dimensions of a seed.
 
     Raises:
+        TypeError: A value is of another type.
         ValueError: One is out of range.
     """
 
@@ -31,6 +33,7 @@ class PendulumOptions:
     test_episodes: int = 100
 
     def __post_init__(self) -> None:
+        check_fields(self)
         dims = tuple(self.dims)
         if not dims or len(set(dims)) < len(dims):
             raise ValueError(f"dims={dims}: give at least one, and none twice")

@@ -8,6 +8,7 @@ from typing import TypedDict, Unpack
 
 from weightfold.core.arguments import gathered
 from weightfold.files import locked
+from weightfold.hints import check_arguments
 from weightfold.probes.pendulum.finding import PendulumDimension, Trial
 from weightfold.probes.pendulum.options import PendulumKeywords, PendulumOptions
 from weightfold.probes.pendulum.search import TASK, count_name, gymnasium, train
@@ -56,6 +57,7 @@ def pendulum_dimension(
         ValueError: An argument is out of range.
         FileExistsError: `folder` holds results of other arguments, or another process is at it.
     """
+    check_arguments(pendulum_dimension, folder=folder, progress=progress)
     chosen, seeds = gathered(PendulumOptions, options), as_seeds(seeds)
     budget = chosen.budget
     gymnasium()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 from weightfold.core.select import Where
+from weightfold.hints import check_fields
 from weightfold.probes.tickets.prune import Method, Scope
 from weightfold.train.together import Together
 
@@ -34,6 +35,7 @@ class TicketOptions:
         together: As of `fit_together`, which trains all networks of a level.
 
     Raises:
+        TypeError: A value is of another type.
         ValueError: One is out of range.
     """
 
@@ -51,6 +53,7 @@ class TicketOptions:
     together: Together = "auto"
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("rounds", "every", "steps"):
             value = getattr(self, name)
             if value is not None and value < 1:

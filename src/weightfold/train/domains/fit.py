@@ -8,7 +8,9 @@ from typing import Any
 
 from torch import nn
 
+from weightfold.core.arguments import checked_seed
 from weightfold.data import Augment, Data
+from weightfold.hints import check_arguments
 from weightfold.tasks.measure import Measure
 from weightfold.tasks.registry import as_task
 from weightfold.tasks.task import Task
@@ -78,6 +80,8 @@ def fit_domains(
         ValueError: An argument is out of range; a domain without data, with a task that the net's
             outputs do not fit, or with one of other measures than the rest.
     """
+    checked_seed(seed)
+    check_arguments(fit_domains, recipe=recipe, folder=folder, progress=progress)
     options = domain_options(options)
     joint = options.joint
     tasks = {name: as_task(given) for name, given in data.items()}

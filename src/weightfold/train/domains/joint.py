@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from weightfold.hints import check_fields
+
 Sampler = Literal["all", "round_robin", "proportional", "temperature"]
 
 
@@ -13,6 +15,7 @@ class Joint:
     """How several domains are trained together, beside the recipe.
 
     Raises:
+        TypeError: A value is of another type.
         ValueError: A value is out of range, or two values contradict each other.
     """
 
@@ -45,8 +48,7 @@ class Joint:
     domain's classifier is trained as if alone. They count as the run's first epochs."""
 
     def __post_init__(self) -> None:
-        self._choice("sampler", ("all", "round_robin", "proportional", "temperature"))
-        self._choice("shared_gradient", ("sum", "mean"))
+        check_fields(self)
         whole = isinstance(self.epoch, int) and not isinstance(self.epoch, bool)
         self._need(
             self.epoch in ("min", "max") or (whole and self.epoch >= 1),
@@ -68,9 +70,6 @@ class Joint:
             "loss_weights",
             "none, 'uncertainty', or a number above 0 for every domain",
         )
-
-    def _choice(self, name: str, choices: tuple[str, ...]) -> None:
-        self._need(getattr(self, name) in choices, name, f"one of {', '.join(choices)}")
 
     def _need(self, holds: bool, name: str, right: str) -> None:
         if not holds:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -29,6 +29,8 @@ RECIPE = wf.Recipe(epochs=1, batch_size=10)
         ([1, 2], tuple[int, ...]),
         ((1, "a"), tuple[int, str]),
         ({"a": 1}, Mapping[str, int]),
+        ({"a": None}, Mapping[str, Any]),
+        ([1, "a"], Sequence[Any]),
         (len, Callable[[list], int]),
         (Path(), Path | str),
         (torch.ones(2), torch.Tensor),
@@ -157,3 +159,66 @@ def test_seeds_of_numpy_and_ranges():
 def test_registries_name_what_they_cannot_take(call, name):
     with pytest.raises(TypeError, match=name):
         call()
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        (nn.Sequential(nn.Flatten(), nn.Linear(5, 10)), r"\(2, 1, 8, 8\)"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).requires_grad_(False), "no trainable"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).to("meta"), "'1.weight'"),
+    ],
+)
+def test_fit_names_a_network_that_cannot_be_trained(net, message):
+    with pytest.raises(ValueError, match=message):
+        wf.fit(net, DATA, RECIPE)
+
+
+def test_a_crop_beyond_the_image_is_refused():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    with pytest.raises(ValueError, match="crop_padding=8 .* 8 x 8"):
+        wf.fit(net, DATA, wf.Recipe(epochs=1, crop_padding=8))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda net: net.verify(), ValueError, "Sequential"),
+        (lambda net: net.verify("a"), ValueError, "Sequential"),
+        (lambda net: net.verify(torch.ones(1, 3, 5, 5), at=3), TypeError, "at=3"),
+        (lambda net: net(torch.ones(1, 3, 5, 5), at="a"), TypeError, "at='a'"),
+        (lambda net: net.deploy(3), TypeError, "at=3"),
+        (lambda net: net.fit(net.deploy().to("meta").state_dict()), TypeError, "'0.weight'"),
+        (lambda net: wf.embed(net.deploy(), "image"), ValueError, "'image'"),
+    ],
+)
+def test_charted_nets_name_what_they_cannot_take(call, error, message):
+    with pytest.raises(error, match=message):
+        call(wf.expand(nn.Sequential(nn.Conv2d(3, 4, 3)), rate=1, seed=0))
+
+
+@pytest.mark.parametrize("extra", [(1, 2), {1: 2}, float("nan"), b"x"])
+def test_extra_state_that_a_file_would_change_is_refused(extra, tmp_path):
+    class Counting(nn.Conv2d):
+        def get_extra_state(self):
+            return extra
+
+        def set_extra_state(self, state):
+            pass
+
+    with pytest.raises(TypeError, match="0._extra_state"):
+        wf.save(nn.Sequential(Counting(1, 1, 1)), tmp_path / "net")
+    assert not (tmp_path / "net").exists()
+
+
+@pytest.mark.parametrize(
+    "charted",
+    [
+        lambda net: wf.expand(net, rate=2, seed=0),
+        lambda net: wf.mask(net, {"0.weight": torch.ones(4, 3, 3, 3)}),
+        wf.doconv,
+    ],
+)
+def test_coordinates_of_a_channels_last_network_are_contiguous(charted):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3)).to(memory_format=torch.channels_last)
+    assert all(tensor.is_contiguous() for tensor in charted(net).state_dict().values())

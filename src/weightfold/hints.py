@@ -68,7 +68,7 @@ def _fits(value: Any, hint: Any) -> bool:
         return not isinstance(value, bool) and _is_number(value, origin)
     if origin is Callable:
         return callable(value)
-    if not isinstance(origin, type):  # Any, a type variable
+    if hint is Any or not isinstance(origin, type):  # or a type variable
         return True
     if issubclass(origin, Mapping):
         inner = arguments[1] if arguments else Any

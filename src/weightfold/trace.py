@@ -123,7 +123,8 @@ def trace(net: nn.Module, *args: Any, argument: str = "example_input", **kwargs:
         copied = _copy_of(net, lambda t: t.detach().clone())
         return _observe(copied, *tree_map(lambda v: _to(v, device), given))
     except Exception as error:
-        shapes = [str(tuple(v.shape)) for v in tree_leaves(given) if isinstance(v, Tensor)]
+        leaves = tree_leaves(given)
+        shapes = [str(tuple(v.shape)) if isinstance(v, Tensor) else repr(v)[:40] for v in leaves]
         raise ValueError(
             f"{argument} of shape {', '.join(shapes)} does not run through the model ({error}); "
             "give a batch of what the model takes"

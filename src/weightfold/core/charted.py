@@ -28,6 +28,7 @@ from weightfold.core.slots import (
     with_placeholders,
 )
 from weightfold.core.summary import Level, Verification, compare_layers, compare_outputs, summarize
+from weightfold.hints import check_type
 
 Mixin = TypeVar("Mixin")
 _CLASSES: dict[str, type["Charted"]] = {}
@@ -123,6 +124,7 @@ class Charted(nn.Module):
         return False
 
     def _compute(self, at: Mapping[str, Any]) -> dict[str, Tensor]:
+        check_type("at", at, Mapping)
         with full_precision(self.charts):
             computed = [
                 (chart.operands if isinstance(chart, LayerExecution) else chart)(**at)
@@ -209,6 +211,7 @@ class Charted(nn.Module):
 
     def lower(self, at: Mapping[str, Any] = NO_CONTEXT) -> nn.Module:
         """One level down: the model given at construction, as a copy, with theta filled in."""
+        check_type("at", at, Mapping)
         with torch.no_grad(), full_precision(self.charts):
             theta: dict[str, Tensor] = {}
             for chart in self.charts:
@@ -345,10 +348,10 @@ class Charted(nn.Module):
         below = {"at": at} if isinstance(plain, Charted) else {}
         try:
             rows = compare_layers(plain, executors, lambda: plain(*args, **kwargs, **below))
-        except RuntimeError as error:
+        except (RuntimeError, TypeError) as error:
             raise ValueError(
-                f"{type(plain).__name__} does not run on these inputs in float64 ({error}); let "
-                "its forward take dtypes from its inputs"
+                f"{type(plain).__name__} does not run on these inputs in float64 ({error}); give "
+                "what its forward takes, and let it take dtypes from its inputs"
             ) from error
         outputs = net(*args, at=at, **kwargs), net.deploy(at)(*args, **kwargs)
         return Verification((*rows, compare_outputs("whole net", *outputs)))

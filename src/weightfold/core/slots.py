@@ -240,6 +240,8 @@ def check_state(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> No
     for key, tensor in wanted.items():
         if isinstance(tensor, Tensor) and not isinstance(given.get(key, tensor), Tensor):
             raise TypeError(f"state[{key!r}] is a {type(given[key]).__name__}; give a tensor")
+        if isinstance(found := given.get(key), Tensor) and found.is_meta and not tensor.is_meta:
+            raise TypeError(f"state[{key!r}] is on the meta device and has no values")
     missing = [k for k in wanted if k not in given]
     unexpected = [k for k in given if k not in wanted]
     shapes = [

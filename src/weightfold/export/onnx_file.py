@@ -7,12 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from weightfold.core.arguments import unwrapped
 from weightfold.export.extras import need
 from weightfold.export.files import checked, staged
 from weightfold.export.report import ExportReport
 from weightfold.export.routed import subject_of
 from weightfold.export.runners import onnx_runner
 from weightfold.export.subject import Subject, attempting, check_differences
+from weightfold.hints import check_arguments
 
 
 def to_onnx(
@@ -62,6 +64,8 @@ def to_onnx(
     need("export", "onnx", "onnxscript", "onnxruntime")
     import onnx
 
+    unwrapped(net)
+    check_arguments(to_onnx, dynamic_batch=dynamic_batch, tolerance=tolerance, path=path)
     checked(path)
     subject = subject_of(net, example_input, dynamic_batch=dynamic_batch)
     program = traced_onnx(subject)

@@ -285,7 +285,9 @@ def check_differences(what: str, differences: Mapping[Any, float], tolerance: fl
         )
         raise ExportError(
             f"{what} differs from torch by {', '.join(shown)} (largest difference over largest "
-            f"output); tolerance={tolerance:g}. Nothing was written"
+            f"output); tolerance={tolerance:g}. Nothing was written. Weights that are not finite "
+            "or of 16 bits and random numbers in forward do that; try net.float() or a "
+            "larger tolerance"
         )
 
 

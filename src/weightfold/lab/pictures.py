@@ -92,6 +92,7 @@ def _draw(
                 drawn = task.drawn(image, few.targets[row], outputs[row : row + 1])
                 shown[f"{label}\n{measure.text(scores[label][row])}"] = drawn
             for axis, (title, drawn) in zip(axes[row], shown.items(), strict=True):
+                assert drawn is not None
                 axis.imshow(drawn.movedim(0, -1).numpy())
                 axis.set_title(title, fontsize="small")
                 axis.set_axis_off()

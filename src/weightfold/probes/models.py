@@ -1,6 +1,7 @@
 """The networks a probe trains: copies of the user's module, or what the user's factory makes."""
 
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import fields
 
 import torch
 from torch import Tensor, nn
@@ -27,14 +28,22 @@ def labelled(data: Task | Data, why: str) -> Dataset:
 
     Raises:
         TypeError: It is another task.
-        ValueError: As for `as_dataset`.
+        ValueError: As for `as_dataset`, or the task has options, which the probe would not heed.
     """
     if isinstance(data, Task) and not isinstance(data, Classification):
         raise TypeError(
             f"data is the task {data.name!r}; this probe takes class labels alone, the task "
             f"'classify', because {why}"
         )
-    return as_task(data).dataset
+    task = as_task(data)
+    options = (f for f in fields(task) if f.init and f.name != "dataset")
+    if told := [f.name for f in options if getattr(task, f.name) != f.default]:
+        raise ValueError(
+            f"data is a task with {', '.join(f'{n}={getattr(task, n)!r:.40}' for n in told)}, but "
+            "this probe trains and tests by the labels alone; give its dataset (label_smoothing "
+            "goes into the recipe, and a net may return the one output that is meant)"
+        )
+    return task.dataset
 
 
 def net_of(net: Model, seed: int) -> nn.Module:
@@ -122,7 +131,10 @@ def check_network(
     tried = copied(net).to(device)
     few = task.dataset.train.select(torch.arange(min(8, len(task.dataset.train)))).to(device)
     inputs = task.dataset.normalize(few.inputs)
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), naming_dtype(net):
+    with (
+        torch.random.fork_rng([device] if device.type == "cuda" else []),
+        naming_dtype(net, inputs),
+    ):
         with evaluating(tried), torch.no_grad():
             outputs = tried(inputs)
         if isinstance(task, Classification) and isinstance(outputs, Tensor) and outputs.dim() > 1:

@@ -86,7 +86,7 @@ class OfBoxes(Task):
             return image
         return draw_bounding_boxes(
             image,
-            times * boxes["boxes"],
+            (times * boxes["boxes"]).round(),
             labels=[names[label] for label in labels],
             colors=[_COLOURS[label % len(_COLOURS)] for label in labels],
             width=2,

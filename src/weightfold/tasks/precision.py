@@ -39,6 +39,9 @@ class AveragePrecision:
             backend=backend, iou_thresholds=[0.5], rec_thresholds=_RECALLS
         )
 
+        for metric in (self._coco, self._voc):
+            metric.warn_on_many_detections = False  # COCO counts the 100 best
+
     def to(self, device: torch.device | str) -> Self:
         """On `device`."""
         self._coco, self._voc = self._coco.to(device), self._voc.to(device)

@@ -150,7 +150,7 @@ class Segmentation(Task):
         """As in `Task`: a colour a class; pixels of no class stay as they are."""
         mask = target if outputs is None else outputs[0].argmax(dim=0)
         masks = mask == torch.arange(self.classes)[:, None, None]
-        colours = [(*colour,) for colour in _colours(self.classes).tolist()]
+        colours: Any = list(map(tuple, _colours(self.classes).tolist()))
         return draw_segmentation_masks(image, masks, alpha=0.6, colors=colours)
 
     def wanted(self, targets: Any) -> tuple[int, ...]:

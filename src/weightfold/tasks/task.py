@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
+from weightfold.core.arguments import check_values
 from weightfold.data.batches import Augment, Augmentation, Batches
 from weightfold.data.contents import digest_of, moved
 from weightfold.data.dataset import Dataset
@@ -219,7 +220,8 @@ class Task(ABC):
             augment: What the recipe says.
 
         Raises:
-            ValueError: The inputs are no uint8 images.
+            ValueError: The inputs are no uint8 images, or the crop is padded by more than they are
+                wide, so that it may hold no pixel of them.
         """
         augment = self.augment or augment
         if isinstance(augment, Augment) and not (augment.crop_padding or augment.flip):
@@ -229,6 +231,11 @@ class Task(ABC):
             raise ValueError(
                 f"{augment} varies uint8 images (C, H, W); for {data.train.dtype} {data.shape} set "
                 "the recipe's crop_padding=0 and flip=False"
+            )
+        if isinstance(augment, Augment) and augment.crop_padding >= min(data.shape[1:]):
+            raise ValueError(
+                f"crop_padding={augment.crop_padding} leaves crops without a pixel of images of "
+                f"{data.shape[1]} x {data.shape[2]}; give less than their shorter side"
             )
         return augment
 
@@ -246,12 +253,24 @@ class Task(ABC):
             batch_size: To train on. If batches are of one example, the net is tried on one, too.
 
         Raises:
-            ValueError: They do not, or its batch norm has nothing to normalise in one example.
+            ValueError: They do not, it does not take the inputs, has nothing to train or no values,
+                or its batch norm has nothing to normalise in one example.
         """
+        check_values(net)
+        if not any(p.requires_grad for p in net.parameters()):
+            raise ValueError(
+                f"net={type(net).__name__} has no trainable parameter; call "
+                "requires_grad_(True) on what is to be trained"
+            )
         device = next((p.device for p in net.parameters()), torch.device("cpu"))
         few = self.dataset.test.select(torch.arange(min(2, len(self.dataset.test))))
         inputs = self.dataset.normalize(few.inputs).to(device)
-        with evaluating(net), torch.no_grad(), torch.random.fork_rng([]), naming_dtype(net):
+        with (
+            evaluating(net),
+            torch.no_grad(),
+            torch.random.fork_rng([]),
+            naming_dtype(net, inputs),
+        ):
             outputs = (forward or net)(inputs)
         self.check_outputs(net, outputs, moved(few.targets, device))
         if batch_size is not None and min(batch_size, len(self.dataset.train)) == 1:
@@ -319,8 +338,12 @@ def _plain(value: Any) -> Any:
 
 
 @contextmanager
-def naming_dtype(net: nn.Module) -> Iterator[None]:
+def naming_dtype(net: nn.Module, inputs: Tensor | None = None) -> Iterator[None]:
     """Name the dtype of a net that stumbles over its inputs because they are of another.
+
+    Args:
+        net: Called inside.
+        inputs: What it is called with, whose shape is named where the dtype is not the cause.
 
     Raises:
         ValueError: It does.
@@ -330,7 +353,12 @@ def naming_dtype(net: nn.Module) -> Iterator[None]:
     except RuntimeError as error:
         found = {str(p.dtype): None for p in net.parameters() if p.is_floating_point()}
         if not found or list(found) == ["torch.float32"]:
-            raise
+            if inputs is None:
+                raise
+            raise ValueError(
+                f"net={type(net).__name__} does not run on the data's inputs, of shape "
+                f"{tuple(inputs.shape)} ({error}); give a network for such inputs, or other data"
+            ) from error
         raise ValueError(
             f"net={type(net).__name__} has parameters of {', '.join(found)} and does not run on "
             f"inputs of float32 ({error}); give net.float(), or cast them in its forward"

@@ -31,7 +31,10 @@ class DepthwiseFactor(Chart):
             value = values[name]
             taps = prod(value.shape[2:])
             factor = value.detach().new_zeros(count * value.shape[1], taps, taps)
-            for suffix, psi in (("", value.detach().clone()), ("_factor", factor)):
+            for suffix, psi in (
+                ("", value.detach().clone(memory_format=torch.contiguous_format)),
+                ("_factor", factor),
+            ):
                 register_at(self, f"{name}{suffix}", nn.Parameter(psi, value.requires_grad))
 
     def forward(self, **at: Any) -> dict[str, Tensor]:

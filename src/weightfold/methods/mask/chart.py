@@ -30,7 +30,7 @@ class Mask(Chart):
         for name, mask in masks.items():
             value = values[name]
             mask = mask.to(value.device, torch.bool, copy=True)
-            psi = _without_infinite(value.detach(), mask)
+            psi = _without_infinite(value.detach(), mask).contiguous()
             register_at(self, name, nn.Parameter(psi, value.requires_grad))
             register_at(self, f"{name}_mask", mask)
         self.constants = tuple(f"{split_name(n)[1]}_mask" for n in masks)  # type: ignore[misc]

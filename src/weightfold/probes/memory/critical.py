@@ -21,6 +21,7 @@ from weightfold.probes.registry import register_probe
 from weightfold.report.figures import COLOURS, drawing
 from weightfold.report.numbers import interval
 from weightfold.report.statistics import paired
+from weightfold.tasks.outputs import tensor_of
 from weightfold.tasks.task import Task
 from weightfold.train.progress import Progress, ProgressCallback, progress_bar
 from weightfold.train.record import session
@@ -291,19 +292,22 @@ def _around(
     steps: int,
     generator: torch.Generator,
 ) -> Tensor:
+    def logits(inputs: Tensor) -> Tensor:
+        return tensor_of(net(samples.normalize(inputs)))
+
     with torch.no_grad():
-        predicted = net(samples.normalize(x)).argmax(dim=1)
+        predicted = logits(x).argmax(dim=1)
     left, at = torch.arange(len(x), device=x.device), x
     first = torch.zeros_like(left)
     for step in range(1, steps + 1):
         at = at.detach().requires_grad_()
-        loss = F.cross_entropy(net(samples.normalize(at)), predicted[left], reduction="sum")
+        loss = F.cross_entropy(logits(at), predicted[left], reduction="sum")
         (gradient,) = torch.autograd.grad(loss, at)
         noise = torch.randn(at.shape, generator=generator).to(at.device)
         with torch.no_grad():
             moved = at + radius * (SIGN * gradient.sign() + NOISE * noise)
             at = torch.minimum(torch.maximum(moved, x[left] - radius), x[left] + radius)
-            other = net(samples.normalize(at)).argmax(dim=1) != predicted[left]
+            other = logits(at).argmax(dim=1) != predicted[left]
         first[left[other]] = step
         left, at = left[~other], at[~other]
         if not len(left):

@@ -5,6 +5,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
+from weightfold.hints import check_type
 from weightfold.probes.memory.duplicates import first_equal
 
 DIRECTIONS = 8
@@ -153,6 +154,8 @@ def _nearest(values: Tensor, num_classes: int) -> Tensor:
 
 def _checked(x: Tensor, y: Tensor) -> bool:
     """Whether `y` are class labels."""
+    for name, values in (("x", x), ("y", y)):
+        check_type(name, values, Tensor)
     if x.dtype != torch.uint8 and not x.is_floating_point():
         raise TypeError(f"x is {x.dtype}; give uint8 or a floating point dtype")
     if y.dtype != torch.int64 and not y.is_floating_point():

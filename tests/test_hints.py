@@ -176,7 +176,7 @@ def test_fit_names_a_network_that_cannot_be_trained(net, message):
 
 def test_a_crop_beyond_the_image_is_refused():
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-    with pytest.raises(ValueError, match="crop_padding=8 .* 8 x 8"):
+    with pytest.raises(ValueError, match=r"crop_padding=8 .* 8 x 8"):
         wf.fit(net, DATA, wf.Recipe(epochs=1, crop_padding=8))
 
 
@@ -206,7 +206,7 @@ def test_extra_state_that_a_file_would_change_is_refused(extra, tmp_path):
         def set_extra_state(self, state):
             pass
 
-    with pytest.raises(TypeError, match="0._extra_state"):
+    with pytest.raises(TypeError, match=r"0\._extra_state"):
         wf.save(nn.Sequential(Counting(1, 1, 1)), tmp_path / "net")
     assert not (tmp_path / "net").exists()
 

@@ -28,7 +28,7 @@ def labelled(data: Task | Data, why: str) -> Dataset:
 
     Raises:
         TypeError: It is another task.
-        ValueError: As for `as_dataset`, or the task has options, which the probe would not heed.
+        ValueError: As for `as_dataset`, or the task has options, which this probe would not heed.
     """
     if isinstance(data, Task) and not isinstance(data, Classification):
         raise TypeError(

@@ -35,11 +35,6 @@ class NormState(NamedTuple):
     eps: float
     batches: Tensor | None
 
-    @property
-    def settings(self) -> tuple[bool, float | None, float]:
-        """What domains that run in one call have in common."""
-        return self[:3]
-
 
 class DomainLayer(nn.Module):
     """A layer whose own tensors have a leading axis of domains.
@@ -264,7 +259,7 @@ class DomainNorm(DomainLayer):
     def one_by_one(self) -> bool:
         """Domains whose batch norms differ, in what None stands for at least, run in turn."""
         first, *others = self.states(slice(None))
-        differ = any(state.settings != first.settings for state in others)
+        differ = any(state[:3] != first[:3] for state in others)  # all but the counters
         return super().one_by_one or differ or (first.training and first.momentum is None)
 
 

@@ -221,7 +221,10 @@ class SharedNet(Charted, holds="sharing"):
         return {name: found[name] for name in batches}
 
     def _set_context(self, at: Mapping[str, Any]) -> None:
-        super()._set_context({**at, "norms": self.sharing.states(at["domain"])} if at else at)
+        if at:
+            self.sharing.check(at["domain"])
+            at = {**at, "norms": self.sharing.states(at["domain"])}
+        super()._set_context(at)
 
     def deploy(
         self,
@@ -248,7 +251,7 @@ class SharedNet(Charted, holds="sharing"):
         name = at.get("domain")
         for path, (state,) in self.sharing.states(name).items() if isinstance(name, str) else ():
             norm: Any = plain.get_submodule(path)
-            norm.training, norm.momentum, norm.eps = state.settings
+            norm.training, norm.momentum, norm.eps = state[:3]
         told = Preprocessing.of_record(self.about.get(str(at.get("domain")), {}))
         Preprocessing.detach(plain) if told is None else told.attach(plain)
         return fold_batch_norm(plain) if fold_bn else plain

@@ -241,11 +241,17 @@ class _Objective(nn.Module):
         super().__init__()
         self.net, self._task = net, task
         self.penalty = Penalty(net, recipe) if recipe.penalizes_theta else None
+        self._places = [
+            (f"{path}.{name}", module, name)
+            for path, module in self.named_modules()
+            for name in module._buffers
+        ]
 
     def forward(self, x: Tensor, y: Any) -> tuple[Tensor, dict[str, Tensor], Tensor, Tensors]:
         losses, scores = self._task.objective(self.net, x, y)
         penalty = losses.new_zeros(()) if self.penalty is None else self.penalty()
-        return losses, scores, penalty, dict(self.named_buffers())
+        buffers = {place: module._buffers.get(name) for place, module, name in self._places}
+        return losses, scores, penalty, {n: t for n, t in buffers.items() if t is not None}
 
 
 class _WithBuffers(nn.Module):

@@ -72,8 +72,16 @@ def test_outputs_without_a_main_one_are_refused():
 
 
 @pytest.mark.parametrize("options", [{"output": 1}, {"aux_weight": 0.5}, {"label_smoothing": 0.1}])
-def test_options_of_a_task_that_no_probe_heeds_are_refused(options):
+def test_options_of_a_task_are_refused_by_probes_of_labels_alone(options):
     task = build("classify", (DATA, DATA), **options)
     (name, value), *_ = options.items()
     with pytest.raises(ValueError, match=f"{name}={value}"):
-        wf.layer_reset(lambda s: Several(s, False), task, bn="keep", **CALL)
+        wf.memorization(lambda s: Several(s, False), task, **CALL)
+
+
+def test_layer_reset_heeds_the_options_of_a_task():
+    def errors(**options):
+        task = build("classify", (DATA, DATA), **options)
+        return wf.layer_reset(lambda s: Several(s, False), task, bn="keep", **CALL).cells
+
+    assert errors(label_smoothing=0.4) != errors()

@@ -19,7 +19,7 @@ from weightfold.tasks import as_task
 from weightfold.timing import alternate
 from weightfold.train import Recipe
 from weightfold.train.strategies.fabric import Fabric, Single
-from weightfold.train.strategies.stacked import Stack
+from weightfold.train.strategies.stack import Stack
 
 NETWORKS = {
     "mlp,depth=1,width=20": 128,

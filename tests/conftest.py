@@ -5,6 +5,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
+
+# No test depends on the clock: on a busy machine drawing an example can take seconds.
+settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any speed")
 
 FORK = multiprocessing.get_context("fork")
 

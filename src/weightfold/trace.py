@@ -97,6 +97,7 @@ class Trace:
         }
 
 
+@torch.inference_mode(False)  # whose tensors have no versions
 def trace(net: nn.Module, *args: Any, argument: str = "example_input", **kwargs: Any) -> Trace:
     """Run a copy of a plain network once, in eval mode, and note what its modules do.
 
@@ -135,7 +136,7 @@ def _to(value: Any, device: Any) -> Any:
     if not isinstance(value, Tensor):
         return value
     # What is empty already has values of no kind to run on.
-    return torch.zeros_like(value, device=device) if value.is_meta else value.to(device)
+    return torch.zeros_like(value, device=device) if value.is_meta else value.to(device, copy=True)
 
 
 def _copy_of(net: nn.Module, convert: Callable[[Tensor], Tensor]) -> nn.Module:

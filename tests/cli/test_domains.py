@@ -205,7 +205,7 @@ def test_weights_of_another_network_are_refused(change):
 def test_a_file_that_is_no_safetensors_is_refused(domains, tmp_path, capsys):
     (tmp_path / "w.safetensors").write_bytes(b"nonsense")
     assert train_with(domains, tmp_path / "out", "--weights", str(tmp_path / "w.safetensors")) == 2
-    assert "is no safetensors file" in capsys.readouterr().err
+    assert "no safetensors file" in capsys.readouterr().err
 
 
 def test_what_is_left_out_of_weights_is_said(domains, tmp_path, capsys):

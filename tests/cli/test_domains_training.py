@@ -106,6 +106,7 @@ def test_a_bundle_tells_all_that_serving_needs(trained, specs, domain_files):
         "image_shape": [1, 8, 8],
         "mean": list(data.mean),
         "std": list(data.std),
+        "value_range": [0.0, 1.0],
     }
 
 
@@ -290,9 +291,9 @@ def test_remove_leaves_the_others(bundle, specs, capsys):
         ({"birds.npz": "cars.npz"}, "has 4 classes in"),
         (
             {"birds.npz": "birds.npz,size=9"},
-            "takes images of (1, 8, 8), the data set has (1, 9, 9)",
+            "takes images of (1, 8, 8), the data set 'birds' has (1, 9, 9)",
         ),
-        ({"birds.npz": "birds.npz,rgb=true"}, "the data set has (3, 8, 8)"),
+        ({"birds.npz": "birds.npz,rgb=true"}, "the data set 'birds' has (3, 8, 8)"),
     ],
 )
 def test_eval_refuses_other_data(changes, said, bundle, specs, capsys):

@@ -33,6 +33,7 @@ def test_an_inspection_prints_its_answers(inspected, stripes, tmp_path, capsys):
         "folder": tmp_path,
         "title": f"digitnet on {stripes}",
         "device": "cpu",
+        "progress": True,
     }
     assert len(samples.train) == 96
     assert model(0)(torch.zeros(2, 1, 8, 8)).shape == (2, 4)

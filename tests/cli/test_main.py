@@ -14,8 +14,10 @@ import weightfold.cli
 import weightfold.lab.compare
 from weightfold.cli import main
 from weightfold.cli.charts import Charts
-from weightfold.cli.scan import commands
+from weightfold.cli.scan import commands, variant_lines
+from weightfold.lab.variants import ACNET
 from weightfold.methods import catalogue
+from weightfold.methods.variants import variants
 from weightfold.train import RECIPES
 
 COMPARE = ["compare", "--model", "digitnet", "--data", "digits", "--folder", "nowhere"]
@@ -166,7 +168,7 @@ def test_abbreviated_option_is_refused(compared):
         ([*COMPARE, "--variants", "compact"], "at least two"),
         ([*COMPARE, "--seeds", "1"], "at least two"),
         ([*COMPARE, "--data", "dogits"], "did you mean 'digits'?"),
-        (["export", "nowhere", "--folder", "out"], "no run"),
+        (["export", "nowhere", "--folder", "out"], "nowhere"),
         (
             ["train", "--model", "digitnet", "--data", "digits", "--folder", "x", "--teacher", "y"],
             "y",
@@ -253,3 +255,9 @@ def test_python_runs_the_package_as_the_command():
     command = [sys.executable, "-m", "weightfold", "--version"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == f"weightfold {wf.__version__}"
+
+
+def test_variants_of_the_help_are_those_there_are():
+    names = ", ".join(variant_lines()).split(", ")
+    assert sorted(names) == sorted({*variants(), ACNET.name})
+    assert all(variant_lines().values())

@@ -9,7 +9,6 @@ from torch import nn
 
 import weightfold as wf
 from weightfold import Charted
-from weightfold.methods.embed.chart import ConvolutionMatrix, MatrixLayer
 from weightfold.methods.expand.chain import Chain
 from weightfold.methods.mask.chart import Mask
 from weightfold.methods.share.chart import Sharing
@@ -209,17 +208,6 @@ def test_meta_then_to_empty_draws_the_projection_again(device_first):
     other.load_state_dict(net.state_dict())
     x = torch.randn(2, 2, 6, 6)
     assert torch.equal(other(x), net(x))
-
-
-@pytest.mark.parametrize("padding_mode", ["zeros", "circular"])
-def test_matrix_runs_as_its_convolution_and_survives_saving(padding_mode, tmp_path):
-    convolution = nn.Conv2d(2, 4, 3, padding=2, dilation=2, groups=2, padding_mode=padding_mode)
-    model = nn.Sequential(MatrixLayer((2, 6, 6), (4, 6, 6), bias=True)).double()
-    net = Charted(model, [ConvolutionMatrix({"0": convolution.double()}, {"0": (2, 6, 6)})])
-    x = torch.randn(3, 2, 6, 6).double()
-    torch.testing.assert_close(net(x), convolution(x), rtol=1e-12, atol=1e-12)
-    wf.save(net, tmp_path / "net")
-    assert torch.equal(wf.load(tmp_path / "net", model)(x), net(x))
 
 
 @pytest.mark.parametrize("live", [False, True])

@@ -134,7 +134,9 @@ class Keeps(nn.Module):
 
 
 @pytest.mark.parametrize(
-    "keep", [lambda w: w * 2, lambda w: [w * 2], lambda w: {"a": (w * 2,)}], ids=str
+    "keep",
+    [lambda w: w * 2, lambda w: [w * 2], lambda w: {"a": (w * 2,)}],
+    ids=["alone", "in a list", "in a dict"],
 )
 def test_another_tensor_with_a_history_is_refused(keep):
     net = nn.Sequential(Keeps(keep), nn.Linear(6, 2), *[nn.Identity()] * 4, nn.Linear(2, 2))

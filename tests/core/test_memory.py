@@ -9,7 +9,9 @@ from torch.utils._pytree import tree_leaves
 from weightfold import Charted
 from weightfold.core.chart import Chart
 from weightfold.methods import catalogue
-from weightfold.methods.embed.chart import ConvolutionMatrix, MatrixLayer
+from weightfold.methods.embed.chart import ConvolutionMatrix
+from weightfold.methods.embed.geometry import Geometry
+from weightfold.methods.embed.layers import DenseConv
 
 
 class Largest(TorchDispatchMode):
@@ -30,8 +32,8 @@ class Largest(TorchDispatchMode):
 def test_a_large_convolution_as_a_matrix():
     convolution = nn.Conv2d(3, 64, 3, padding=1)
     with torch.device("meta"):
-        layer = MatrixLayer((3, 64, 64), (64, 64, 64), bias=True)
-    chart = ConvolutionMatrix({"0": convolution}, {"0": (3, 64, 64)}, execution="chain")
+        layer = DenseConv(Geometry.of(convolution, (3, 64, 64), folded=True), bias=True)
+    chart = ConvolutionMatrix({"0": layer}, execution="chain")
     with Largest() as largest:
         net = Charted(nn.Sequential(layer), [chart])
         out = net(torch.randn(2, 3, 64, 64))

@@ -44,6 +44,7 @@ def own_lines(chart: type[Chart]) -> int:
 CHARTS = {
     value.__name__: value
     for info in pkgutil.iter_modules(methods.__path__)
+    if info.ispkg
     for value in vars(importlib.import_module(f"{methods.__name__}.{info.name}.chart")).values()
     if isinstance(value, type) and issubclass(value, Chart) and value is not Chart
 }

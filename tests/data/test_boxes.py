@@ -71,6 +71,20 @@ def test_voc_parts_are_those_that_the_lists_give(home):
     assert (len(data.train), len(data.test)) == (2, 1)
 
 
+def test_voc0712_trains_on_both_years_and_tests_on_2007(tmp_path):
+    for year, names in (("VOC2007", "abcd"), ("VOC2012", "ef")):
+        (tmp_path / year).mkdir()
+        for name in names:
+            annotate(tmp_path / year, name, [("dog", (4, 2, 12, 10), 0)])
+    lists(tmp_path / "VOC2007", train="a", val="b", trainval="ab", test="cd")
+    lists(tmp_path / "VOC2012", train="e", val="f", trainval="ef")
+    data = load(f"voc0712,path={tmp_path},height=10,width=10")
+    assert {name: len(part) for name, part in data.parts.items()} == {"train": 4, "test": 2}
+    (tmp_path / "VOC2012" / "ImageSets" / "Main" / "trainval.txt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"VOC2012.*trainval\.txt"):
+        load(f"voc0712,path={tmp_path}")
+
+
 def test_coco_layout(tmp_path):
     for split in ("train2017", "val2017"):
         photo(tmp_path / split / "1.jpg")

@@ -167,3 +167,24 @@ def test_svhn_is_read_once_its_checksum_is_right(tmp_path, monkeypatch):
     (tmp_path / "test_32x32.mat").unlink()
     with pytest.raises(FileNotFoundError, match=r"test_32x32\.mat is missing"):
         load("svhn", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["digit_masks", "digit_boxes"])
+def test_size_is_refused_where_targets_would_not_move_along(name):
+    with pytest.raises(ValueError, match=r"size=24.*height and width"):
+        load(f"{name},size=24")
+
+
+def test_scenes_of_digits_say_where_their_digits_are():
+    masks, boxes = load("digit_masks"), load("digit_boxes")
+    assert torch.equal(masks.train.inputs, boxes.train.inputs) and masks.num_classes == 11
+    for mask, target in zip(masks.test.targets, boxes.test.targets, strict=True):
+        assert len(target["boxes"]) == len(target["labels"]) in range(1, 5)
+        rest = mask.clone()
+        for (left, top, right, bottom), label in zip(
+            target["boxes"].int().tolist(), target["labels"].tolist(), strict=True
+        ):
+            inside = mask[top:bottom, left:right]
+            assert set(inside.unique().tolist()) == {0, label + 1}
+            rest[top:bottom, left:right] = 0
+        assert not rest.any()

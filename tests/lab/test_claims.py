@@ -1,21 +1,25 @@
 """Verdicts: what holds, what does not, what is undecided, and what did not run."""
 
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from weightfold.lab.claims import above, across, all_of, at_most, below, told_apart
-from weightfold.lab.experiment import PRESETS, Claim, Experiment, Line, Measure, Preset
+from weightfold.lab.experiment import PRESETS, Claim, Experiment, Line, Preset, Quantity
+from weightfold.lab.kept import Kept
 from weightfold.lab.page import corrected, judge_claims
 from weightfold.lab.printed import Printed
 from weightfold.lab.results import Outcome, Results
 from weightfold.lab.training import Training
+from weightfold.lab.verdicts import Comparison, Verdict
 from weightfold.train import Recipe
 
 RUN = Training("digitnet", "compact", "digits", Recipe())
-SCORE = Measure("score", "score (%)", of=lambda record: record.score)
+SCORE = Quantity("score", "score (%)", of=lambda record: record.score)
 DOMAINS = tuple(
-    Measure(f"accuracy/{name}", f"{name} (%)", of=lambda record, name=name: record.score[name])
+    Quantity(f"accuracy/{name}", f"{name} (%)", of=lambda record, name=name: record.score[name])
     for name in ("one", "two")
 )
 
@@ -89,7 +93,7 @@ def test_only_seeds_that_both_lines_have_are_compared():
 @pytest.mark.parametrize(
     ("scores", "text"),
     [
-        ({"a": [73, 74.1, 75.2], "b": BASE, "c": [60, 61, 63]}, "holds: of 2 comparisons 2 hold"),
+        ({"a": [73, 74.1, 75.2], "b": BASE, "c": [60, 61, 63]}, "holds in all 2 comparisons"),
         (
             {"a": [73, 74.1, 75.2], "b": BASE, "c": []},
             "undecided: of 2 comparisons 1 holds, 1 not run",
@@ -102,6 +106,7 @@ def test_only_seeds_that_both_lines_have_are_compared():
             {"a": [70, 72, 73], "b": BASE, "c": [60, 61, 63]},
             "undecided: of 2 comparisons 1 holds, 1 undecided",
         ),
+        ({"a": [60, 61, 62], "b": BASE, "c": BASE}, "does not hold in any of 2 comparisons"),
         ({"a": [], "b": BASE, "c": []}, "not run"),
     ],
 )
@@ -136,7 +141,7 @@ def test_cells_of_a_pair_are_counted():
         "a": {f"accuracy/{n}": Printed(v) for n, v in (("x", 70.0), ("y", 60.0))},
         "b": {f"accuracy/{n}": Printed(v) for n, v in (("x", 69.0), ("y", 61.0))},
     }
-    names = tuple(Measure(f"accuracy/{n}", n, of=lambda r: None) for n in ("x", "y"))
+    names = tuple(Quantity(f"accuracy/{n}", n, of=lambda r: None) for n in ("x", "y"))
     found = results({"a": ours, "b": others, "c": []}, measures=(*DOMAINS, *names),
                     published=printed)  # fmt: skip
     verdict = across((("a", "b"), ("a", "c")), "accuracy")(found)
@@ -159,3 +164,33 @@ def test_claims_judged_at_once_are_corrected():
     assert set(found) == {"a above b", "a above c"}
     assert found["a above b"] == pytest.approx(2 * verdicts["a above b"].p)
     assert found["a above c"] == pytest.approx(verdicts["a above c"].p)
+
+
+def test_what_was_kept_of_lines_whose_records_are_gone_stays_beside_what_ran_since():
+    """One claim over three lines: of the first records are gone, the second ran since."""
+
+    def check(found):
+        return Verdict(
+            tuple(
+                Comparison("undecided", f"{label}: now")
+                if found.records(label)
+                else Comparison(None, f"{label}: not run")
+                for label in found.outcomes
+            )
+        )
+
+    def judged(*before, since=True):
+        made = results({"a": [], "b": [1.0], "c": []}, claims=(Claim("all of them", check),))
+        outcomes = dict(made.outcomes) | {"a": (Outcome(RUN, None, counted=True),)}
+        outcomes |= {} if since else {"b": ()}
+        kept = Kept(Path("x"), {}, {}, verdicts={"all of them": Verdict(before)})
+        (found,) = judge_claims(replace(made, outcomes=outcomes, kept=kept)).values()
+        return [(one.judged, one.text) for one in found.comparisons]
+
+    told = Comparison("holds", "a: as it was told then")
+    rest = (Comparison(None, "b: not run"), Comparison(None, "c: not run"))
+    both = [("holds", told.text), ("undecided", "b: now"), (None, "c: not run")]
+    assert judged(told) == judged(told, *rest) == both
+    assert judged(told, Comparison("undecided", "b: now"), rest[1]) == both
+    unrun = [("holds", told.text), (None, "b: not run"), (None, "c: not run")]
+    assert judged(told, since=False) == judged(told, *rest, since=False) == unrun

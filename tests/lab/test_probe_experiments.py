@@ -13,8 +13,8 @@ from weightfold.lab.experiment import (
     Estimate,
     Experiment,
     Line,
-    Measure,
     Preset,
+    Quantity,
 )
 from weightfold.lab.measures import by_probe
 from weightfold.lab.printed import Printed
@@ -63,10 +63,10 @@ def made_up(fake_probe, stripes, tiny_run) -> Experiment:
         paper="Nobody",
         title="light",
         measures=(
-            Measure(
+            Quantity(
                 "light", "light <lm>", over=by_probe({"brightness": light}), digits=1, ratio=True
             ),
-            Measure("accuracy", "accuracy (%)", over=by_probe({"": accuracy}), digits=1),
+            Quantity("accuracy", "accuracy (%)", over=by_probe({"": accuracy}), digits=1),
         ),
         lines=(
             Line(
@@ -145,7 +145,7 @@ def test_a_page_is_written_again_without_its_runs(made_up, tmp_path):
 
 
 def test_intervals_of_shares_stay_between_0_and_100():
-    measure = Measure("share", "share (%)", within=SHARE, digits=1)
+    measure = Quantity("share", "share (%)", within=SHARE, digits=1)
     assert show(Estimate(99.0, low=95.0, high=103.0, n=3), measure) == "99.0 [95.0, 100.0]"
     assert show(Estimate(99.0, low=95.0, high=103.0, n=3), replace(measure, within=None)) == (
         "99.0 [95.0, 103.0]"

@@ -6,10 +6,11 @@ from contextlib import contextmanager
 
 import pytest
 
+from weightfold.lab.backbone import StudyRun
 from weightfold.lab.page import write_results
 from weightfold.lab.results import Outcome
 from weightfold.lab.strategies import compared
-from weightfold.lab.study import StudyRecord, StudyRun
+from weightfold.lab.study import StudyRecord
 from weightfold.lab.tables import results_table
 from weightfold.report import figures
 from weightfold.train import History, Row

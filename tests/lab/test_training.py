@@ -32,9 +32,10 @@ def test_it_starts_from_its_trained_nonlinear_twin(tmp_path):
     run(seed0, tmp_path, progress=False)
     trained = load_file(tmp_path / seed0.twin.folder / "last.safetensors")
     data = wf.data.load("digits,limit=64")
-    source = net_of(seed0.twin, data)
+    task = wf.tasks.build("classify", data)
+    source = net_of(seed0.twin, task)
     source.load_state_dict(trained)
-    start = wf.linear_from_twin(net_of(seed0, data), source)
+    start = wf.linear_from_twin(net_of(seed0, task), source)
     other = tmp_path / "by hand"
     wf.fit(start, data, QUICK, folder=other, seed=0, progress=False)
     ours = load_file(tmp_path / seed0.folder / "last.safetensors")

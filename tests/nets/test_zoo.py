@@ -14,6 +14,10 @@ from weightfold.nets.zoo import torchvision_names
 needs_timm = pytest.mark.skipif(
     importlib.util.find_spec("timm") is None, reason="timm is not installed"
 )
+needs_smp = pytest.mark.skipif(
+    importlib.util.find_spec("segmentation_models_pytorch") is None,
+    reason="segmentation-models-pytorch is not installed",
+)
 # One cheap network of every family that has a small-image variant; MobileNetV3 has two shapes.
 SMALL = {
     "resnet18": "ResNet",
@@ -124,10 +128,46 @@ def test_torchvision_weights_are_never_asked_for(spec: str):
         build(spec, num_classes=1000)
 
 
-def test_only_classification_models_are_named():
+def test_models_of_tasks_that_there_are_are_named():
     names = torchvision_names()
-    assert "resnet18" in names
-    assert not any(key in name for name in names for key in ("rcnn", "deeplab", "quantized", "r3d"))
+    assert {"resnet18", "fcn_resnet50", "ssdlite320_mobilenet_v3_large"} <= set(names)
+    assert not any(key in name for name in names for key in ("keypoint", "mask", "quant", "r3d"))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_segmentation_model_gives_maps(channels: int):
+    net = build("lraspp_mobilenet_v3_large", num_classes=4, in_channels=channels).eval()
+    assert net(torch.zeros(1, channels, 32, 48))["out"].shape == (1, 4, 32, 48)
+    aux = build("fcn_resnet50,aux_loss=true", num_classes=2)
+    assert any(name.startswith("aux_classifier") for name, _ in aux.named_children())
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_detector_takes_images_as_they_are(channels: int):
+    net = build("ssdlite320_mobilenet_v3_large", num_classes=3, in_channels=channels)
+    images = torch.randn(2, channels, 320, 320)
+    seen, _ = net.transform(list(images))
+    torch.testing.assert_close(seen.tensors, images)
+
+
+@needs_smp
+def test_smp_network():
+    net = build("smp/linknet,encoder_name=resnet18", num_classes=2, in_channels=1).eval()
+    assert net(torch.zeros(1, 1, 32, 64)).shape == (1, 2, 32, 64)
+
+
+@needs_smp
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ("smp/nothing", "'smp/nothing'.*unet"),
+        ("smp/unet,encoder_name=nothing", "nothing"),
+        ("smp/unet,encoder_weights=imagenet", "'encoder_weights' loads trained weights"),
+    ],
+)
+def test_smp_errors(spec: str, says: str):
+    with pytest.raises(ValueError, match=says):
+        build(spec, num_classes=2)
 
 
 @needs_timm

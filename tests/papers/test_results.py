@@ -1,4 +1,7 @@
-"""The pages in results/ can be written again from their results.json, with the same numbers."""
+"""The pages in results/ can be written again from their results.json, with the same numbers.
+
+So can those of the version before, of which `before/` holds two.
+"""
 
 import base64
 import html
@@ -17,7 +20,13 @@ from weightfold.papers import experiment, experiments
 from weightfold.report.numbers import interval, number
 
 RESULTS = Path(__file__).parents[2] / "results"
-FILES = sorted(path.relative_to(RESULTS) for path in RESULTS.glob("*/*/results.json"))
+BEFORE = Path(__file__).with_name("before")
+FILES = sorted(file for root in (RESULTS, BEFORE) for file in root.glob("*/*/results.json"))
+
+
+def name_of(file: Path) -> str:
+    """Of a results.json: "before/guo2020-table9"."""
+    return "/".join((file.parts[-4], file.parts[-3]))
 
 
 def rows(written: dict):
@@ -35,10 +44,10 @@ def rows(written: dict):
         yield row["line"], best, row["best_mean"], row["best_std"], None, None
 
 
-@pytest.mark.parametrize("file", FILES, ids=str)
+@pytest.mark.parametrize("file", FILES, ids=name_of)
 def test_numbers_are_those_that_were_written(file):
-    written = json.loads((RESULTS / file).read_text(encoding="utf-8"))
-    kept = read_kept(RESULTS / file)
+    written = json.loads(file.read_text(encoding="utf-8"))
+    kept = read_kept(file)
     name, preset = kept.asked["name"], kept.asked["preset"]
     results = read_results(experiment(name), preset, Path("nowhere"), kept=kept)
     finished = sum(run.finished for run in (*kept.runs.values(), *kept.pruned.values()))
@@ -58,7 +67,7 @@ def test_numbers_are_those_that_were_written(file):
 
 
 def test_drops_of_pruning_are_those_that_were_written():
-    file = RESULTS / "zhang2021-pruning" / "cpu" / "results.json"
+    file = BEFORE / "zhang2021-pruning" / "cpu" / "results.json"
     weights, filters = json.loads(file.read_text(encoding="utf-8"))["claims"]
     found = experiment("zhang2021-pruning")
     results = read_results(found, "cpu", Path("nowhere"), kept=read_kept(file))
@@ -119,16 +128,16 @@ def words(page: Path) -> str:
     return " ".join(html.unescape(re.sub("<[^>]*>", " ", markup)).split())
 
 
-@pytest.mark.parametrize("file", FILES, ids=str)
+@pytest.mark.parametrize("file", FILES, ids=name_of)
 def test_pages_written_again_lose_nothing(file, tmp_path):
-    name = file.parts[0]
-    shutil.copytree(RESULTS / name, tmp_path / name)
-    folder = (tmp_path / file).parent
+    root = file.parents[2]
+    shutil.copytree(file.parents[1], tmp_path / file.parents[1].name)
+    folder = tmp_path / file.relative_to(root).parent
     before = list(folder.rglob("*.png"))
     (page,) = report(tmp_path, experiments())
     assert all(path.exists() for path in before)
-    written = json.loads((RESULTS / file).read_text(encoding="utf-8"))
-    new = json.loads((tmp_path / file).read_text(encoding="utf-8"))
+    written = json.loads(file.read_text(encoding="utf-8"))
+    new = json.loads((folder / file.name).read_text(encoding="utf-8"))
     for where, comparison, key, value in told(written):
         found = found_again(new, where, comparison, key)
         if isinstance(value, float):
@@ -140,9 +149,9 @@ def test_pages_written_again_lose_nothing(file, tmp_path):
     text = words(page)
     for claim in written["claims"]:
         assert claim.get("text", "").split(" A small sample")[0] in text
-    old_page = RESULTS / file.parent / "index.html"
+    old_page = file.with_name("index.html")
     old = old_page.read_text("utf-8") if old_page.exists() else ""
-    kept = read_kept(RESULTS / file)
+    kept = read_kept(file)
     gone = {line for (line, _), run in kept.runs.items() if run.finished and run.record is None}
     for line in gone:
         figure = folder / "lines" / f"{slug(line, '-.')}.png"
@@ -170,7 +179,7 @@ def test_pages_written_twice_are_the_same(name, tmp_path):
 
 def test_other_settings_are_not_taken_for_these(tmp_path):
     file = tmp_path / "results.json"
-    shutil.copy(RESULTS / "guo2020-table9" / "cpu" / "results.json", file)
+    shutil.copy(BEFORE / "guo2020-table9" / "cpu" / "results.json", file)
     changed = json.loads(file.read_text(encoding="utf-8"))
     changed["cells"][0]["recipe"]["lr"] = 0.5
     file.write_text(json.dumps(changed), encoding="utf-8")
@@ -202,7 +211,7 @@ def test_other_files_are_refused(content, message, tmp_path):
 )
 def test_entries_of_another_form_are_refused_by_the_file(change, tmp_path):
     path = tmp_path / "results.json"
-    written = json.loads((RESULTS / "guo2020-table9" / "cpu" / path.name).read_text())
+    written = json.loads((BEFORE / "guo2020-table9" / "cpu" / path.name).read_text())
     path.write_text(json.dumps(written | change), encoding="utf-8")
     with pytest.raises(ValueError, match=rf"{path} is damaged"):
         read_kept(path)
@@ -211,7 +220,7 @@ def test_entries_of_another_form_are_refused_by_the_file(change, tmp_path):
 @pytest.mark.parametrize("history", [{}, {"rows": []}, {"rows": [{"epoch": 1}], "selection": "x"}])
 def test_records_of_another_form_are_refused_by_the_file(history, tmp_path):
     path = tmp_path / "results.json"
-    written = json.loads((RESULTS / "guo2020-table9" / "cpu" / path.name).read_text())
+    written = json.loads((BEFORE / "guo2020-table9" / "cpu" / path.name).read_text())
     for entry in written["cells"]:
         entry["history"] = history
     path.write_text(json.dumps(written), encoding="utf-8")

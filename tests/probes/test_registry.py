@@ -10,7 +10,7 @@ import torch
 
 from weightfold.probes import registry
 from weightfold.probes.finding import Finding
-from weightfold.probes.models import dataset_of
+from weightfold.probes.models import labelled
 from weightfold.probes.registry import Probe, probe, probes
 from weightfold.tasks.registry import as_task, build
 from weightfold.train import Recipe
@@ -124,9 +124,9 @@ def test_every_probe_is_what_the_registry_says(name):
 def test_probes_take_a_task_of_class_labels():
     x, y = torch.randn(8, 2), torch.arange(8) % 2
     data = ((x, y), (x, y))
-    assert dataset_of(as_task(data)).digest == dataset_of(data).digest
-    with pytest.raises(TypeError, match="data is the task 'regress'"):
-        dataset_of(build("regress", ((x, x), (x, x))))
+    assert labelled(as_task(data), "").digest == labelled(data, "").digest
+    with pytest.raises(TypeError, match=r"data is the task 'regress'.*it counts"):
+        labelled(build("regress", ((x, x), (x, x))), "it counts")
 
 
 @pytest.mark.parametrize("name", probes())

@@ -327,3 +327,35 @@ def test_a_domain_removed_while_a_request_waits_is_a_404(folder, picture, net):
     engine.predict = slow
     (answer,) = clients(engine, ("POST", "/v1/domains/a/predict", {"content": picture()}))
     assert answer.status_code == 404 and json.loads(answer.content)["error"]
+
+
+def test_over_http_a_bundle_is_retrained_loses_a_domain_and_is_deleted(folder, picture, net):
+    """Each state is served, or refused while the last one goes on, and `/v1/domains` says which."""
+    engine, other = Engine(folder, model()), make(seed=1)
+    listing = ("GET", "/v1/domains", {})
+    asked = [("POST", f"/v1/domains/{name}/predict", {"content": picture()}) for name in "ab"]
+    answers = clients(
+        engine,
+        *asked,
+        lambda: wf.save(other, folder),
+        *asked,
+        lambda: Bundle(folder).remove("b"),
+        *asked,
+        listing,
+        lambda: shutil.rmtree(folder),
+        asked[0],
+        listing,
+        lambda: wf.save(net, folder),
+        *asked,
+        listing,
+    )
+    codes = [answer.status_code for answer in answers]
+    assert codes == [200, 200, 200, 200, 200, 404, 200, 200, 200, 200, 200, 200]
+    old, retrained, kept, deleted, anew = (
+        answers[i].json()["predictions"] for i in (0, 2, 4, 7, 9)
+    )
+    assert old == anew and old != retrained and retrained == kept == deleted
+    domains = [[row["name"] for row in answers[i].json()["domains"]] for i in (6, 8, 11)]
+    assert domains == [["a"], ["a"], ["a", "b"]]
+    refused = [answers[i].json().get("update_refused") for i in (6, 8, 11)]
+    assert refused[0] is refused[2] is None and "manifest.json" in refused[1]

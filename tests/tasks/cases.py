@@ -140,6 +140,34 @@ def boxes(x: torch.Tensor) -> list[dict[str, torch.Tensor]]:
     return found
 
 
+class OneBox(nn.Module):
+    """As torchvision's detectors: finds one box an image."""
+
+    def __init__(self, seed):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.layer = nn.Linear(60, 6)
+
+    def forward(self, x, targets=None):
+        found = self.layer(x.flatten(1))
+        corner, logits = 5 * found[:, :2].sigmoid(), found[:, 3:]
+        boxes = torch.cat([corner, corner + 1], dim=1)
+        if targets is None:
+            best = logits.softmax(dim=1)[:, 1:].max(dim=1)
+            return [
+                {"boxes": box[None], "scores": score[None], "labels": label[None] + 1}
+                for box, score, label in zip(boxes, *best, strict=True)
+            ]
+        true = torch.cat([target["boxes"] for target in targets])
+        labels = torch.cat([target["labels"] for target in targets])
+        assert labels.min() >= 1
+        return {
+            "boxes": (boxes - true).square().mean(),
+            "classes": nn.functional.cross_entropy(logits, labels),
+        }
+
+
 CASES = {
     "classify": lambda: Case(
         build("classify", dataset(lambda x: (x[:, 0] > 0).long() + (x[:, 1] > 0), 3)), net(3)
@@ -161,5 +189,6 @@ CASES = {
         maps(3),
     ),
     "detect": lambda: Case(build("detect", pictures(boxes, 2), anchors=((0.2, 0.25),)), maps(7)),
+    "detector": lambda: Case(build("detector", pictures(boxes, 2)), OneBox),
     "toy-counting": lambda: Case(counting(), Counter),
 }

@@ -13,7 +13,7 @@ from tasks.cases import CASES
 from weightfold.tasks import available
 from weightfold.train import Options, Recipe, evaluate, fit
 from weightfold.train.evaluation import computed, judged
-from weightfold.train.strategies.stacked import Stack
+from weightfold.train.strategies.stack import Stack
 
 RECIPE = Recipe(epochs=6, batch_size=16, lr=0.1, schedule="constant", crop_padding=0, flip=False)
 

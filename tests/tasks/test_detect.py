@@ -1,5 +1,6 @@
 """Detection: the grid, its loss and its measures against plain loops."""
 
+import json
 import math
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ from weightfold.data import Dataset, Examples, JointAugment
 from weightfold.nets import build as network
 from weightfold.tasks import build
 from weightfold.tasks.grid import Grid, fit_anchors, shape_iou
+from weightfold.tasks.registry import recorded
 from weightfold.train import Recipe, evaluate, fit
 
 SIDE, CLASSES = 64, 2
@@ -190,3 +192,33 @@ def test_data_without_boxes_is_refused(data):
         build("detect", replace(data, train=part, test=part))
     with pytest.raises(ValueError, match="num_classes"):
         build("detect", replace(data, num_classes=0))
+
+
+def test_pictures_show_boxes_where_they_are(data):
+    task = build("detect", data, anchors=GRID.anchors)
+    target = {name: values[:1] for name, values in data.test.targets[0].items()}
+    boxes, labels = target["boxes"] / SIDE, target["labels"]
+    image = torch.zeros(3, SIDE, SIDE, dtype=torch.uint8)
+    true = task.drawn(image, target)
+    outputs, _ = perfect(GRID, boxes, labels, 8, 8)
+    assert torch.equal(task.drawn(image, target, outputs), true)
+    times = true.shape[1] // SIDE
+    left, top, *_ = (target["boxes"][0] * times).int().tolist()
+    assert true[:, top + 20, left].any() and not true[:, -1, 0].any()
+    assert not task.drawn(image, data.test.targets[4]).any()  # without boxes
+
+
+@pytest.mark.parametrize("anchors", [(), ((0.1,),), ((0.1, 0.0),)])
+def test_bad_anchors_are_named(data, anchors):
+    with pytest.raises(ValueError, match="anchors="):
+        build("detect", data, anchors=anchors)
+
+
+def test_a_recorded_task_is_the_same_again(data):
+    task = build("detect,anchors=2", data)
+    assert recorded(json.loads(json.dumps(task.identity())), data, "run.json").anchors == (
+        task.anchors
+    )
+    for damage in ({"anchors": [["a", 1]]}, {"anchors": [3]}, {"name": "nothing"}):
+        with pytest.raises(ValueError, match=r"run\.json"):
+            recorded({**task.identity(), **damage}, data, "run.json")

@@ -126,3 +126,17 @@ def test_a_net_of_another_number_of_classes_is_refused(data, tmp_path):
     net = network("unet,width=4,depth=1", num_classes=5)
     with pytest.raises(ValueError, match=r"\(2, 5, 12, 16\).*'segment'.*\(2, 3, 12, 16\)"):
         fit(net, build("segment", data), Recipe(epochs=1), folder=tmp_path / "r", progress=False)
+
+
+def test_pictures_colour_the_classes_and_leave_the_rest(data):
+    task = build("segment", data)
+    image = torch.full((3, 12, 16), 90, dtype=torch.uint8)
+    mask = torch.full((12, 16), VOID, dtype=torch.uint8)
+    mask[:4], mask[4:8] = 0, 2
+    drawn = task.drawn(image, mask)
+    assert torch.equal(drawn[:, 8:], image[:, 8:])
+    colours = drawn.flatten(1).T.unique(dim=0)
+    assert len(colours) == 3
+    mask[8:] = 1
+    outputs = torch.nn.functional.one_hot(mask.long(), CLASSES).movedim(-1, 0)[None].float()
+    assert torch.equal(task.drawn(image, mask, outputs), task.drawn(image, mask))

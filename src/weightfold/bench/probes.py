@@ -16,7 +16,7 @@ from weightfold.nets import build
 from weightfold.tasks.registry import as_task
 from weightfold.timing import alternate
 from weightfold.train.recipe import Recipe
-from weightfold.train.strategies.stacked import Stack
+from weightfold.train.strategies.stack import Stack
 
 SIZE, DIM = 199_210, 750
 BATCH = 128

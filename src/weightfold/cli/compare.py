@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 
 import tyro
 
+from weightfold.cli.options import Data, DataRoot, Jobs, Model, On
 from weightfold.cli.presets import Preset
+from weightfold.cli.scan import help_of, variant_lines
 from weightfold.train.recipe import RECIPES, Recipe
 
 
@@ -21,22 +23,21 @@ class Compare:
     ONNX. Decide on variants, seeds and recipe before you look at results.
     """
 
-    model: str
-    """Network: one of weightfold's (digitnet, smallnet_a, smallnet_b, mobilenet_v1...), a
-    classification model of torchvision (resnet18,small_image=true), timm/NAME, or module:function
-    of your own."""
+    model: Model
 
-    data: str
-    """Data set: digits, cifar10, cifar100, mnist, ..., the path of an .npz file or of a folder of
-    images; with options such as rgb=true, limit=5000, corrupt=0.8."""
+    data: Data
 
     folder: Path
     """Where results go. One that holds another comparison is refused; one that holds this
     comparison, interrupted, is gone on with."""
 
-    variants: tuple[str, ...] = ("compact", "ck,rate=4", "cl,rate=4")
-    """Ways to train the network, compared with the first of them: compact (as it is), cl, ck, fc,
-    cl+fc, ck+fc (with rate=4, first=rm or m, init=paper, variance or preserve), acnet, doconv."""
+    variants: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(
+            help="Ways to make and train the network, compared with the first of them. Variants:\n"
+            + help_of(variant_lines())
+        ),
+    ] = ("compact", "ck,rate=4", "cl,rate=4")
 
     task: str = "classify"
     """What is learnt, of data that has targets for it: see 'weightfold train --help'."""
@@ -49,17 +50,11 @@ class Compare:
     """What the variants have in common: the recipe's epochs; or the time, so that all but the
     slowest get more epochs, by the ratio of step times measured at first."""
 
-    data_root: Path | None = None
-    """Data folder; none: the environment variable WEIGHTFOLD_DATA."""
+    data_root: DataRoot = None
 
-    on: str = "local"
-    """Where networks are trained: local; slurm,partition=gpu,gpus_per_node=1,time=120; or
-    ray,address=auto. See docs/cluster.md."""
+    on: On = "local"
 
-    jobs: int | None = None
-    """Networks trained at once; none: one on this machine, elsewhere as many as there is room for.
-    On this machine they share the cores and are dealt the GPUs in turn; 2 or more pay for small
-    networks."""
+    jobs: Jobs = None
 
     preset: Annotated[Preset, tyro.conf.arg(name="recipe")] = "digits"
     """Preset of the hyperparameters. Those below are its values; give one to change it."""

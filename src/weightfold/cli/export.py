@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 import tyro
 
+from weightfold.cli.options import DataRoot
+
 
 @dataclass(frozen=True)
 class Export:
@@ -62,8 +64,7 @@ class Export:
     data: str | None = None
     """Data set to test and calibrate with; none: the run's own. Needed for a folder of wf.save."""
 
-    data_root: Path | None = None
-    """Data folder; none: the environment variable WEIGHTFOLD_DATA."""
+    data_root: DataRoot = None
 
     mean: tuple[float, ...] = ()
     """How the network is fed, where the folder does not say (wf.save without preprocessing): a

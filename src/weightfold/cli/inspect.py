@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+
+from weightfold.cli.options import Data, DataRoot, Device, Model, Weights
 
 
 @dataclass(frozen=True)
@@ -16,13 +17,9 @@ class Inspect:
     and with what there was no time for.
     """
 
-    model: str
-    """Network: one of weightfold's (mlp, lenet, digitnet...), a classification model of torchvision
-    (resnet18,small_image=true), timm/NAME, or module:function of your own."""
+    model: Model
 
-    data: str
-    """Data set: digits, cifar10, mnist, ..., the path of an .npz file or of a folder of images;
-    with options such as rgb=true, limit=5000, corrupt=0.8."""
+    data: Data
 
     folder: Path
     """Where the page and the measurements go; one that holds another inspection is refused."""
@@ -30,31 +27,26 @@ class Inspect:
     minutes: float = 10.0
     """How long this command may take."""
 
-    weights: str = ""
-    """Weights to start from, instead of a seed's: last.safetensors of a run of 'weightfold train',
-    or your own state_dict as safetensors."""
+    weights: Weights = ""
 
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where to compute."""
+    on: str = ""
+    """Where it is made, as one run: slurm,partition=gpu,gpus_per_node=1,time=120; or
+    ray,address=auto. See docs/cluster.md. None: in this process."""
 
-    data_root: Path | None = None
-    """Data folder; none: the environment variable WEIGHTFOLD_DATA."""
+    device: Device = "auto"
+
+    data_root: DataRoot = None
 
     def run(self) -> None:
         """Inspect, and print the answers."""
-        from weightfold.lab.inspect import inspect
-        from weightfold.lab.probing import Probing, model_of, samples_of
+        from weightfold.lab.sweep import InspectionRun, execution_on, inspect_on
 
-        call = Probing("", self.model, self.data, weights=self.weights)
-        samples = samples_of(call, self.data_root)
-        found = inspect(
-            model_of(call, samples),
-            samples,
-            minutes=self.minutes,
-            folder=self.folder,
-            title=f"{self.model} on {self.data}",
-            device=self.device,
-        )
+        run = InspectionRun(self.model, self.data, self.weights, self.minutes)
+        if self.on:
+            execution = execution_on(self.on, None, self.data_root, self.device)
+            found = inspect_on(run, self.folder, execution)
+        else:
+            found = run.inspect(self.folder, data_root=self.data_root, device=self.device)
         for finding in found.findings.values():
             print(f"{finding.headline}\n")
         for name, reason in found.left_out.items():

@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
+from weightfold.cli.options import Data, DataRoot, Device, Model, Weights
+from weightfold.cli.scan import help_of, task_lines, variant_lines
 from weightfold.probes.registry import probe, probes
 
+_TASKS, _VARIANTS = help_of(task_lines()), help_of(variant_lines())
 _NAMES = "\n".join(f"{name}: {probe.line};" for name, probe in probes().items())
 
 
@@ -31,20 +34,15 @@ class Probe:
     folder: Path
     """Where results go; one that holds another probe is refused."""
 
-    model: str = ""
-    """Network: one of weightfold's (mlp, lenet, digitnet...), a classification model of torchvision
-    (resnet18,small_image=true), timm/NAME, or module:function of your own."""
+    model: Model = ""
 
-    data: str = ""
-    """Data set: digits, cifar10, mnist, ..., the path of an .npz file or of a folder of images;
-    with options such as rgb=true, limit=5000, corrupt=0.8."""
+    data: Data = ""
 
-    variant: str = "compact"
-    """How the network is made: compact (as it is), or expanded as 'weightfold train' takes it."""
+    variant: Annotated[
+        str, tyro.conf.arg(help=f"How the network is made. Variants:\n{_VARIANTS}")
+    ] = "compact"
 
-    weights: str = ""
-    """Weights to start from, instead of a seed's: last.safetensors of a run of 'weightfold train',
-    or your own state_dict as safetensors."""
+    weights: Weights = ""
 
     disturb: str = ""
     """What is done to the data first: random-labels, random-pixels or gaussian (with fraction=0.5,
@@ -56,15 +54,28 @@ class Probe:
     seeds: int = 3
     """How many seeds: 0, 1, 2, ..."""
 
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where to compute."""
+    task: Annotated[
+        str,
+        tyro.conf.arg(help=f"What is learnt, of data that has targets for it. Tasks:\n{_TASKS}"),
+    ] = "classify"
 
-    data_root: Path | None = None
-    """Data folder; none: the environment variable WEIGHTFOLD_DATA."""
+    on: str = ""
+    """Where the seeds are probed, each by itself where they do not depend on each other: local;
+    slurm,partition=gpu,gpus_per_node=1,time=120; or ray,address=auto. See docs/cluster.md. None:
+    all together, in this process."""
+
+    jobs: int | None = None
+    """Seeds probed at once, as --on says; none: one on this machine, elsewhere as many as there is
+    room for."""
+
+    device: Device = "auto"
+
+    data_root: DataRoot = None
 
     def run(self) -> None:
         """Measure, and print the answer."""
         from weightfold.lab.probing import Probing, as_options, measure
+        from weightfold.lab.sweep import execution_on, probe_on
 
         chosen, texts = probe(self.name)
         arguments = chosen.read(texts)
@@ -79,7 +90,12 @@ class Probe:
             disturb=self.disturb,
             test_limit=self.test_limit,
             weights=self.weights,
+            task=self.task,
         )
-        found = measure(call, self.folder, data_root=self.data_root, device=self.device)
+        if self.on or self.jobs:
+            execution = execution_on(self.on or "local", self.jobs, self.data_root, self.device)
+            found = probe_on(call, self.folder, execution)
+        else:
+            found = measure(call, self.folder, data_root=self.data_root, device=self.device)
         print("\n\n".join([found.headline, *found.notes]))
         print(f"\neverything is in {self.folder / 'index.html'}")

@@ -61,13 +61,55 @@ def task_lines() -> dict[str, str]:
     }
 
 
+def variant_lines() -> dict[str, str]:
+    """Names -> what they are, of the variants of networks: a line for each method's file of them.
+
+    Names are read where `Variant` is called with a text, or for each of a literal of texts.
+    """
+    found = {"compact": "The network as it is.", "acnet": "With asymmetric branches."}
+    for tree in _trees("weightfold.methods", "*/variants.py"):
+        line = (ast.get_docstring(tree) or "").partition("\n")[0]
+        found[", ".join(_variants(tree))] = line
+    return found
+
+
+def help_of(lines: dict[str, str]) -> str:
+    """Names and lines as the end of an option's help."""
+    return "\n".join(f"{name}: {line}" for name, line in lines.items())
+
+
 def _classes(package: str, pattern: str) -> Iterator[ast.ClassDef]:
-    """The classes of a package's files, which is not imported."""
+    """The classes of a package's files."""
+    for tree in _trees(package, pattern):
+        yield from (node for node in tree.body if isinstance(node, ast.ClassDef))
+
+
+def _trees(package: str, pattern: str) -> Iterator[ast.Module]:
+    """The sources of a package's files, which is not imported."""
     spec = find_spec(package)
     for folder in (spec and spec.submodule_search_locations) or ():
         for path in sorted(Path(folder).glob(pattern)):
-            tree = ast.parse(path.read_text(encoding="utf-8"))
-            yield from (node for node in tree.body if isinstance(node, ast.ClassDef))
+            yield ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _variants(tree: ast.Module) -> Iterator[str]:
+    """The names in `Variant("name", ...)` and in `Variant(name, ...) for name in LITERAL`."""
+    literals: dict[str, ast.expr] = {}
+    for node in ast.walk(tree):
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.expr() as value):
+                literals[name] = value
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                literals[name] = value
+            case ast.Call(func=ast.Name(id="Variant"), args=[ast.Constant(value=str(name)), *_]):
+                yield name
+            case ast.GeneratorExp(
+                elt=ast.Call(func=ast.Name(id="Variant"), args=[ast.Name(id=each), *_]),
+                generators=[ast.comprehension(target=ast.Name(id=target), iter=over)],
+            ) if each == target:
+                yield from ast.literal_eval(
+                    literals.get(over.id, over) if isinstance(over, ast.Name) else over
+                )
 
 
 def _kinds(node: ast.ClassDef) -> Iterator[str]:

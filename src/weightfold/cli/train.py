@@ -6,12 +6,13 @@ from typing import Annotated, Literal
 
 import tyro
 
+from weightfold.cli.options import Data, DataRoot, Device, Model
 from weightfold.cli.presets import Preset
-from weightfold.cli.scan import task_lines
+from weightfold.cli.scan import help_of, task_lines, variant_lines
 from weightfold.tasks.distillation import Distillation
 from weightfold.train.recipe import RECIPES, Recipe
 
-_TASKS = "\n".join(f"{name}: {line}" for name, line in task_lines().items())
+_TASKS, _VARIANTS = help_of(task_lines()), help_of(variant_lines())
 
 
 @dataclass(frozen=True)
@@ -23,14 +24,9 @@ class Train:
     command goes on after an interruption. 'weightfold export' makes the deployed network of it.
     """
 
-    model: str
-    """Network: one of weightfold's (digitnet, smallnet_a, smallnet_b, mobilenet_v1...), a
-    classification model of torchvision (resnet18,small_image=true), timm/NAME, or module:function
-    of your own."""
+    model: Model
 
-    data: str
-    """Data set: digits, cifar10, cifar100, mnist, ..., the path of an .npz file or of a folder of
-    images; with options such as rgb=true, limit=5000, corrupt=0.8."""
+    data: Data
 
     folder: Path
     """Where the run goes; one that holds another run is refused."""
@@ -44,9 +40,9 @@ class Train:
     """Name or place of the output that is judged, of a network that gives several; none: that
     called out or logits."""
 
-    variant: str = "compact"
-    """How the network is trained: compact (as it is), cl, ck, fc, cl+fc, ck+fc (with rate=4,
-    first=rm or m, init=paper, variance or preserve), acnet, doconv."""
+    variant: Annotated[
+        str, tyro.conf.arg(help=f"How the network is made and trained. Variants:\n{_VARIANTS}")
+    ] = "compact"
 
     seed: int = 0
     """Of initial weights, order of the data, augmentation, dropout and validation split."""
@@ -65,8 +61,7 @@ class Train:
     distillation: Distillation = field(default_factory=Distillation)
     """How the teacher's logits enter the loss."""
 
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where to train."""
+    device: Device = "auto"
 
     devices: int = 1
     """Processes that share every batch, each on a device of its own."""
@@ -77,8 +72,7 @@ class Train:
     tensorboard: bool = False
     """Also log to the run's folder in TensorBoard's format."""
 
-    data_root: Path | None = None
-    """Data folder; none: the environment variable WEIGHTFOLD_DATA."""
+    data_root: DataRoot = None
 
     preset: Annotated[Preset, tyro.conf.arg(name="recipe")] = "digits"
     """Preset of the hyperparameters. Those below are its values; give one to change it."""

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any, Self, TypeVar
 
 import torch
@@ -15,11 +15,13 @@ from weightfold.core.checking import chart_list, check_charts
 from weightfold.core.copying import compute_again, without_history
 from weightfold.core.gradients import coordinates, unreached
 from weightfold.core.mixins import NO_CONTEXT, CallContext, Described, LayerExecution
+from weightfold.core.precision import doubled, full_precision
 from weightfold.core.slots import (
     PlaceholderGuard,
     Slots,
     check_state,
     fill,
+    load_state,
     naming_computed,
     replace_module,
     split_name,
@@ -30,15 +32,6 @@ from weightfold.hints import check_type
 
 Mixin = TypeVar("Mixin")
 _CLASSES: dict[str, type["Charted"]] = {}
-
-
-def full_precision(psi: nn.Module) -> AbstractContextManager:
-    """Autocast off on the device of `psi`, so that theta is computed in the dtype of psi."""
-    tensor = next(iter(psi.parameters()), None)
-    device = tensor.device.type if tensor is not None else "cpu"
-    if device != "meta" and torch.is_autocast_enabled(device):
-        return torch.autocast(device, enabled=False)
-    return nullcontext()
 
 
 class Charted(nn.Module):
@@ -348,7 +341,7 @@ class Charted(nn.Module):
             ValueError: The model does not run in float64.
         """
         net = copy.deepcopy(self).double().eval()
-        args, kwargs = tree_map(_double, (args, kwargs))
+        args, kwargs = tree_map(doubled, (args, kwargs))
         at = at or net.default_context()
         plain = net.lower(at)
         executors = [chart.alternatives(**at) for chart in charts_of(net, LayerExecution)]
@@ -372,10 +365,6 @@ def charts_of(net: Charted, mixin: type[Mixin]) -> list[Mixin]:
 def charted_class(charts: list[Chart]) -> type[Charted]:
     """The class of the net that these charts of one level live in."""
     return _CLASSES.get(charts[0].kind, Charted) if charts else Charted
-
-
-def _double(value: Any) -> Any:
-    return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
 def short_name(net: nn.Module, name: str) -> str:
@@ -411,5 +400,5 @@ class _Theta(nn.Module):
 def _load(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, float]:
     """Strictly load a plain state_dict, with an error that lists what differs."""
     check_state(model.state_dict(), state)
-    model.load_state_dict(state)
+    load_state(model, state)
     return {}

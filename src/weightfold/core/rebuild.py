@@ -11,7 +11,7 @@ from weightfold.core.arguments import check_memory, check_values
 from weightfold.core.chart import Chart, registered_charts
 from weightfold.core.charted import charted_class
 from weightfold.core.copying import copied
-from weightfold.core.slots import check_state
+from weightfold.core.slots import check_state, load_state
 
 
 def rebuild(
@@ -51,7 +51,7 @@ def rebuild(
     if net is model:
         net = copied(model)
     _take_dtypes(net, state)
-    net.load_state_dict(state, strict=False)
+    load_state(net, state, strict=False)
     return net
 
 

@@ -1,6 +1,7 @@
 """Where tensors sit in a model: canonical names, ties, and slots emptied for a chart to fill."""
 
 import difflib
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -261,6 +262,17 @@ def check_state(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> No
             )
             + (f"; strip {wrapped[0]!r} from the keys" if wrapped else "")
         )
+
+
+def load_state(model: nn.Module, state: Mapping[str, Tensor], *, strict: bool = True) -> None:
+    """Load tensors by name, those of a file too: of the versions that the model's classes have.
+
+    A module may read its version where torch keeps it beside the tensors (MNASNet does).
+    """
+    given = OrderedDict(state)
+    versions = getattr(state, "_metadata", None) or model.state_dict()._metadata  # type: ignore
+    given._metadata = versions  # type: ignore[attr-defined]
+    model.load_state_dict(given, strict=strict)
 
 
 def _prefixes(path: str) -> list[str]:

@@ -116,6 +116,11 @@ def _apply(
     if size is not None:
         if size < 1:
             raise ValueError(f"size={size} must be at least 1 pixel")
+        if _in_place(train.targets):
+            raise ValueError(
+                f"size={size}: the masks or boxes of {dataset.name!r} would stay as they are; give "
+                "height and width, which its reader takes"
+            )
         train, test = (_resize(part, size) for part in (train, test))
     if rgb and train.shape[0] == 1:
         train, test = (Examples(s.inputs.repeat(1, 3, 1, 1), s.targets) for s in (train, test))
@@ -129,6 +134,13 @@ def _labels(examples: Examples) -> torch.Tensor:
     if examples.labels is None:
         raise ValueError("corrupt and group are for class labels; the targets are none")
     return examples.labels
+
+
+def _in_place(targets: Any) -> bool:
+    """Whether targets are masks or boxes, which belong to places in the image."""
+    if isinstance(targets, torch.Tensor):
+        return targets.dtype == torch.uint8 and targets.dim() == 3
+    return isinstance(targets[0], dict) and "boxes" in targets[0]
 
 
 def _relabel(examples: Examples, labels: torch.Tensor) -> Examples:

@@ -9,8 +9,8 @@ from weightfold.probes.intrinsic.finding import IntrinsicDimension
 from weightfold.probes.layers.finding import LayerReset
 from weightfold.probes.memory.finding import Memorization
 from weightfold.probes.memory.verdicts import RANDOM, TRUE
-from weightfold.probes.tickets.finding import TOLERANCE, LotteryTicket
-from weightfold.report.numbers import count, difference
+from weightfold.probes.tickets.finding import LotteryTicket
+from weightfold.report.numbers import count
 from weightfold.report.page import Section, Table
 
 Answer = tuple[str, str]
@@ -99,18 +99,18 @@ def _tickets(found: Any) -> Answer:
     results = found.results
     if not results.levels:
         return "unknown", "no ticket was trained to the end"
-    smallest = found.smallest
+    smallest, name, step = found.smallest, found.measure.name, found.scale.step(found.tolerance)
     if smallest is None:
-        answer = f"none: accuracy falls by more than {100 * TOLERANCE:g} points"
+        answer = f"none: {name} gets worse by more than {step}"
         level = results.levels[0]
     else:
         level = next(n for n in results.levels if results.remaining(n) == smallest)
-        answer = f"{1 - smallest:.0%} of them, for at most {100 * TOLERANCE:g} points of accuracy"
-    above = results.difference("full", level, "accuracy")
+        answer = f"{1 - smallest:.0%} of them, for at most {step} of {name}"
+    above = results.difference("full", level, "value")
     if above is None:
         return answer, ""
-    gain = difference(above, 1, unit="points", factor=100)
-    return answer, f"with {results.remaining(level):.0%} left, accuracy {gain}"
+    gain = found.scale.difference(above)
+    return answer, f"with {results.remaining(level):.0%} left, {name} {gain}"
 
 
 def _layers(found: Any) -> Answer:

@@ -7,13 +7,12 @@ import torch
 
 from weightfold.export import onnx_runner, to_onnx
 from weightfold.files import write_json
+from weightfold.lab.pictures import trained
 from weightfold.lab.results import Results
-from weightfold.lab.saved import deployed
-from weightfold.lab.training import Training, net_of
+from weightfold.lab.training import Training
 from weightfold.tasks.measure import Measure
 from weightfold.tasks.task import Task
-from weightfold.train import Start, checkpoint, evaluate
-from weightfold.train.starts import begin
+from weightfold.train import checkpoint, evaluate
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def deploy_best(results: Results, folder: Path, task: Task) -> Deployed:
     labels = list(means)
     run = results.run_of(labels[measure.best([means[label] for label in labels])])
     assert isinstance(run, Training)
-    net = deployed(begin(net_of(run, task), Start(folder / "runs" / run.folder)))
+    net = trained(run, task, folder)
     target, dataset = folder / "deployed", task.dataset
     target.mkdir(exist_ok=True)
     checkpoint.save_weights(net, target / "model.safetensors")

@@ -12,8 +12,7 @@ from weightfold.lab.results import Results
 from weightfold.lab.verdicts import Comparison, Verdict, compared, p_of
 from weightfold.report.numbers import difference, number
 from weightfold.report.statistics import judge, paired
-from weightfold.tasks.measure import ACCURACY
-from weightfold.tasks.measure import Measure as TaskMeasure
+from weightfold.tasks.measure import ACCURACY, Measure
 
 Check = Callable[[Results], Verdict]
 
@@ -49,7 +48,32 @@ def higher(label: str, a: str, b: str, text: str) -> Check:
     return check
 
 
-def told_apart(a: str, b: str, key: str, *, cells: str = "", by: TaskMeasure = ACCURACY) -> Check:
+def lower(
+    a: str, b: str, of: Callable[[Any], dict[int, float]], text: str, factor: float = 1
+) -> Check:
+    """Line `a` has a lower figure than line `b`, each found by one call of a probe.
+
+    Args:
+        a: Label.
+        b: Label.
+        of: Finding -> seed -> figure; paired by the seeds of both.
+        text: What the figure is.
+        factor: Above 0, by which the difference is shown.
+    """
+
+    def check(results: Results) -> Verdict:
+        found = [results.records(label) for label in (a, b)]
+        if not all(found):
+            return Verdict((compared(None, f"{text}: ({b}) - ({a})"),))
+        ours, others = (of(records[0]) for records in found)
+        seeds = sorted(ours.keys() & others.keys())
+        rise = paired([others[s] for s in seeds], [ours[s] for s in seeds]) if seeds else None
+        return Verdict((compared(rise and rise.scaled(factor), f"{text}: ({b}) - ({a})"),))
+
+    return check
+
+
+def told_apart(a: str, b: str, key: str, *, cells: str = "", by: Measure = ACCURACY) -> Check:
     """Whether two lines differ by a task's measure, on either side: a question, not a claim.
 
     Args:

@@ -14,9 +14,10 @@ from weightfold.hints import check_arguments
 from weightfold.lab.best import Deployed, deploy_best
 from weightfold.lab.claims import told_apart
 from weightfold.lab.executors.registry import opened
-from weightfold.lab.experiment import Claim, Experiment, Line, Measure, Preset
+from weightfold.lab.experiment import Claim, Experiment, Line, Preset, Quantity
 from weightfold.lab.measures import task_measures
 from weightfold.lab.page import judge_claims, write_results
+from weightfold.lab.pictures import pictures
 from weightfold.lab.results import Results, read_results
 from weightfold.lab.run import HERE, Execution
 from weightfold.lab.runner import run_cells
@@ -27,8 +28,7 @@ from weightfold.lab.training import Given, Training, given_data, given_net, net_
 from weightfold.records import read_record, write_record
 from weightfold.report.page import Section
 from weightfold.report.terminal import as_text
-from weightfold.tasks.measure import ACCURACY
-from weightfold.tasks.measure import Measure as TaskMeasure
+from weightfold.tasks.measure import ACCURACY, Measure
 from weightfold.tasks.task import Task
 from weightfold.train import Recipe, checkpoint, session
 from weightfold.train.record import check_same
@@ -159,8 +159,9 @@ def compare(
         )
         results = read_results(experiment, PRESET, folder / "runs")
         shipped = deploy_best(results, folder, learnt)
-        told = replace(experiment, sections=lambda *_: [_deployed_section(shipped)])
-        page = write_results(replace(results, experiment=told), folder, asked=configuration)
+        told = [*pictures(results, folder, learnt), _deployed_section(shipped)]
+        experiment = replace(experiment, sections=lambda *_: told)
+        page = write_results(replace(results, experiment=experiment), folder, asked=configuration)
     return Comparison(results, shipped, page)
 
 
@@ -182,8 +183,8 @@ def _configuration(
 
 
 _PER_RUN = (
-    Measure("best_epoch", "best epoch", of=lambda h: h.best_epoch, section=None),
-    Measure("seconds", "seconds", of=lambda h: h.seconds, section=None),
+    Quantity("best_epoch", "best epoch", of=lambda h: h.best_epoch, section=None),
+    Quantity("seconds", "seconds", of=lambda h: h.seconds, section=None),
 )
 
 
@@ -193,7 +194,7 @@ def _experiment(
     nets: Mapping[str, nn.Module],
     times: Mapping[str, float],
     match: str,
-    by: TaskMeasure,
+    by: Measure,
 ) -> Experiment:
     """Lines are the variants, the first the baseline; `by` is the task's measure."""
     first, *others = runs
@@ -201,8 +202,8 @@ def _experiment(
     counts = {v: sum(p.numel() for p in net.parameters()) for v, net in nets.items()}
     plain = {v: sum(p.numel() for p in deployed(net).parameters()) for v, net in nets.items()}
 
-    def counted(key: str, title: str, of: Callable[[Training], float], digits: int = 0) -> Measure:
-        return Measure(key, title, counted=lambda run, column: of(run), digits=digits)
+    def counted(key: str, title: str, of: Callable[[Training], float], digits: int = 0) -> Quantity:
+        return Quantity(key, title, counted=lambda run, column: of(run), digits=digits)
 
     one = runs[first]
     return Experiment(
@@ -269,7 +270,7 @@ def _begin(
     task: Task,
     recipe: Recipe,
 ) -> dict[str, float]:
-    """Measure step times, once a comparison; note them and this session in run.json."""
+    """Quantity step times, once a comparison; note them and this session in run.json."""
     path = folder / checkpoint.RUN
     record: dict[str, Any] = {"configuration": configuration, "sessions": []}
     if check_same(configuration, folder):

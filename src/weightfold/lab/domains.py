@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from weightfold.data import Dataset
+    from weightfold.methods.share.layers import Layers
     from weightfold.methods.share.net import SharedNet
     from weightfold.methods.share.plan import Plan
     from weightfold.train import History
@@ -222,16 +223,25 @@ def read_plan(plan: str) -> tuple[str, dict[str, Any]]:
 @cache
 def plan_of(model: str, plan: str, size: int, seed: int) -> "Plan":
     """The plan of a training, made from its network's shapes alone."""
-    import torch
-
     from weightfold.methods.share.plan import plan_sharing
-    from weightfold.nets import build
 
     strategy, options = read_plan(plan)
-    example = torch.zeros(1, 3, size, size)
+    net, layers = _layers_of(model, size)
+    return plan_sharing(net, strategy, seed=seed, layers=layers, **options)  # type: ignore[arg-type]
+
+
+@cache
+def _layers_of(model: str, size: int) -> "tuple[nn.Module, Layers]":
+    """A network without memory, and its layers as they run on images of a size."""
+    import torch
+
+    from weightfold.methods.share.layers import find_layers
+    from weightfold.nets import build
+
     with torch.random.fork_rng(devices=[]):
         net = build(model, num_classes=10)
-    return plan_sharing(net, strategy, seed=seed, example_input=example, **options)  # type: ignore[arg-type]
+    layers = find_layers(net, torch.zeros(1, 3, size, size))
+    return net.to("meta"), layers
 
 
 def shared_net(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from weightfold.report.page import Section
 
 SHARE = (0.0, 100.0)
-"""`Measure.within` of shares in percent."""
+"""`Quantity.within` of shares in percent."""
 
 PRESETS = ("smoke", "cpu", "paper")
 """Of the experiments of papers: seconds; hours on two cores; the paper's own settings."""
@@ -72,7 +72,7 @@ NO_COLUMN = Column()
 
 
 @dataclass(frozen=True)
-class Measure:
+class Quantity:
     """A figure of a line, got in one of three ways.
 
     Attributes:
@@ -111,7 +111,7 @@ class Line:
     Attributes:
         label: Unique in the experiment.
         runs: Preset -> what is run there, over the seeds.
-        published: Measure -> the paper's number in the first column.
+        published: Key of a quantity -> the paper's number in the first column.
         elsewhere: Further column -> measure -> the paper's number.
         note: What differs from the paper, or why the numbers do.
         not_run: Why it has no runs; its published numbers are listed.
@@ -239,7 +239,7 @@ class Experiment:
     name: str
     paper: str
     title: str
-    measures: tuple[Measure, ...]
+    measures: tuple[Quantity, ...]
     lines: tuple[Line, ...]
     presets: Mapping[str, Preset]
     claims: tuple[Claim, ...] = ()
@@ -299,7 +299,7 @@ class Experiment:
         """A line by its label."""
         return next(line for line in self.lines if line.label == label)
 
-    def measure(self, key: str) -> Measure:
+    def measure(self, key: str) -> Quantity:
         """A measure by its key."""
         return next(measure for measure in self.measures if measure.key == key)
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from weightfold.lab.experiment import Estimate, Measure
+from weightfold.lab.experiment import Estimate, Quantity
 from weightfold.lab.measures import column_by_domain, domains_of
 from weightfold.lab.printed import Printed
 from weightfold.lab.results import Results
@@ -87,7 +87,7 @@ def _dot(
     axis.plot(ends, [y, y], color=colour)
 
 
-def _ends(found: Estimate, measure: Measure) -> tuple[float, float]:
+def _ends(found: Estimate, measure: Quantity) -> tuple[float, float]:
     """Of the interval, else of the spread, within what the measure can be."""
     spread = found.std or 0.0
     low, high = found.value - spread, found.value + spread

@@ -6,9 +6,8 @@ from functools import cache
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from weightfold.lab.experiment import Column, Estimate, Measure
-from weightfold.tasks.measure import ACCURACY
-from weightfold.tasks.measure import Measure as TaskMeasure
+from weightfold.lab.experiment import Column, Estimate, Quantity
+from weightfold.tasks.measure import ACCURACY, Measure
 
 if TYPE_CHECKING:
     from weightfold.train import History
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 def by_probe(
     of: Mapping[str, Callable[[Sequence[Any]], Estimate | None]],
 ) -> Callable[[Sequence[Any]], Estimate | None]:
-    """`Measure.over` by the probe that found the records; "" of networks trained plainly."""
+    """`Quantity.over` by the probe that found the records; "" of networks trained plainly."""
 
     def over(records: Sequence[Any]) -> Estimate | None:
         found = of.get(getattr(records[0], "probe", ""))
@@ -56,7 +55,7 @@ def _final_train_error(history: "History") -> float | None:
     return None if not history.finished else 100 * (1 - history.last(part="train_eval"))
 
 
-def task_measures(measure: TaskMeasure) -> tuple[Measure, Measure, Measure]:
+def task_measures(measure: Measure) -> tuple[Quantity, Quantity, Quantity]:
     """A task's measure after the last and at the best epoch, and at the end on training examples.
 
     Shares are in percent; of accuracy the last one is the error.
@@ -64,14 +63,16 @@ def task_measures(measure: TaskMeasure) -> tuple[Measure, Measure, Measure]:
     name = measure.name
     if name == ACCURACY.name:
         return (
-            Measure("last_accuracy", "accuracy, last epoch (%)", of=last_accuracy),
-            Measure("best_accuracy", "accuracy, best epoch (%)", of=best_accuracy),
+            Quantity("last_accuracy", "accuracy, last epoch (%)", of=last_accuracy),
+            Quantity("best_accuracy", "accuracy, best epoch (%)", of=best_accuracy),
             FINAL_TRAIN_ERROR,
         )
     scale, unit, digits = (100.0, " (%)", 2) if measure.share else (1.0, "", 4)
 
-    def of(key: str, title: str, value: "Callable[[History], float]") -> Measure:
-        return Measure(f"{key}_{name}", f"{title}{unit}", lambda h: scale * value(h), digits=digits)
+    def of(key: str, title: str, value: "Callable[[History], float]") -> Quantity:
+        return Quantity(
+            f"{key}_{name}", f"{title}{unit}", lambda h: scale * value(h), digits=digits
+        )
 
     return (
         of("last", f"{measure.title}, last epoch", lambda h: h.last_value),
@@ -80,7 +81,7 @@ def task_measures(measure: TaskMeasure) -> tuple[Measure, Measure, Measure]:
     )
 
 
-def domain_measures(domains: Sequence[str]) -> tuple[Measure, ...]:
+def domain_measures(domains: Sequence[str]) -> tuple[Quantity, ...]:
     """Test accuracy of the mean over domains and of each, after the last and the best epoch.
 
     Keys are "accuracy" and "accuracy/DOMAIN", "best_accuracy" and "best/DOMAIN"; the best epoch is
@@ -95,11 +96,11 @@ def domain_measures(domains: Sequence[str]) -> tuple[Measure, ...]:
         return value
 
     return (
-        Measure("accuracy", "mean over domains (%)", of=of("", False)),
-        *(Measure(f"accuracy/{name}", f"{name} (%)", of=of(name, False)) for name in domains),
-        Measure("best_accuracy", "mean, best epoch (%)", of=of("", True)),
+        Quantity("accuracy", "mean over domains (%)", of=of("", False)),
+        *(Quantity(f"accuracy/{name}", f"{name} (%)", of=of(name, False)) for name in domains),
+        Quantity("best_accuracy", "mean, best epoch (%)", of=of("", True)),
         *(
-            Measure(f"best/{name}", f"{name}, best epoch (%)", of=of(name, True), section=None)
+            Quantity(f"best/{name}", f"{name}, best epoch (%)", of=of(name, True), section=None)
             for name in domains
         ),
     )
@@ -166,33 +167,33 @@ def multiply_adds(net: Any, image_shape: tuple[int, int, int]) -> int:
     return total(net.deploy() if isinstance(net, Charted) else net, (1, *image_shape), chains)
 
 
-BEST_ACCURACY = Measure("best_accuracy", "test accuracy, best epoch (%)", of=best_accuracy)
-LAST_ACCURACY = Measure("last_accuracy", "test accuracy, last epoch (%)", of=last_accuracy)
-BEST_ERROR = Measure(
+BEST_ACCURACY = Quantity("best_accuracy", "test accuracy, best epoch (%)", of=best_accuracy)
+LAST_ACCURACY = Quantity("last_accuracy", "test accuracy, last epoch (%)", of=last_accuracy)
+BEST_ERROR = Quantity(
     "best_error", "test error, best epoch (%)", of=lambda h: 100 - best_accuracy(h)
 )
-LAST_ERROR = Measure(
+LAST_ERROR = Quantity(
     "last_error", "test error, last epoch (%)", of=lambda h: 100 - last_accuracy(h)
 )
-TRAIN_ERROR = Measure(
+TRAIN_ERROR = Quantity(
     "train_error",
     "training error, last epoch, while training (%)",
     of=lambda h: 100 * (1 - h.last(part="train")),
 )
-FINAL_TRAIN_ERROR = Measure(
+FINAL_TRAIN_ERROR = Quantity(
     "final_train_error", "training error, last epoch, unaugmented (%)", of=_final_train_error
 )
-PARAMETERS = Measure(
+PARAMETERS = Quantity(
     "parameters", "parameters while training (K)", counted=_parameters, everywhere=True
 )
-MULTIPLY_ADDS = Measure(
+MULTIPLY_ADDS = Quantity(
     "multiply_adds", "multiply-adds as a chain (M)", counted=_multiply_adds, everywhere=True
 )
 
 
-def step_time(relative_to: str) -> Measure:
+def step_time(relative_to: str) -> Quantity:
     """Median time of a training step over that of another line, of the same seed."""
-    return Measure(
+    return Quantity(
         "step_time",
         f"training step / that of {relative_to}",
         of=lambda h: h.seconds_per_step,

@@ -1,7 +1,7 @@
 """What an experiment leaves in its folder: CSV, JSON, figures and one page, the answer first."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -85,21 +85,24 @@ def judge_claims(results: Results) -> dict[str, Verdict]:
     found = {}
     for claim in results.experiment.claims:
         verdict = claim.check(results)
-        if results.kept and not results.complete and verdict.judged is None:
-            verdict = _kept(verdict, results.kept.verdicts.get(claim.text), results)
+        if results.kept and not results.complete:
+            verdict = _with_kept(verdict, results.kept.verdicts.get(claim.text), results.gone)
         found[claim.text] = verdict
     return found
 
 
-def _kept(verdict: Verdict, kept: Verdict | None, results: Results) -> Verdict:
-    """What was kept of a claim, with the comparisons that had not been run then either."""
-    if kept is None or kept.judged is None:
+def _with_kept(verdict: Verdict, kept: Verdict | None, gone: Collection[str]) -> Verdict:
+    """With what was kept of a claim's comparisons over lines whose records are gone."""
+    lost = [c for c in verdict.comparisons
+            if c.judged is None and c.text.removesuffix(": not run") in gone]  # fmt: skip
+    if kept is None or kept.judged is None or (verdict.judged and not lost):
         return verdict
-    if len(verdict.comparisons) == 1 or len(kept.comparisons) > 1:
+    if not verdict.judged and (len(verdict.comparisons) == 1 or len(kept.comparisons) > 1):
         return kept
-    gone = results.gone
-    rest = [c for c in verdict.comparisons if c.text.removesuffix(": not run") not in gone]
-    return replace(kept, comparisons=(*kept.comparisons, *rest))
+    told = {c.text for c in verdict.ran}
+    before = [c for c in kept.ran if c.text not in told]
+    rest = [c for c in verdict.comparisons if c not in lost]
+    return replace(kept, comparisons=(*before, *rest))
 
 
 def corrected(verdicts: Mapping[str, Verdict]) -> dict[str, float]:

@@ -5,13 +5,13 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weightfold.files import foreign, locked
-from weightfold.lab.run import Run
+from weightfold.lab.run import UNHASHED_DEFAULT, Run
 from weightfold.probes.registry import Probe, probe
 from weightfold.records import conform, write_record
 from weightfold.spec import parse_spec, read_options
@@ -44,6 +44,7 @@ class Probing(Run):
         test_limit: Test examples kept, the first of a random order; None: all.
         weights: Safetensors file of the state_dict that the network starts from, such as a run's
             last.safetensors; "": each seed's initial weights.
+        task: What is learnt, with its options, as `weightfold.tasks.build` takes it.
     """
 
     probe: str
@@ -56,6 +57,7 @@ class Probing(Run):
     disturb: str = ""
     test_limit: int | None = None
     weights: str = ""
+    task: str = field(default="classify", metadata=UNHASHED_DEFAULT)
 
     @property
     def title(self) -> str:
@@ -169,9 +171,10 @@ def measure(
         ValueError: The probe, one of its options, the network or the data is wrong.
     """
     from weightfold.probes.models import net_of
+    from weightfold.tasks.registry import build
     from weightfold.train.record import digest, structure
 
-    chosen = _checked(call)
+    chosen = checked(call)
     seeds = call.seeds
     arguments = dict(call.options)
     arguments |= chosen.over(seeds) if isinstance(seeds, int) else {"seeds": seeds}
@@ -181,7 +184,9 @@ def measure(
     if chosen.networks:
         samples = samples_of(call, data_root)
         model = model_of(call, samples)
-        arguments |= {"net": model, "data": samples}
+        # Data alone is to be classified, and a probe may know no tasks.
+        data = samples if call.task == "classify" else build(call.task, samples)
+        arguments |= {"net": model, "data": data}
         net = net_of(model, 0)
         # What a name stands for may change: a module of the user's, a file.
         about["contents"] = {
@@ -200,7 +205,7 @@ def measure(
     )
 
 
-def _checked(call: Probing) -> Probe:
+def checked(call: Probing) -> Probe:
     """The probe of a call.
 
     Raises:
@@ -302,19 +307,14 @@ def model_of(call: Probing, samples: "Dataset") -> "Model":
         FileNotFoundError: There is no file of weights.
         RuntimeError: The weights are of another network.
     """
-    from weightfold.lab.variants import make_net
+    from weightfold.lab.variants import net_for
+    from weightfold.tasks.registry import build
     from weightfold.train import checkpoint
 
-    channels, height, width = samples.shape
+    task = build(call.task, samples)
 
     def of_seed(seed: int) -> "nn.Module":
-        return make_net(
-            call.model,
-            call.variant,
-            seed=seed,
-            num_classes=samples.num_classes,
-            image_shape=(channels, height, width),
-        )
+        return net_for(task, call.model, call.variant, seed=seed)
 
     if not call.weights:
         return of_seed

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from weightfold.lab.experiment import NO_COLUMN, Column, Estimate, Experiment, Line, Measure
+from weightfold.lab.experiment import NO_COLUMN, Column, Estimate, Experiment, Line, Quantity
 from weightfold.lab.kept import Kept
 from weightfold.lab.printed import Printed
 from weightfold.lab.run import Run
@@ -74,7 +74,7 @@ class Results:
         """A line by its label."""
         return self.experiment.line(label)
 
-    def measure(self, key: str) -> Measure:
+    def measure(self, key: str) -> Quantity:
         """A measure by its key."""
         return self.experiment.measure(key)
 
@@ -101,7 +101,7 @@ class Results:
         base = self._values(measure.relative_to, measure)
         return {seed: v / b for seed, v in values.items() if (b := base.get(seed))}
 
-    def _values(self, label: str, measure: Measure) -> dict[int, float]:
+    def _values(self, label: str, measure: Quantity) -> dict[int, float]:
         assert measure.of is not None
         found = {
             o.seed: measure.of(o.record)
@@ -110,7 +110,7 @@ class Results:
         }
         return {seed: value for seed, value in found.items() if value is not None}
 
-    def _counted(self, label: str, measure: Measure) -> float | None:
+    def _counted(self, label: str, measure: Quantity) -> float | None:
         assert measure.counted is not None
         run = self.run_of(label)
         if run is None and measure.everywhere:

@@ -16,8 +16,7 @@ from weightfold.methods import load
 from weightfold.nets import AsymmetricConv2d, asymmetric_deploy
 from weightfold.nets.recorded import check_recorded, recorded_network
 from weightfold.records import conform, within
-from weightfold.tasks.registry import as_task
-from weightfold.tasks.registry import build as build_task
+from weightfold.tasks.registry import as_task, recorded
 from weightfold.tasks.task import Task
 from weightfold.train import Start, checkpoint
 from weightfold.train.starts import begin
@@ -79,8 +78,7 @@ def task_of(folder: Path, dataset: Dataset) -> Task:
         ValueError: As `configuration`, or the data does not fit the task.
     """
     told = configuration(folder).get("task", {"name": "classify"})
-    read = {"output": told["output"]} if "output" in told else {}
-    return build_task(told["name"], dataset, **read)
+    return recorded(told, dataset, folder / checkpoint.RUN)
 
 
 def load_run(

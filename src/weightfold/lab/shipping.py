@@ -1,7 +1,7 @@
 """The deployed network of a run in files: each compared with torch and timed."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -125,13 +125,10 @@ class Source:
         if Preprocessing.of(net) is None and (told := dataset.preprocessing) is not None:
             told.attach(net)
         plain, example = deployed(net), torch.zeros(1, *dataset.shape)
-        return one_output(plain, example, self._output()), task
-
-    def _output(self) -> str | int | None:
-        """Which of several outputs the run was trained by."""
-        if is_saved_net(self.path):
-            return None
-        return configuration(self.path).get("task", {}).get("output")
+        output = getattr(task, "output", None)
+        if output is not None:  # the one that was meant is the only one afterwards
+            task = replace(task, output=None)  # type: ignore[call-arg]
+        return one_output(plain, example, output), task
 
     def _fed(self, dataset: Dataset) -> Dataset:
         """The data as the network is fed: by the folder, by what is given, or as trained on."""

@@ -8,14 +8,15 @@ from typing import Any
 
 from weightfold.data import Dataset
 from weightfold.files import locked
+from weightfold.lab.backbone import StudyRun, prepare
 from weightfold.lab.claims import told_apart
-from weightfold.lab.experiment import Claim, Experiment, Figure, Line, Measure, Preset
+from weightfold.lab.experiment import Claim, Experiment, Figure, Line, Preset, Quantity
 from weightfold.lab.figures import scatter
 from weightfold.lab.measures import column_by_domain
 from weightfold.lab.page import judge_claims, write_results
 from weightfold.lab.results import Outcome, Results
 from weightfold.lab.run import plain
-from weightfold.lab.study import INDEPENDENT, Study, StudyRecord, StudyRun, prepare
+from weightfold.lab.study import INDEPENDENT, Study, StudyRecord
 from weightfold.lab.tables import results_table
 from weightfold.report.figures import learning_curves
 from weightfold.report.terminal import as_text
@@ -68,7 +69,7 @@ def study_domains(
 
     Raises:
         FileExistsError: A folder holds another run, or another process is at work in it.
-        ValueError: As `weightfold.lab.study.prepare`, like the other errors before work begins.
+        ValueError: As `weightfold.lab.backbone.prepare`, like the other errors before work begins.
     """
     folder = Path(folder)
     prepared = prepare(study, datasets)
@@ -135,12 +136,14 @@ _STORED = (
 )
 
 
-def _measures(domains: Sequence[str]) -> tuple[Measure, ...]:
-    def of(key: str, title: str, value: Callable[[StudyRecord], float], digits: int = 2) -> Measure:
-        return Measure(key, title, of=value, digits=digits)
+def _measures(domains: Sequence[str]) -> tuple[Quantity, ...]:
+    def of(
+        key: str, title: str, value: Callable[[StudyRecord], float], digits: int = 2
+    ) -> Quantity:
+        return Quantity(key, title, of=value, digits=digits)
 
-    def hidden(key: str, value: Callable[[StudyRecord], float]) -> Measure:
-        return Measure(key, key, of=value, section=None)
+    def hidden(key: str, value: Callable[[StudyRecord], float]) -> Quantity:
+        return Quantity(key, key, of=value, section=None)
 
     return (
         of("accuracy", "mean over domains (%)", lambda r: fmean(r.accuracies.values())),

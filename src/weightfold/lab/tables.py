@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from typing import Any
 
-from weightfold.lab.experiment import Estimate, Line, Measure
+from weightfold.lab.experiment import Estimate, Line, Quantity
 from weightfold.lab.printed import Printed
 from weightfold.lab.results import Outcome, Results
 from weightfold.lab.run import Run
@@ -14,7 +14,7 @@ from weightfold.report.page import Table
 MACHINE = ("weightfold", "commit", "torch", "python", "platform", "cpu", "cpu_count", "threads")
 
 
-def show(found: Estimate | Printed, measure: Measure) -> str:
+def show(found: Estimate | Printed, measure: Quantity) -> str:
     """A number with its interval or spread; a sign before it marks a bound."""
     digits = measure.digits
     text = f"{found.bound} {number(found.value, digits)}".strip()
@@ -24,7 +24,7 @@ def show(found: Estimate | Printed, measure: Measure) -> str:
     return text if spread is None else f"{text} ± {number(spread, digits)}"
 
 
-def apart(measure: Measure, ours: Estimate | None, printed: Printed | None) -> str:
+def apart(measure: Quantity, ours: Estimate | None, printed: Printed | None) -> str:
     """Ours against the published number; nothing where one of them is only a bound."""
     if ours is None or printed is None or ours.bound or printed.bound:
         return ""
@@ -71,7 +71,7 @@ def published_table(results: Results, lines: Sequence[Line]) -> Table | None:
     return Table(columns, rows) if len(columns) > 1 else None
 
 
-def _columns(results: Results, lines: Sequence[Line], measure: Measure) -> dict[str, list[str]]:
+def _columns(results: Results, lines: Sequence[Line], measure: Quantity) -> dict[str, list[str]]:
     """Ours under the measure's title, published and difference, as far as any of the lines has."""
     ours = [results.estimate(line.label, measure.key) for line in lines]
     printed = [results.published(line.label, measure.key) for line in lines]
@@ -91,7 +91,7 @@ def _columns(results: Results, lines: Sequence[Line], measure: Measure) -> dict[
     return found
 
 
-def _with_source(found: Printed, measure: Measure, *, told: bool = True) -> str:
+def _with_source(found: Printed, measure: Quantity, *, told: bool = True) -> str:
     text = show(found, measure)
     return f"{text} ({found.source})" if found.source and told else text
 

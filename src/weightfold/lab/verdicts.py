@@ -71,13 +71,19 @@ class Verdict:
 
     @property
     def text(self) -> str:
-        """In words: "holds"; of several "undecided: of 5 comparisons 2 hold, 3 not run"."""
+        """In words: "holds"; of several "holds in all 2 comparisons" or what they came to.
+
+        Such as "undecided: of 5 comparisons 2 hold, 3 not run".
+        """
         of = len(self.comparisons)
         if self.judged is None:
             return "not run"
         if of == 1:
             return self.judged
         counts = Counter(one.judged for one in self.comparisons)
+        if len(counts) == 1:
+            within = "in any of" if self.judged == "does not hold" else "in all"
+            return f"{self.judged} {within} {of} comparisons"
         told = [f"{n} {_SHORT[judged][n > 1]}" for judged in _SHORT if (n := counts[judged])]
         return f"{self.judged}: of {of} comparisons {', '.join(told)}"
 

@@ -33,6 +33,11 @@ class Variant:
     plain: bool = False
 
 
+def layers_named(where: str | None) -> list[str] | None:
+    """`where` of a spec, "down*+up1.*": names and globs with "+" between them."""
+    return None if where is None else where.split("+")
+
+
 def compact(net: nn.Module, example: Tensor, seed: int) -> nn.Module:
     """The network as it is."""
     return net

@@ -1,9 +1,13 @@
 """A network for the 8 x 8 grayscale digits that scikit-learn ships."""
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
+from weightfold.nets.checks import image_size
 from weightfold.nets.registry import network
+
+# So that torch.fx traces the network: the check branches on the shape.
+fx.wrap("image_size")
 
 
 @network("digitnet")
@@ -30,10 +34,7 @@ class DigitNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images float (B, in_channels, 8, 8) to logits (B, num_classes)."""
-        if x.shape[-2:] != (8, 8):
-            raise ValueError(
-                f"images of {tuple(x.shape[-2:])} pixels given; this network takes 8 x 8"
-            )
+        image_size(x, 8)
         x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 2)
         x = F.max_pool2d(F.relu(self.bn2(self.conv2(x))), 2)
         return self.fc2(F.relu(self.fc1(x.flatten(1))))

@@ -1,4 +1,4 @@
-"""Networks by name: ours, torchvision's, timm's, and any function of the user's."""
+"""Networks by name: ours, those of other libraries, and any function of the user's."""
 
 import importlib
 import inspect
@@ -50,16 +50,16 @@ def _networks() -> Mapping[str, Callable[..., nn.Module]]:
 
 
 def available() -> dict[str, str]:
-    """Name -> one line, of our networks and torchvision's classification models.
+    """Name -> one line, of our networks and torchvision's models.
 
-    `build` also takes "timm/<name>" and "module:function".
+    `build` also takes "timm/<name>", "smp/<name>" and "module:function".
     """
     ours = {name: _first_line(factory) for name, factory in _networks().items()}
     return ours | zoo.torchvision_lines()
 
 
 def list_nets(filter: str = "*") -> list[str]:
-    """Names of networks that `build` takes: ours, then torchvision's classification models.
+    """Names of networks that `build` takes: ours, then torchvision's.
 
     >>> import weightfold as wf
     >>> wf.list_nets("resnet1*")
@@ -79,18 +79,20 @@ def build(spec: str, *, num_classes: int, in_channels: int = 3) -> nn.Module:
 
     Args:
         spec: "name" or "name,key=value,...": a name of `available()` ("smallnet_b,kernel_size=9",
-            "resnet18,small_image=true"), "timm/<name>", or "module:function" of your own, imported
-            as `python -m` would from the working directory and called with `num_classes` and
-            `in_channels` (each if it has an argument of that name) and the options.
+            "resnet18,small_image=true"), "timm/<name>", "smp/<name>" (of
+            segmentation-models-pytorch), or "module:function" of your own, imported as `python -m`
+            would from the working directory and called with `num_classes` and `in_channels` (each
+            if it has an argument of that name) and the options.
         num_classes: Outputs, at least 1.
         in_channels: Channels of the images, at least 1.
 
     Returns:
-        A module from images float (B, in_channels, H, W) to logits (B, num_classes).
+        A module from images float (B, in_channels, H, W) to logits (B, num_classes), or what its
+        kind gives: maps (B, num_classes, H, W), in a dict for torchvision's; boxes.
 
     Raises:
         ValueError: Unknown name (with near ones), unknown option (with those it has), bad value.
-        ImportError: A timm network without timm.
+        ImportError: The library of the network is not installed.
         TypeError: A user's function gave something else than a module.
     """
     for argument, value in (("num_classes", num_classes), ("in_channels", in_channels)):
@@ -101,6 +103,8 @@ def build(spec: str, *, num_classes: int, in_channels: int = 3) -> nn.Module:
     given = {"num_classes": num_classes, "in_channels": in_channels}
     if name.startswith("timm/"):
         return zoo.build_timm(name.removeprefix("timm/"), options, **given)
+    if name.startswith("smp/"):
+        return zoo.build_smp(name.removeprefix("smp/"), options, **given)
     if ":" in name:
         return _build_users(name, options, given)
     if name in _networks():
@@ -110,8 +114,8 @@ def build(spec: str, *, num_classes: int, in_channels: int = 3) -> nn.Module:
     names = [*_networks(), *zoo.torchvision_names()]
     near = ", ".join(get_close_matches(name, names, n=4)) or ", ".join(_networks())
     raise ValueError(
-        f"no network {name!r}; near: {near}; others: a torchvision classification model by its "
-        "name, 'timm/<name>', 'module:function'"
+        f"no network {name!r}; near: {near}; others: a torchvision model by its name, "
+        "'timm/<name>', 'smp/<name>', 'module:function'"
     )
 
 

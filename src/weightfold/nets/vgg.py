@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from weightfold.nets.checks import at_least
+from weightfold.nets.noise import CovariateNoise
 from weightfold.nets.registry import network
 
 _LAYERS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
@@ -23,7 +24,9 @@ class HeConv2d(nn.Conv2d):
 class _Stage(nn.Module):
     """3 x 3 convolutions `conv1`, `conv2`, ..., each with ReLU, then max-pool 2."""
 
-    def __init__(self, inputs: int, outputs: int, layers: int, batch_norm: bool) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, layers: int, batch_norm: bool, noise: bool
+    ) -> None:
         super().__init__()
         self.layers = range(1, layers + 1)
         for i in self.layers:
@@ -33,7 +36,8 @@ class _Stage(nn.Module):
             self.add_module(
                 f"conv{i}", convolution(source, outputs, 3, padding=1, bias=not batch_norm)
             )
-            self.add_module(f"norm{i}", nn.BatchNorm2d(outputs) if batch_norm else nn.Identity())
+            norm: nn.Module = nn.BatchNorm2d(outputs) if batch_norm else nn.Identity()
+            self.add_module(f"norm{i}", nn.Sequential(norm, CovariateNoise()) if noise else norm)
 
     def forward(self, x: Tensor) -> Tensor:
         for i in self.layers:
@@ -53,11 +57,12 @@ class NarrowVGG(nn.Module):
         depth: 11, 13, 16 or 19: convolutions and the paper's three linear layers.
         width: Channels of the first stage.
         batch_norm: A batch norm behind every convolution in place of its bias.
+        noise: `CovariateNoise` behind every batch norm.
         num_classes: Outputs.
         in_channels: Channels of the images.
 
     Raises:
-        ValueError: Another depth, or `width` below 1.
+        ValueError: Another depth, `width` below 1, or `noise` without batch norm.
     """
 
     def __init__(
@@ -66,6 +71,7 @@ class NarrowVGG(nn.Module):
         depth: int = 11,
         width: int = 16,
         batch_norm: bool = True,
+        noise: bool = False,
         num_classes: int = 10,
         in_channels: int = 3,
     ) -> None:
@@ -73,9 +79,11 @@ class NarrowVGG(nn.Module):
         if depth not in _LAYERS:
             raise ValueError(f"depth={depth} must be one of {', '.join(map(str, _LAYERS))}")
         at_least(1, width=width)
+        if noise and not batch_norm:
+            raise ValueError("noise=True is behind batch norms; batch_norm=False leaves none")
         inputs = in_channels
         for i, (layers, factor) in enumerate(zip(_LAYERS[depth], (1, 2, 4, 8, 8), strict=True), 1):
-            self.add_module(f"stage{i}", _Stage(inputs, factor * width, layers, batch_norm))
+            self.add_module(f"stage{i}", _Stage(inputs, factor * width, layers, batch_norm, noise))
             inputs = factor * width
         self.fc = nn.Linear(inputs, num_classes)
 

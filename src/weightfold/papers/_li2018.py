@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from weightfold.lab.claims import Check
-from weightfold.lab.experiment import SHARE, Estimate, Measure
+from weightfold.lab.experiment import SHARE, Estimate, Quantity
 from weightfold.lab.measures import by_probe
 from weightfold.lab.printed import read_paper
 from weightfold.lab.probing import Probing, calling
@@ -86,21 +86,21 @@ def _pendulum(records: Sequence[Any]) -> Estimate:
     return Estimate(found.dimension, low=low, high=high, n=len(found.by_seed))
 
 
-DIMENSION = Measure(
+DIMENSION = Quantity(
     "dimension",
     "intrinsic dimension",
     over=by_probe({"intrinsic-dimension": _dimension, "pendulum": _pendulum}),
     digits=0,
     ratio=True,
 )
-RELATIVE = Measure(
+RELATIVE = Quantity(
     "dimension",
     "dimension, 90% of the plain network",
     over=by_probe({"intrinsic-dimension": _at(0.9, absolute=False), "pendulum": _pendulum}),
     digits=0,
     ratio=True,
 )
-ABSOLUTE = Measure(
+ABSOLUTE = Quantity(
     "absolute",
     "dimension, accuracy 0.90",
     over=by_probe({"intrinsic-dimension": _at(0.9, absolute=True)}),
@@ -111,13 +111,13 @@ ABSOLUTE = Measure(
 
 def _accuracy(records: Sequence[Any]) -> Estimate:
     found = records[0].baseline
-    interval = paired([r.accuracy for r in records[0].baselines if r.accuracy is not None],
+    interval = paired([r.value for r in records[0].baselines if r.value is not None],
                       [0.0] * found.n)  # fmt: skip
     low, high = (None if end is None else 100 * end for end in (interval.low, interval.high))
     return Estimate(100 * found.mean, low=low, high=high, n=found.n)
 
 
-ACCURACY = Measure(
+ACCURACY = Quantity(
     "accuracy",
     "accuracy of all weights (%)",
     over=by_probe({"intrinsic-dimension": _accuracy}),

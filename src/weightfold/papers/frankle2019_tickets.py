@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from weightfold.lab.claims import Check
-from weightfold.lab.experiment import Claim, Estimate, Experiment, Line, Measure, Preset
+from weightfold.lab.experiment import Claim, Estimate, Experiment, Line, Preset, Quantity
 from weightfold.lab.measures import by_probe
 from weightfold.lab.printed import read_paper
 from weightfold.lab.probing import Probing, calling
@@ -128,7 +128,7 @@ def _speed(share: float) -> Callable[[Sequence[Any]], Estimate | None]:
 def _gain(records: Sequence[Any]) -> Estimate | None:
     """Test accuracy at early stopping of the best level over the full network's, in points."""
     results = records[0].results
-    differences = [results.difference("full", n, "accuracy") for n in results.levels]
+    differences = [results.difference("full", n, "value") for n in results.levels]
     known = [d for d in differences if d is not None]
     if not known:
         return None
@@ -146,8 +146,8 @@ def _smallest(records: Sequence[Any]) -> Estimate | None:
 
 def _measure(
     key: str, title: str, of: Callable[[Sequence[Any]], Estimate | None], digits: int = 2
-) -> Measure:
-    return Measure(key, title, over=by_probe({"lottery-ticket": of}), digits=digits)
+) -> Quantity:
+    return Quantity(key, title, over=by_probe({"lottery-ticket": of}), digits=digits)
 
 
 MEASURES = (
@@ -191,7 +191,7 @@ def _better(label: str, share: float) -> Check:
         level = _nearest(records[0], share)
         where = f"{label} at {records[0].results.remaining(level):.1%}, points"
         found = {
-            kind: records[0].results.difference(kind, level, "accuracy")
+            kind: records[0].results.difference(kind, level, "value")
             for kind in ("fresh", "random")
         }
         return Verdict(

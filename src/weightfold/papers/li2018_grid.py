@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from weightfold.lab.claims import Check
-from weightfold.lab.experiment import Axis, Claim, Estimate, Experiment, Line, Measure, Preset
+from weightfold.lab.experiment import Axis, Claim, Estimate, Experiment, Line, Preset, Quantity
 from weightfold.lab.measures import by_probe, last_accuracy
 from weightfold.lab.results import Results
 from weightfold.lab.run import Run
@@ -46,7 +46,7 @@ DEPTHS, WIDTHS = (1, 2, 3, 4, 5), (50, 100, 200, 400)
 _DIRECT = ((1, 1), (1, 2), (1, 3), (1, 5), (1, 10), (2, 2), (2, 5), (3, 5))
 """Depth and width of the small networks that are trained directly."""
 _BESIDE = "FC 2 x 200"
-_SIZE = Measure(
+_SIZE = Quantity(
     "parameters",
     "parameters",
     over=by_probe({"intrinsic-dimension": lambda records: Estimate(records[0].parameters)}),
@@ -239,7 +239,7 @@ DIRECT = Experiment(
     paper=f"{PAPER}, Figure 4 (left)",
     title="small networks do worse than a subspace of a large one with as many trained numbers",
     measures=(
-        Measure("last_accuracy", "accuracy (%)", over=by_probe({"": _direct_accuracy})),
+        Quantity("last_accuracy", "accuracy (%)", over=by_probe({"": _direct_accuracy})),
         DIMENSION,
     ),
     lines=(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from weightfold.lab.claims import Check
-from weightfold.lab.experiment import SHARE, Claim, Estimate, Experiment, Line, Measure, Preset
+from weightfold.lab.experiment import SHARE, Claim, Estimate, Experiment, Line, Preset, Quantity
 from weightfold.lab.measures import by_probe
 from weightfold.lab.printed import Printed, read_paper
 from weightfold.lab.probing import Probing, calling
@@ -103,9 +103,9 @@ def _value(condition: str, part: str) -> Callable[[Sequence[Any]], Estimate | No
     return of
 
 
-def _measure(key: str, title: str, condition: str, part: str) -> Measure:
+def _measure(key: str, title: str, condition: str, part: str) -> Quantity:
     within = None if part == "epochs" else SHARE
-    return Measure(
+    return Quantity(
         key, title, over=by_probe({"memorization": _value(condition, part)}), within=within
     )
 
@@ -253,14 +253,14 @@ LEDGER = Experiment(
     paper=f"{ARPIT}, Figure 1",
     title="real data has easy examples, noise has none",
     measures=(
-        Measure(
+        Quantity(
             "always_true",
             "true labels: right from epoch 1 on (%)",
             over=by_probe({"example-ledger": _always("true")}),
             within=SHARE,
             digits=1,
         ),
-        Measure(
+        Quantity(
             "always_random",
             "random labels: right from epoch 1 on (%)",
             over=by_probe({"example-ledger": _always("random-labels")}),

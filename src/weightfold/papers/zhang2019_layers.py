@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from weightfold.lab.claims import Check
-from weightfold.lab.experiment import Claim, Estimate, Experiment, Line, Measure, Preset
+from weightfold.lab.experiment import Claim, Estimate, Experiment, Line, Preset, Quantity
 from weightfold.lab.figures import dots
 from weightfold.lab.measures import by_probe
 from weightfold.lab.probing import Probing, calling
@@ -127,8 +127,8 @@ def _critical(records: Sequence[Any]) -> Estimate:
     return Estimate(100 * len(found.critical) / len(found.units), n=len(found.seeds))
 
 
-def _measure(key: str, title: str, of: Callable[[Sequence[Any]], Estimate | None]) -> Measure:
-    return Measure(key, title, over=by_probe({"layer-reset": of}), digits=1)
+def _measure(key: str, title: str, of: Callable[[Sequence[Any]], Estimate | None]) -> Quantity:
+    return Quantity(key, title, over=by_probe({"layer-reset": of}), digits=1)
 
 
 def _only_the_first(label: str) -> Check:

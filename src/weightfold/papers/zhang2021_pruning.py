@@ -5,13 +5,14 @@ pruning bears it out; it prints no numbers.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from weightfold.lab.claims import higher
 from weightfold.lab.domains import DomainsTraining
-from weightfold.lab.experiment import Claim, Experiment, Line, Measure, Preset
+from weightfold.lab.experiment import Claim, Experiment, Line, Preset, Quantity
 from weightfold.lab.pruning import Pruning, Way
 from weightfold.lab.results import Results
 from weightfold.lab.run import Run
@@ -27,6 +28,7 @@ Record = Mapping[str, Any]
 WAYS: tuple[Way, ...] = (("weights", 0.8), ("filters", 0.5))
 _BACKBONES = {"smoke": ("SqueezeNet",), "cpu": ("MobileNetV2",), "paper": ("MobileNetV2",)}
 _IMAGES = {"smoke": 20, "cpu": 100, "paper": 2000}
+_SMOKE_DOMAINS = 2
 
 
 def _of(records: Sequence[Record], way: Way) -> list[Record]:
@@ -79,9 +81,9 @@ _MEASURES: Mapping[str, tuple[str, Callable[[Sequence[Record]], float | None]]] 
 }
 
 
-def _measure(key: str, way: Way) -> Measure:
+def _measure(key: str, way: Way) -> Quantity:
     title, of = _MEASURES[key]
-    return Measure(f"{key}/{way[0]}", f"{_named(way)}: {title}", of=lambda r: of(_of(r, way)))
+    return Quantity(f"{key}/{way[0]}", f"{_named(way)}: {title}", of=lambda r: of(_of(r, way)))
 
 
 def _named(way: Way) -> str:
@@ -146,6 +148,8 @@ def _line(backbone: str) -> Line:
     for preset, names in _BACKBONES.items():
         net = TABLE1.line(f"{backbone}, independent").runs[preset]
         if backbone in names and isinstance(net, DomainsTraining):
+            if preset == "smoke":
+                net = replace(net, domains=net.domains[:_SMOKE_DOMAINS])
             runs[preset] = Pruning(net, WAYS, _IMAGES[preset])
     return Line(backbone, runs)
 

@@ -13,14 +13,11 @@ from weightfold.papers._zhang2021 import (
     PAPER_MODELS,
     Shared,
     Size,
-    cpu,
     fgc,
-    norms,
     published_of,
     sharing_experiment,
-    small_decathlon,
-    smoke,
 )
+from weightfold.papers._zhang2021_sizes import cpu, norms, small_decathlon, smoke
 
 BACKBONES = ("MobileNetV2", "ResNet50", "MNasNet", "SqueezeNet")
 STRATEGIES = ("top", "random", "bottom", "independent")

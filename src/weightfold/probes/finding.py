@@ -2,9 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypedDict
+from typing import Any, ClassVar, Self, TypedDict, TypeVar
 
 from weightfold import records
 from weightfold.codec import decode, encode
@@ -34,6 +34,9 @@ class Finding(ABC):
     Attributes:
         probe: Name of the probe, "intrinsic-dimension".
         answers: Properties that stand in the record beside the fields.
+        per_seed: Fields that have a part for each seed, where seeds do not depend on each other:
+            tuples, or counts. See `joined`.
+        former: Names that fields had in records of earlier versions -> their names now.
         notes: What a reader must know to judge the numbers: policies, runs left out and why,
             bounds in place of values. Printed with every figure.
         sessions: When, with which versions and on which machine it was measured, from
@@ -42,6 +45,8 @@ class Finding(ABC):
 
     probe: ClassVar[str]
     answers: ClassVar[tuple[str, ...]] = ()
+    per_seed: ClassVar[tuple[str, ...]] = ()
+    former: ClassVar[Mapping[str, str]] = {}
     notes: tuple[str, ...] = ()
     sessions: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
 
@@ -82,9 +87,8 @@ class Finding(ABC):
         Raises:
             ValueError: A field is missing, unknown or of another type; the message names it.
         """
-        return decode(
-            {k: v for k, v in record.items() if k not in ("probe", SEAL, *cls.answers)}, cls
-        )
+        own = {k: v for k, v in record.items() if k not in ("probe", SEAL, *cls.answers)}
+        return decode(renamed(own, cls.former), cls)
 
     def table(self) -> Table | None:
         """A short table for the page; None for none."""
@@ -100,6 +104,43 @@ class Finding(ABC):
         self.draw(image)
         text = "\n\n".join([self.headline, self.meaning, *self.notes])
         return Section(title, text, self.table(), image)
+
+
+def renamed(value: Any, names: Mapping[str, str]) -> Any:
+    """JSON values with other names, at whatever depth."""
+    if isinstance(value, Mapping):
+        return {names.get(key, key): renamed(inner, names) for key, inner in value.items()}
+    return [renamed(inner, names) for inner in value] if isinstance(value, list) else value
+
+
+F = TypeVar("F", bound=Finding)
+
+
+def joined(findings: Mapping[Any, F]) -> F:
+    """The finding of several seeds from those of each, of a probe that has `per_seed`.
+
+    What is not recorded is left out. A note that is not of all seeds says of which it is.
+
+    Args:
+        findings: Seed -> what was found, of otherwise equal calls; one alone is given back.
+    """
+    first, *others = findings.values()
+    if not others:
+        return first
+    changes: dict[str, Any] = {
+        f.name: f.default_factory()  # type: ignore[misc]
+        for f in fields(first)
+        if not f.metadata.get("recorded", True)
+    }
+    for name in first.per_seed:
+        changes[name] = sum((getattr(other, name) for other in others), start=getattr(first, name))
+    notes = []
+    for seed, one in findings.items():
+        for note in one.notes:
+            of_all = all(note in other.notes for other in findings.values())
+            notes.append(note if of_all else f"Seed {seed}: {note}")
+    sessions = tuple(session for one in findings.values() for session in one.sessions)
+    return replace(first, notes=tuple(dict.fromkeys(notes)), sessions=sessions, **changes)
 
 
 def write_finding(finding: Finding, folder: Path, *, title: str) -> Path:

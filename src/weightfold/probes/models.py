@@ -1,16 +1,17 @@
 """The networks a probe trains: copies of the user's module, or what the user's factory makes."""
 
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import fields
 
 import torch
-import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from weightfold.core.copying import copied
 from weightfold.data import Dataset
-from weightfold.data.pairs import Data, as_dataset
+from weightfold.data.pairs import Data
 from weightfold.tasks.classify import Classification
-from weightfold.tasks.task import Task, naming_dtype
+from weightfold.tasks.registry import as_task
+from weightfold.tasks.task import Task, evaluating, naming_dtype
 from weightfold.train.seeding import mixed_seed
 
 Model = nn.Module | Callable[[int], nn.Module]
@@ -18,21 +19,31 @@ Model = nn.Module | Callable[[int], nn.Module]
 function that makes the network of a seed."""
 
 
-def dataset_of(data: Task | Data) -> Dataset:
-    """The data of a probe.
+def labelled(data: Task | Data, why: str) -> Dataset:
+    """The data of a probe that asks about class labels.
 
     Args:
         data: A `Classification`, or what `weightfold.data.as_dataset` takes.
+        why: Only of them, for errors: "it shuffles labels".
 
     Raises:
-        TypeError: It is another task; probes count right answers.
-        ValueError: As for `as_dataset`.
+        TypeError: It is another task.
+        ValueError: As for `as_dataset`, or the task has options, which this probe would not heed.
     """
-    if not isinstance(data, Task):
-        return as_dataset(data)
-    if not isinstance(data, Classification):
-        raise TypeError(f"data is the task {data.name!r}; probes need class labels: 'classify'")
-    return data.dataset
+    if isinstance(data, Task) and not isinstance(data, Classification):
+        raise TypeError(
+            f"data is the task {data.name!r}; this probe takes class labels alone, the task "
+            f"'classify', because {why}"
+        )
+    task = as_task(data)
+    options = (f for f in fields(task) if f.init and f.name != "dataset")
+    if told := [f.name for f in options if getattr(task, f.name) != f.default]:
+        raise ValueError(
+            f"data is a task with {', '.join(f'{n}={getattr(task, n)!r:.40}' for n in told)}, but "
+            "this probe trains and tests by the labels alone; give its dataset (label_smoothing "
+            "goes into the recipe, and a net may return the one output that is meant)"
+        )
+    return task.dataset
 
 
 def net_of(net: Model, seed: int) -> nn.Module:
@@ -103,35 +114,35 @@ def redraw(net: nn.Module, modules: Iterable[nn.Module], seed: int) -> None:
 
 
 def check_network(
-    net: nn.Module, samples: Dataset, device: torch.device | str, *, gradients: Collection[str] = ()
+    net: nn.Module, task: Task, device: torch.device | str, *, gradients: Collection[str] = ()
 ) -> None:
     """Run a batch of the training set forward and back.
 
     Args:
         net: Left unchanged.
-        samples: The data.
+        task: What it learns. Of class labels it may tell more than there are.
         device: To run on.
         gradients: Names of parameters that must get a gradient.
 
     Raises:
-        ValueError: The output is not (B, C) with C of at least the classes there are, or a
-            parameter gets none.
+        ValueError: The outputs do not fit the task, or a parameter gets none.
     """
     device = torch.device(device)
-    tried = copied(net).to(device).train()
-    x, y = (
-        samples.normalize(samples.train.inputs[:8]).to(device),
-        samples.train.targets[:8].to(device),
-    )
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), naming_dtype(net, x):
-        logits = tried(x)
-    if logits.dim() != 2 or logits.shape[1] < samples.num_classes:
-        raise ValueError(
-            f"the network's output for {len(x)} inputs has shape {tuple(logits.shape)}; it must be "
-            f"({len(x)}, C) with C of at least the {samples.num_classes} classes of the data"
-        )
-    if logits.requires_grad:
-        F.cross_entropy(logits, y).backward()
+    tried = copied(net).to(device)
+    few = task.dataset.train.select(torch.arange(min(8, len(task.dataset.train)))).to(device)
+    inputs = task.dataset.normalize(few.inputs)
+    with (
+        torch.random.fork_rng([device] if device.type == "cuda" else []),
+        naming_dtype(net, inputs),
+    ):
+        with evaluating(tried), torch.no_grad():
+            outputs = tried(inputs)
+        if isinstance(task, Classification) and isinstance(outputs, Tensor) and outputs.dim() > 1:
+            outputs = outputs[:, : task.classes]
+        task.check_outputs(net, outputs, few.targets)
+        losses = task.objective(tried.train(), inputs, few.targets).losses
+    if losses.requires_grad:
+        losses.mean().backward()
     idle = [n for n, p in tried.named_parameters() if n in gradients and p.grad is None]
     if idle:
         raise ValueError(

@@ -204,7 +204,7 @@ def list_probes(filter: str = "*") -> list[str]:
 
     >>> import weightfold as wf
     >>> wf.list_probes("l*")
-    ['layer-reset', 'lottery-ticket']
+    ['landscape', 'layer-reset', 'lottery-ticket']
 
     Args:
         filter: A glob that the names match.

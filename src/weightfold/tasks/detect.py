@@ -1,6 +1,5 @@
 """Detection of objects on a grid with anchors, judged by mean average precision."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,13 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from weightfold.data.batches import Augment, Augmentation
-from weightfold.data.joint import JointAugment
+from weightfold.tasks.boxes import PRECISIONS, OfBoxes
 from weightfold.tasks.grid import Boxes, Grid, fit_anchors, shares
 from weightfold.tasks.measure import Measure
 from weightfold.tasks.outputs import tensor_of
 from weightfold.tasks.registry import register
-from weightfold.tasks.task import Task
 
 _IGNORED = 0.6
 _OBJECT = 5.0
@@ -25,13 +22,10 @@ _THRESHOLD = 0.005
 
 @register("detect")
 @dataclass(frozen=True, eq=False)
-class Detection(Task):
+class Detection(OfBoxes):
     """Boxes on a grid as YOLOv2's, judged by mean average precision.
 
-    Targets are a list of dicts: "boxes", float32 (M, 4) of left, top, right, bottom in pixels,
-    "labels", int64 (M,), and perhaps "iscrowd", bool (M,): not learnt, and neither right nor wrong
-    to find. Models give (B, anchors (5 + classes), rows, columns), see
-    `weightfold.tasks.grid.Grid`.
+    Models give (B, anchors (5 + classes), rows, columns), see `weightfold.tasks.grid.Grid`.
 
     The loss of an image is YOLOv2's, summed over the grid, with the weights of its authors' code:
     squared error of x, y and the logarithms of width and height, times 2 less the box's share of
@@ -52,32 +46,18 @@ class Detection(Task):
     output: str | int | None = None
 
     measures = (
-        Measure("map50", "mean average precision at IoU 0.5", share=True, of_part=True),
-        Measure("map", "mean average precision, IoU 0.5 to 0.95", share=True, of_part=True),
-        Measure("map50_voc07", "map50 by the 11 points of VOC 2007", share=True, of_part=True),
+        *PRECISIONS,
         Measure("box_iou", "mean IoU of each box and the one its place gives", share=True),
     )
 
     def __post_init__(self) -> None:
-        data = self.dataset
-        for part, examples in data.parts.items():
-            target = examples.targets[0]
-            if not (isinstance(target, Mapping) and {"boxes", "labels"} <= set(target)):
-                raise ValueError(
-                    f"{data.name}: {part} targets are {type(target).__name__}; task 'detect' takes "
-                    'a list of dicts of "boxes" and "labels"'
-                )
-        if not data.num_classes:
-            raise ValueError(f"{data.name}: num_classes=0; task 'detect' takes the number of them")
+        super().__post_init__()
         if isinstance(self.anchors, int):
-            boxes = torch.cat([t["boxes"] for t in self._shares(data.train.targets)])
+            boxes = torch.cat([t["boxes"] for t in self._shares(self.dataset.train.targets)])
             fitted = fit_anchors(boxes[:, 2:] - boxes[:, :2], self.anchors)
             object.__setattr__(self, "anchors", fitted)
-
-    @property
-    def stackable(self) -> bool:
-        """Not: images have different numbers of boxes."""
-        return False
+        elif not self.anchors or any(len(a) != 2 or not min(a) > 0 for a in self.anchors):
+            raise ValueError(f"anchors={self.anchors}: give pairs of a width and a height above 0")
 
     @property
     def grid(self) -> Grid:
@@ -125,12 +105,6 @@ class Detection(Task):
         total = iou.new_zeros(len(raw)).index_add(0, known.image, iou)
         return {"box_iou": torch.where(count > 0, total / count.clamp_min(1), 1.0)}
 
-    def metrics(self) -> Mapping[str, Any]:
-        """Average precisions, of torchmetrics."""
-        from weightfold.tasks.precision import AveragePrecision
-
-        return {"map50": AveragePrecision(self)}
-
     def detect(self, outputs: Tensor) -> Boxes:
         """The boxes that a network finds, in pixels, best first.
 
@@ -154,26 +128,6 @@ class Detection(Task):
             found = None
         flat = found[:, :, 0, 0] if found is not None and found.dim() == 4 else outputs
         super().check_outputs(net, flat, targets)
-
-    def augmented(self, augment: Augmentation | None) -> Augmentation | None:
-        """As in `Task`; boxes move with their images."""
-        augment = super().augmented(augment)
-        if isinstance(augment, Augment):
-            augment = JointAugment(flip=augment.flip, crop_padding=augment.crop_padding)
-        return augment
-
-    def baseline(self) -> float:
-        """Average precision of each class's mean training box, given for every image."""
-        metric, classes = self.metrics()["map50"], self.dataset.num_classes
-        train = self.dataset.train.targets
-        boxes = torch.cat([target["boxes"] for target in train])
-        labels = torch.cat([target["labels"] for target in train])
-        known = [label for label in range(classes) if (labels == label).any()]
-        means = torch.stack([boxes[labels == label].mean(dim=0) for label in known])
-        guess = {"boxes": means, "labels": torch.tensor(known), "scores": torch.ones(len(known))}
-        test = self.dataset.test.targets
-        metric.compare([guess] * len(test), test)
-        return float(metric.compute()["map50"])
 
 
 def _iou(boxes: Tensor, others: Tensor) -> Tensor:

@@ -1,13 +1,12 @@
 """Average precision of found boxes, by torchmetrics."""
 
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Callable
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from weightfold.tasks.detect import Detection
-    from weightfold.tasks.grid import Boxes
+from weightfold.tasks.grid import Boxes
 
 _RECALLS = [i / 10 for i in range(11)]
 
@@ -19,13 +18,13 @@ class AveragePrecision:
     recall, or at 11 as VOC 2007's, over the classes that occur.
 
     Args:
-        task: Finds the boxes in outputs.
+        find: Finds the boxes in outputs.
 
     Raises:
         ImportError: torchmetrics or faster-coco-eval is not installed.
     """
 
-    def __init__(self, task: "Detection") -> None:
+    def __init__(self, find: Callable[[Tensor], Boxes]) -> None:
         try:
             import faster_coco_eval  # noqa: F401
             from torchmetrics.detection import MeanAveragePrecision
@@ -34,11 +33,14 @@ class AveragePrecision:
                 "task 'detect' needs torchmetrics and faster-coco-eval: "
                 "pip install 'weightfold[detect]'"
             ) from error
-        self._task, backend = task, "faster_coco_eval"
+        self._find, backend = find, "faster_coco_eval"
         self._coco = MeanAveragePrecision(backend=backend)
         self._voc = MeanAveragePrecision(
             backend=backend, iou_thresholds=[0.5], rec_thresholds=_RECALLS
         )
+
+        for metric in (self._coco, self._voc):
+            metric.warn_on_many_detections = False  # COCO counts the 100 best
 
     def to(self, device: torch.device | str) -> Self:
         """On `device`."""
@@ -46,10 +48,10 @@ class AveragePrecision:
         return self
 
     def update(self, outputs: Tensor, targets: Any) -> None:
-        """Take a batch into account: outputs as `Detection.read` returns them, and targets."""
-        self.compare(self._task.detect(outputs), targets)
+        """Take a batch into account: outputs, in which boxes are found, and targets."""
+        self.compare(self._find(outputs), targets)
 
-    def compare(self, found: "Boxes", targets: Any) -> None:
+    def compare(self, found: Boxes, targets: Any) -> None:
         """Take images into account: their boxes found, with "scores", and true, in pixels."""
         for metric in (self._coco, self._voc):
             metric.update(found, list(targets))

@@ -82,9 +82,38 @@ def build(name: str, data: Data, **options: Any) -> Task:
     if kind not in tasks():
         raise ValueError(f"task={name!r}; give one of {', '.join(tasks())}")
     cls = tasks()[kind]
-    accepted = {f.name: t for f in fields(cls) if (t := _scalar(f.type)) is not _NO_SCALAR}
-    given: dict[str, Any] = {**read_options(kind, texts, accepted), **options}
+    given: dict[str, Any] = {**read_options(kind, texts, _taken(cls)), **options}
     return cls(as_dataset(data), **given)
+
+
+def recorded(told: Mapping[str, Any], data: Data, where: Any) -> Task:
+    """The task of a record, `Task.identity`, on such data, without what is of training alone.
+
+    Args:
+        told: The record.
+        data: As for `weightfold.data.as_dataset`.
+        where: The record is from, for errors.
+
+    Raises:
+        ValueError: The data does not fit the task, or the record is damaged.
+    """
+    if told["name"] not in tasks():
+        raise ValueError(f"{where}: task={told['name']!r}; there is {', '.join(tasks())}")
+    taken = _taken(tasks()[told["name"]])
+    options = {name: _tuples(value) for name, value in told.items() if name in taken}
+    try:
+        return build(told["name"], data, **options)
+    except TypeError as error:
+        raise ValueError(f"{where} is damaged: task {told['name']!r}: {error}") from error
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _taken(cls: type[Task]) -> dict[str, Any]:
+    """Options of a task that may be numbers or texts -> the type of that, as of `_scalar`."""
+    return {f.name: t for f in fields(cls) if (t := _scalar(f.type)) is not _NO_SCALAR}
 
 
 def _scalar(annotation: Any) -> Any:

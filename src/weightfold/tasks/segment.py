@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.utils import draw_segmentation_masks
 
 from weightfold.data.batches import Augment, Augmentation
 from weightfold.data.dataset import VOID
@@ -145,6 +146,13 @@ class Segmentation(Task):
             losses = losses + self.aux_weight * self.losses(other, targets)
         return Terms(losses, self.scores(outputs.detach(), targets))
 
+    def drawn(self, image: Tensor, target: Any, outputs: Tensor | None = None) -> Tensor:
+        """As in `Task`: a colour a class; pixels of no class stay as they are."""
+        mask = target if outputs is None else outputs[0].argmax(dim=0)
+        masks = mask == torch.arange(self.classes)[:, None, None]
+        colours: Any = list(map(tuple, _colours(self.classes).tolist()))
+        return draw_segmentation_masks(image, masks, alpha=0.6, colors=colours)
+
     def wanted(self, targets: Any) -> tuple[int, ...]:
         """(B, classes, H, W)."""
         return (len(targets), self.classes, *targets.shape[1:])
@@ -167,6 +175,13 @@ class Segmentation(Task):
 def _counts(masks: Tensor, classes: int) -> Tensor:
     """Pixels of each class, float64 (classes,)."""
     return masks.flatten().bincount(minlength=VOID + 1)[:classes].double().cpu()
+
+
+def _colours(classes: int) -> Tensor:
+    """RGB from 0 to 255, (classes, 3), as far apart as VOC's: bits of the number, highest first."""
+    numbers = torch.arange(1, classes + 1)
+    bits = [(numbers >> (3 * i + c) & 1) << (7 - i) for c in range(3) for i in range(3)]
+    return torch.stack(bits).view(3, 3, classes).sum(dim=1).T
 
 
 def median_frequency(masks: Tensor, classes: int) -> Tensor:

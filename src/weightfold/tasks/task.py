@@ -123,6 +123,19 @@ class Task(ABC):
         """
         return {}
 
+    def drawn(self, image: Tensor, target: Any, outputs: Tensor | None = None) -> Tensor | None:
+        """An image with its target drawn in, or what a network says of it.
+
+        Args:
+            image: uint8 (3, H, W).
+            target: Of this image.
+            outputs: As `read` returns them, of this image alone, (1, ...); None: draw the target.
+
+        Returns:
+            uint8 (3, H', W'), perhaps larger; None: the task draws nothing.
+        """
+        return None
+
     def objective(self, net: Callable[..., Any], inputs: Tensor, targets: Any) -> Terms:
         """What a training step makes small.
 

@@ -169,9 +169,9 @@ class History:
 
     @property
     def seconds_per_step(self) -> float:
-        """Median of the rows' median step times."""
+        """Median of the rows' median step times; 0 before the first step."""
         times = [row.seconds_per_step for row in self.rows if row.seconds_per_step is not None]
-        return median(times)
+        return median(times or [0.0])
 
     @property
     def seconds(self) -> float:

@@ -77,8 +77,19 @@ class Options:
     start: "Start | None" = None
     """Another run that this one starts from; none: the weights of the net given."""
 
+    lr_factors: Mapping[str, float] = field(default_factory=dict)
+    """Name of a parameter -> factor of its learning rate; those not named have 1."""
+
+    in_place: bool = False
+    """Update weights in the backward pass: no gradient is kept, so that memory is the weights and
+    the activations. With plain sgd (no momentum, decay or clipping) on one device."""
+
     def __post_init__(self) -> None:
         check_fields(self)
+        if wrong := [name for name, factor in self.lr_factors.items() if not factor > 0]:
+            raise ValueError(f"lr_factors[{wrong[0]!r}] must be above 0")
+        if self.in_place and (self.devices > 1 or self.precision != "32-true"):
+            raise ValueError("in_place=True: needs devices=1 and precision='32-true'")
         if not self.validation >= 0:  # NaN is not
             raise ValueError(
                 f"validation={self.validation}: a number of examples or a share, at least 0"

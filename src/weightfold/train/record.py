@@ -57,6 +57,11 @@ def describe(
         "start": None if options.start is None else options.start.identity(),
         "network": _network(net),
     }
+    # What most runs have not, so that theirs are known again.
+    if options.lr_factors:
+        configuration["lr factors"] = dict(options.lr_factors)
+    if options.in_place:
+        configuration["in place"] = True
     return json.loads(json.dumps(configuration, default=str))
 
 

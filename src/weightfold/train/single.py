@@ -14,6 +14,7 @@ from weightfold.tasks.registry import as_task
 from weightfold.tasks.task import Task
 from weightfold.train.history import History, Row
 from weightfold.train.launch import Training, run
+from weightfold.train.optimizer import optimizer_of
 from weightfold.train.options import Options
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import describe
@@ -117,4 +118,10 @@ class _OneTask(Training):
 
     def strategy(self, fabric: Fabric, net: nn.Module) -> OnFabric:
         """In one process."""
-        return Single(fabric, net, self.task, self.recipe, self.seed)
+        options, optimizer = self.options, None
+        if options.lr_factors or options.in_place:
+            decay = 0.0 if self.recipe.penalizes_theta else self.recipe.weight_decay
+            optimizer = optimizer_of(
+                net, self.recipe, decay, lr_factors=options.lr_factors, in_place=options.in_place
+            )
+        return Single(fabric, net, self.task, self.recipe, self.seed, optimizer=optimizer)

@@ -13,6 +13,7 @@ from weightfold.core.checkpoint_file import named_as
 from weightfold.core.slots import Slots
 from weightfold.data.contents import digest_of
 from weightfold.hints import check_type
+from weightfold.methods.embed.verb import lift
 from weightfold.methods.expand.twin import linear_from_twin
 from weightfold.train import checkpoint
 
@@ -185,6 +186,17 @@ def contract(net: nn.Module, source: nn.Module | Tensors) -> None:
     if not isinstance(source, Charted):
         raise TypeError("start 'contract' takes source=net, the Charted net that was trained")
     identity(net, source.deploy())
+
+
+@start_map("embed")
+def embed_convolutions(net: nn.Module, source: nn.Module | Tensors) -> None:
+    """A convolutional network's weights in its embedding (d'Ascoli et al. 2019), in place.
+
+    Raises:
+        ValueError: The net has no embedded layers.
+        KeyError: The weights are of another network; the message says which names differ.
+    """
+    lift(net, dict(_tensors(source)))
 
 
 @start_map("twin")

@@ -29,13 +29,17 @@ from weightfold.train.seeding import as_seeds
 from weightfold.train.starts import Start, begin
 from weightfold.train.strategies.base import Strategy
 from weightfold.train.strategies.fabric import Fabric, Single
-from weightfold.train.strategies.stacked import Stacked, stackable
+from weightfold.train.strategies.stack import stackable
+from weightfold.train.strategies.stacked import Stacked
 
 SAVE_SECONDS = 20.0
 """Between checkpoints of a group."""
 SMALL = 30_000
 """On a CPU networks of at most so many parameters, without convolutions, are run as one batch: the
 others fill the cores alone (measured by `benchmarks/together.py`)."""
+
+ALONE = ("lr_factors", "in_place")
+"""Options of runs that are trained alone."""
 
 Together = Literal["auto"] | int
 SIDE_BY_SIDE = Options(at_start=True, save_seconds=SAVE_SECONDS, measure=("test",))
@@ -108,7 +112,7 @@ def fit_together(
     """
     if not runs:
         raise ValueError("runs is empty; give at least one run")
-    _check(options, ("validation", "devices", "precision", "tensorboard", "start"))
+    _check(options, ("validation", "devices", "precision", "tensorboard", "start", *ALONE))
     device = device_of(device)
     runs = {
         name: replace(run, data=as_task(run.data).with_smoothing(recipe.label_smoothing))
@@ -302,7 +306,7 @@ def fit_seeds(
     """
     folder, options, task = Path(folder), options or Options(), as_task(data)
     seeds = as_seeds(seeds)
-    _check(options, ("devices", "precision", "tensorboard", "resume", "save_at"))
+    _check(options, ("devices", "precision", "tensorboard", "resume", "save_at", *ALONE))
     task, place = task.with_smoothing(recipe.label_smoothing), device_of(device)
     found: dict[int, History] = {}
     runs: dict[str, Run] = {}

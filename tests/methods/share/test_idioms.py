@@ -294,3 +294,99 @@ def test_dtypes_that_the_runtime_lacks_are_refused(dtype, tmp_path):
     with pytest.raises(ExportError, match="ONNX"):
         to_onnx(share(plain()).to(dtype), X.to(dtype), tmp_path / "net.onnx")
     assert not any(tmp_path.iterdir())
+
+
+class Versioned(nn.Sequential):
+    """Refuses tensors of an unknown version, as torchvision's MNASNet."""
+
+    _version = 2
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *arguments):
+        assert local_metadata.get("version") == 2
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *arguments)
+
+
+def test_modules_that_ask_for_their_version(tmp_path):
+    model = Versioned(*plain())
+    net = share(model).eval()
+    wf.save(net, tmp_path)
+    assert torch.equal(wf.load(tmp_path, model).eval()(X, domain="a"), net(X, domain="a"))
+    state = {n: t for n, t in net.deploy(domain="a").state_dict().items()}  # noqa: C416
+    assert max(net.fit(state, at={"domain": "a"}).values()) == 0
+
+
+def test_deploy_keeps_how_a_domains_batch_norm_runs():
+    net = share(plain()).train()
+    norm = net.sharing.domains["a"].get_submodule("1")
+    norm.eps, norm.momentum = 0.7, None
+    norm.eval()
+    frozen, other = net.deploy(domain="a"), net.deploy(domain="b")
+    assert not frozen[1].training and frozen[0].training and frozen[4].training
+    assert other[1].training and (other[1].eps, other[1].momentum) == (1e-5, 0.1)
+    assert (frozen[1].eps, frozen[1].momentum) == (0.7, None)
+    torch.testing.assert_close(frozen(X), net(X, domain="a"))
+    torch.testing.assert_close(frozen.eval()(X), net.eval()(X, domain="a"))
+    wide = wf.expand(net, rate=2, where="domains.a.*").deploy({"domain": "a"})
+    assert wide[1].eps == 0.7
+
+
+@pytest.mark.parametrize("strategy", ["bottom", "top", "random", {"0": [True, False] * 3}])
+def test_another_default_device_changes_no_plan_and_no_net(strategy):
+    amount = {"fraction": 0.5} if isinstance(strategy, str) else {}
+    model, inputs = plain(), X
+    plan = wf.plan_sharing(model, strategy, **amount, example_input=inputs)
+    net = wf.share(model, {"a": 3, "b": 2}, plan).eval()
+    wanted = net(X, domain=["a", "b"] * 3)
+    with torch.device("meta"):
+        assert wf.plan_sharing(model, strategy, **amount, example_input=inputs) == plan
+        again = wf.share(model, {"a": 3, "b": 2}, plan).eval()
+        assert torch.equal(again(inputs, domain=["a", "b"] * 3), wanted)
+        assert torch.equal(
+            again(inputs, domain=["a"] * 5 + ["b"])[:, :2], net(X, domain=["a"] * 5 + ["b"])[:, :2]
+        )
+        bare = plain()
+        assert (
+            wf.plan_sharing(bare, strategy, **amount, example_input=torch.empty(2, 3, 8, 8)) == plan
+        )
+        shared = wf.share(bare, {"a": 3, "b": 2}, plan)
+        assert shared(torch.empty(2, 3, 8, 8), domain="b").shape == (2, 2)
+
+
+@pytest.mark.parametrize("layer", ["0", "4"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        torch.nn.utils.parametrizations.weight_norm,
+        torch.nn.utils.parametrizations.spectral_norm,
+        torch.nn.utils.parametrizations.orthogonal,
+    ],
+)
+def test_layers_whose_weight_is_computed_are_refused_by_name(how, layer):
+    model = plain()
+    how(model.get_submodule(layer))
+    for strategy in ("bottom", {"0": [True] * 6}):
+        amount = {"fraction": 0.5} if isinstance(strategy, str) else {}
+        with pytest.raises(ValueError, match=f"layer '{layer}'.*parametrization"):
+            wf.plan_sharing(model, strategy, **amount, example_input=X)
+
+
+def flat():
+    """Batch norm over the batch alone: one image has no variance."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 6, 8), nn.BatchNorm2d(6), nn.Flatten(), nn.Linear(6, 3))
+
+
+@pytest.mark.parametrize("counts", [(1, 1), (2, 1), (1, 2)])
+def test_one_image_of_a_domain_is_normalised_with_no_other_domains(counts):
+    """Refused as the plain network refuses it; not normalised over images of other domains."""
+    net = share(flat()).train()
+    a, b = (X[:count] for count in counts)
+    names = ["a"] * counts[0] + ["b"] * counts[1]
+    before = [buffer.clone() for buffer in net.buffers()]
+    calls = [lambda: net({"a": a, "b": b}), lambda: net(torch.cat([a, b]), domain=names)]
+    for call in calls:
+        with pytest.raises(ValueError, match="more than 1 value per channel"):
+            call()
+    if counts == (1, 1):
+        assert all(map(torch.equal, before, net.buffers()))
+    assert net.eval()({"a": a, "b": b})["b"].shape == (counts[1], 2)

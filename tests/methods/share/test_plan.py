@@ -11,7 +11,7 @@ from torch import nn
 from torchvision import models
 
 from weightfold.methods.share.filters import mask_of, ranges_of, take_filters, take_share
-from weightfold.methods.share.layers import Layer
+from weightfold.methods.share.layers import Layer, find_layers
 from weightfold.methods.share.plan import Plan, SharingOptions, plan_sharing
 
 IMAGE = torch.zeros(2, 3, 16, 16)
@@ -97,6 +97,34 @@ def test_the_model_and_the_global_generator_stay_as_they_were():
     assert torch.equal(torch.get_rng_state(), state)
     assert all(module.training and not module._forward_hooks for module in model.modules())
     assert all(torch.equal(before[n], tensor) for n, tensor in model.state_dict().items())
+
+
+def test_a_network_is_looked_at_once_for_many_plans():
+    class Counts(Backwards):
+        runs = 0
+
+        def forward(self, x):
+            Counts.runs += 1
+            return super().forward(x)
+
+    layers = find_layers(Counts(), IMAGE)
+    runs = Counts.runs
+    for how in ({"strategy": "random", "seed": 3}, {"budget": "macs"}):
+        plan = plan_sharing(Counts().to("meta"), fraction=0.5, layers=layers, **how)
+        assert plan == plan_sharing(Backwards(), fraction=0.5, example_input=IMAGE, **how)
+    assert Counts.runs == runs
+
+
+@pytest.mark.parametrize("reads", [False, True])
+def test_plans_are_made_in_inference_mode(reads):
+    class Reads(Backwards):
+        def forward(self, x):
+            assert not reads or x.sum().item() == 0
+            return super().forward(x)
+
+    with torch.inference_mode():
+        plan = plan_sharing(Reads(), fraction=0.5, example_input=torch.zeros(1, 3, 16, 16))
+    assert plan == plan_sharing(Backwards(), fraction=0.5, example_input=IMAGE)
 
 
 def test_a_model_that_reads_values_runs_on_zeros():
@@ -227,9 +255,10 @@ def test_torchvision_families(name):
             model = getattr(models, name)(**options)
     else:
         model = models.regnet_y_400mf()
+    layers = find_layers(model)
     for strategy in ("bottom", "top", "random"):
         for budget in ("weights", "macs"):
-            plan = plan_sharing(model, strategy, 0.2, budget=budget)
+            plan = plan_sharing(model, strategy, 0.2, budget=budget, layers=layers)
             share = plan.weights_share if budget == "weights" else plan.macs_share
             assert 0.19 < share <= 0.2
             assert plan.classifier.filters == 1000

@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 import weightfold as wf
+from weightfold.methods.share.layers import find_layers
 from weightfold.methods.share.plan import Plan, plan_sharing
 
 IMAGE = torch.zeros(2, 3, 8, 8)
@@ -40,6 +41,7 @@ def network(width=4, classes=5):
         ({"fraction": 0.5, "bn": "shared", "shared_norms": "1"}, "leave out shared_norms"),
         ({"fraction": 0.5, "shared_norms": "bn*"}, "matches no batch norm; there are 1"),
         ({"fraction": 0.5, "head_path": "5"}, "head_path='5' is no Linear.*0, 4"),
+        ({"fraction": 0.5, "layers": find_layers(network(8), IMAGE)}, "layers.*'0' of 8 filters"),
         ({"strategy": {"0": [True] * 4}, "fraction": 0.5}, "leave out fraction=0.5"),
         ({"strategy": {"0": [True] * 3}}, r"mask of '0' has shape \(3,\); the layer has 4"),
         ({"strategy": {"1": [True] * 4}}, "mask of '1' is for no convolution.*there are 0"),
@@ -55,6 +57,8 @@ def test_types():
         plan_sharing(network(), {"0": [1, 0, 0, 1]}, example_input=IMAGE)
     with pytest.raises(TypeError, match="example_input is a tuple"):
         plan_sharing(network(), fraction=0.5, example_input=(1, 3, 8, 8))
+    with pytest.raises(TypeError, match=r"layers=\['0'\]"):
+        plan_sharing(network(), fraction=0.5, layers=["0"])
     with pytest.raises(TypeError, match="plan the plain network"):
         plan_sharing(wf.expand(network()), fraction=0.5, example_input=IMAGE)
 

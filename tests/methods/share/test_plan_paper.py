@@ -9,7 +9,8 @@ import torch
 from torchvision import models
 
 from weightfold.methods.share.filters import take_filters
-from weightfold.methods.share.plan import SharingOptions, plan_sharing
+from weightfold.methods.share.layers import find_layers
+from weightfold.methods.share.plan import plan_sharing
 from weightfold.methods.share.presets import PAPER_FILTERS, PAPER_PARAMETERS, PAPER_SHARED_NORMS
 
 HEADS = dict.fromkeys(("aircraft", "birds", "cars", "dogs", "indoor"), 1000)
@@ -21,12 +22,18 @@ def network(name):
         return getattr(models, name)()
 
 
+@cache
+def layers(name):
+    return find_layers(network(name))
+
+
+def plan(name, strategy="bottom", fraction=None, **options):
+    return plan_sharing(network(name), strategy, fraction, layers=layers(name), **options)
+
+
 def paper_plan(name, strategy):
     norms = PAPER_SHARED_NORMS.get(name)
-    number = PAPER_FILTERS[name][strategy]
-    return plan_sharing(
-        network(name), strategy, num_filters=number, options=SharingOptions(shared_norms=norms)
-    )
+    return plan(name, strategy, num_filters=PAPER_FILTERS[name][strategy], shared_norms=norms)
 
 
 def printed(parameters):
@@ -48,31 +55,27 @@ def test_neither_a_kept_copy_nor_an_exact_fifth_gives_the_table(name):
     for strategy, cell in zip(("bottom", "top"), cells, strict=True):
         kept = paper_plan(name, strategy).account(HEADS, keep_shared_copy=True)
         assert printed(kept.total.parameters) != cell
-        fifth = plan_sharing(network(name), strategy, 0.2).account(HEADS)
+        fifth = plan(name, strategy, 0.2).account(HEADS)
         assert printed(fifth.total.parameters) != cell
 
 
 @pytest.mark.parametrize("name", PAPER_FILTERS)
 def test_the_random_rows_as_a_range(name):
-    plan = paper_plan(name, "random")
+    random = paper_plan(name, "random")
     number, seeds = PAPER_FILTERS[name]["random"], 100
-    costs = {layer.path: layer.weights_per_filter for layer in plan.layers}
+    costs = {layer.path: layer.weights_per_filter for layer in random.layers}
     own = [
         sum(sum(mask) * costs[path] for path, mask in masks.items())
-        for masks in (take_filters(plan.layers, "random", s, number) for s in range(seeds))
+        for masks in (take_filters(random.layers, "random", s, number) for s in range(seeds))
     ]
     # Drawing without replacement; within 4 standard errors of the mean and of the sd.
-    each = [layer.weights_per_filter for layer in plan.layers for _ in range(layer.filters)]
+    each = [layer.weights_per_filter for layer in random.layers for _ in range(layer.filters)]
     expected = number * mean(each)
     sd = math.sqrt(number * (1 - number / len(each))) * stdev(each)
     assert abs(mean(own) - expected) < 4 * sd / math.sqrt(seeds)
     assert abs(stdev(own) / sd - 1) < 4 / math.sqrt(2 * seeds)
     # The cell is the mean of two networks, truncated: it is within 2 sd of what is expected.
-    empty = plan_sharing(
-        network(name),
-        num_filters=0,
-        options=SharingOptions(shared_norms=PAPER_SHARED_NORMS.get(name)),
-    )
+    empty = plan(name, num_filters=0, shared_norms=PAPER_SHARED_NORMS.get(name))
     total = empty.account(HEADS).total.parameters + (len(HEADS) - 1) * expected
     allowed = 2 * (len(HEADS) - 1) * sd / math.sqrt(2)
     cell = float(PAPER_PARAMETERS[name]["random"]) * 1e6
@@ -90,10 +93,10 @@ def test_the_random_rows_as_a_range(name):
     ],
 )
 def test_a_fifth_of_the_weights_is_most_of_the_compute_at_the_bottom(name, filters, compute):
-    plans = [plan_sharing(network(name), strategy, 0.2) for strategy in ("bottom", "top")]
-    assert tuple(plan.filters for plan in plans) == filters
-    assert tuple(round(100 * plan.macs_share, 1) for plan in plans) == compute
-    assert all(0.199 < plan.weights_share <= 0.2 for plan in plans)
+    plans = [plan(name, strategy, 0.2) for strategy in ("bottom", "top")]
+    assert tuple(one.filters for one in plans) == filters
+    assert tuple(round(100 * one.macs_share, 1) for one in plans) == compute
+    assert all(0.199 < one.weights_share <= 0.2 for one in plans)
 
 
 @pytest.mark.parametrize(
@@ -106,14 +109,14 @@ def test_a_fifth_of_the_weights_is_most_of_the_compute_at_the_bottom(name, filte
     ],
 )
 def test_what_is_counted(name, convolutions, norms, batch_norm, classifier, boundary):
-    plan = plan_sharing(network(name), num_filters=PAPER_FILTERS[name]["bottom"])
-    assert sum(layer.weights for layer in plan.layers) == convolutions
-    assert plan.classifier.weights == classifier
-    assert len(plan.norms) == norms
-    nothing = plan_sharing(network(name), num_filters=0).account({"birds": 1000})
+    bottom = plan(name, num_filters=PAPER_FILTERS[name]["bottom"])
+    assert sum(layer.weights for layer in bottom.layers) == convolutions
+    assert bottom.classifier.weights == classifier
+    assert len(bottom.norms) == norms
+    nothing = plan(name, num_filters=0).account({"birds": 1000})
     assert nothing.domains["birds"].parameters == batch_norm + classifier
-    last = list(plan.own)[-1]
-    assert (last, sum(plan.own[last]), len(plan.own[last])) == boundary
+    last = list(bottom.own)[-1]
+    assert (last, sum(bottom.own[last]), len(bottom.own[last])) == boundary
 
 
 @pytest.mark.parametrize(
@@ -127,6 +130,6 @@ def test_what_is_counted(name, convolutions, norms, batch_norm, classifier, boun
 )
 def test_with_the_classifiers_the_domains_have(name, ours, independent):
     heads = {"aircraft": 100, "birds": 200, "cars": 196, "dogs": 120, "indoor": 67}
-    account = plan_sharing(network(name), fraction=0.2).account(heads)
+    account = plan(name, fraction=0.2).account(heads)
     millions = [account.total.parameters / 1e6, account.independent.parameters / 1e6]
     assert [f"{value:.2f}" for value in millions] == [ours, independent]

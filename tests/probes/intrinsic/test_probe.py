@@ -45,7 +45,7 @@ def same(a: IntrinsicDimension, b: IntrinsicDimension) -> bool:
 def test_the_answer_follows_from_the_runs(probe, together):
     found = probe(together=together, seeds=(0, 1, 2), resolution=0.1)
     assert found.parameters == 6 * 8 + 8 + 8 * 3 + 3
-    assert found.bar == 0.9 * fmean(run.accuracy for run in found.baselines)
+    assert found.bar == 0.9 * fmean(run.value for run in found.baselines)
     low, high = found.bracket
     assert low < high <= max(low * 1.1, low + 1)
     assert all(a >= found.bar for a in found.curve[high])
@@ -64,7 +64,7 @@ def test_runs_begin_at_the_initial_weights(found, make_net, samples, quick):
     x, y = samples.test.inputs, samples.test.targets
     right = (make_net(run.seed)(x).argmax(dim=1) == y).double().mean().item()
     assert run.start == right
-    assert run.best >= run.accuracy
+    assert run.best >= run.value
     assert 1 <= run.best_epoch <= quick.epochs
 
 
@@ -226,7 +226,7 @@ def test_data_and_outputs_that_do_not_fit(probe, samples):
     train = Examples(samples.train.inputs, torch.zeros_like(samples.train.targets))
     with pytest.raises(ValueError, match="all of one class"):
         probe(data=(train, samples.test))
-    with pytest.raises(ValueError, match=r"shape \(8, 2\).* at least the 3 classes"):
+    with pytest.raises(ValueError, match=r"shape \(8, 2\).* takes \(8, 3\)"):
         probe(nn.Linear(6, 2))
 
 
@@ -295,12 +295,12 @@ def test_figures_and_words_of_every_outcome(found, tmp_path):
     """An answer, one of a single seed, a bound from above, from below, and nothing but failures."""
     trained = found.trained
     first = [run for run in trained if run.seed == 0]
-    lost = [replace(run, accuracy=None, best=None, failed="it was lost") for run in trained]
+    lost = [replace(run, value=None, best=None, failed="it was lost") for run in trained]
     outcomes = {
         "about ": found,
         "no interval": replace(found, seeds=(0,), trained=tuple(first)),
-        "at most ": replace(found, trained=tuple(replace(r, accuracy=1.0) for r in trained)),
-        "did not reach": replace(found, trained=tuple(replace(r, accuracy=0.1) for r in trained)),
+        "at most ": replace(found, trained=tuple(replace(r, value=1.0) for r in trained)),
+        "did not reach": replace(found, trained=tuple(replace(r, value=0.1) for r in trained)),
         "in every run.": replace(found, trained=tuple(lost)),
     }
     for words, outcome in outcomes.items():

@@ -251,7 +251,7 @@ def test_bad_arguments_are_refused_before_anything_is_trained(make_net, samples)
         ({"checkpoints": {"0": net, "1": net}}, TypeError, "must map epochs"),
         ({"checkpoints": {0: net, 1: nn.Linear(2, 2)}}, ValueError, r"checkpoints\[1\]"),
         ({"net": subspace(net, 3)}, TypeError, "net holds a Charted net"),
-        ({"net": nn.Sequential(net, nn.Linear(4, 2))}, ValueError, "classes of the data"),
+        ({"net": nn.Sequential(net, nn.Linear(4, 2))}, ValueError, r"takes \(8, 4\)"),
     ):
         with pytest.raises(error, match=text):
             call(**options)

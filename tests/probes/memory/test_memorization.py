@@ -226,5 +226,5 @@ def test_bad_arguments_are_refused(data, network, arguments, message):
 
 @pytest.mark.parametrize("probe", [wf.memorization, wf.example_ledger])
 def test_a_network_of_too_few_classes_is_refused(data, probe):
-    with pytest.raises(ValueError, match=r"shape \(8, 3\).*at least the 4 classes"):
+    with pytest.raises(ValueError, match=r"shape \(8, 3\).*takes \(8, 4\)"):
         probe(nn.Linear(24, 3), data, progress=False)

@@ -19,9 +19,9 @@ def outcome(kind, level, seed, iteration, accuracy, remaining=1.0, draw=0):
         remaining=remaining,
         iteration=iteration,
         last_iteration=1000,
-        accuracy=accuracy,
-        final_accuracy=accuracy,
-        train_accuracy=1.0,
+        value=accuracy,
+        final_value=accuracy,
+        train_value=1.0,
         seconds=1.0,
         curve=((0, 2.3, 0.1), (iteration, 0.1, accuracy)),
     )
@@ -78,15 +78,15 @@ def test_the_headline_is_of_the_level_nearest_the_papers():
         "below the full network's (+1.00 points, 95% [+1.00, +1.00], 4 seeds)."
     )
     assert finding.smallest == 0.5
-    poor = tuple(replace(o, accuracy=0.5) if o.kind == "ticket" else o for o in finding.outcomes)
+    poor = tuple(replace(o, value=0.5) if o.kind == "ticket" else o for o in finding.outcomes)
     assert replace(finding, outcomes=poor).smallest is None
-    assert "No ticket is as accurate" in replace(finding, outcomes=poor).headline
+    assert "No ticket is as good" in replace(finding, outcomes=poor).headline
 
 
 def test_what_makes_the_answer_doubtful_comes_first():
     finding = made()
     assert not finding.doubt
-    outcomes = [replace(o, accuracy=0.97) if o.kind == "random" else o for o in finding.outcomes]
+    outcomes = [replace(o, value=0.97) if o.kind == "random" else o for o in finding.outcomes]
     doubted = replace(finding, outcomes=tuple(outcomes))
     assert doubted.smallest == 0.5 and doubted.headline.startswith(doubted.doubt)
     assert "At 50.0%" in doubted.doubt and "random mask (+1.00 points" in doubted.doubt

@@ -59,9 +59,9 @@ def test_the_protocol_step_by_step(samples, net_of_seed):
         assert found.remaining == share(masks) == sum(counts) / 110
         best = min(run.rows, key=lambda row: row["validation_loss"])
         assert found.iteration == best.step
-        assert found.accuracy == best["test_accuracy"]
-        assert found.final_accuracy == run.last()
-        assert found.train_accuracy == run.last(part="train")
+        assert found.value == best["test_accuracy"]
+        assert found.final_value == run.last()
+        assert found.train_value == run.last(part="train")
         assert [c[0] for c in found.curve] == [0, 4, 8, 12]
         losses = torch.tensor([c[1] for c in found.curve])
         hand = torch.tensor([row["validation_loss"] for row in run.rows])
@@ -246,6 +246,6 @@ def test_bad_input_is_refused_before_training(samples, net_of_seed, tmp_path):
     refused(ValueError, "reset_parameters", net=no_reset)
     with pytest.raises(ValueError, match="reset_parameters"):
         fresh(no_reset, 0)
-    refused(ValueError, r"shape \(8, 2\).*at least the 3 classes", net=nn.Linear(8, 2))
+    refused(ValueError, r"shape \(8, 2\).*takes \(8, 3\)", net=nn.Linear(8, 2))
     refused(ValueError, r"1 parameters get no gradient: spare\.weight", net=Idle())
     assert not (tmp_path / "run").exists()

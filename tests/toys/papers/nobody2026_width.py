@@ -11,8 +11,8 @@ from weightfold.lab.experiment import (
     Estimate,
     Experiment,
     Line,
-    Measure,
     Preset,
+    Quantity,
 )
 from weightfold.lab.probing import calling
 
@@ -29,7 +29,7 @@ EXPERIMENTS = (
         name="nobody2026-width",
         paper="Nobody, On widths, 2026",
         title="Wider networks begin with smaller weights",
-        measures=(Measure("size", "mean |w|", over=_size, digits=4),),
+        measures=(Quantity("size", "mean |w|", over=_size, digits=4),),
         lines=tuple(
             Line(
                 f"width {width}",

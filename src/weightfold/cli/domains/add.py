@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from weightfold.cli.options import BundleModel, DataRoot, Device
 from weightfold.cli.presets import Preset
 from weightfold.train.recipe import RECIPES, Recipe
 
@@ -45,18 +46,14 @@ class Add:
     """Training images (500) or share of them (0.1) held out to choose the best epoch by; 0:
     none."""
 
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where to train."""
+    device: Device = "auto"
 
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
     """Of the forward pass; weights stay in float32."""
 
-    model: str | None = None
-    """Network, for a bundle that does not tell its own, or names code of yours (module:function),
-    which no file may run by itself."""
+    model: BundleModel = None
 
-    data_root: Path | None = None
-    """Data folder; none: the environment variable WEIGHTFOLD_DATA."""
+    data_root: DataRoot = None
 
     preset: Annotated[Preset, tyro.conf.arg(name="recipe")] = "digits"
     """Preset of the hyperparameters. Those below are its values; give one to change it."""

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import tyro
 
+from weightfold.cli.options import BundleModel, DataRoot
+
 
 @dataclass(frozen=True)
 class Eval:
@@ -20,15 +22,12 @@ class Eval:
     domains: tuple[str, ...]
     """NAME=DATASET each, of some or all of the bundle's domains."""
 
-    model: str | None = None
-    """Network, for a bundle that does not tell its own, or names code of yours (module:function),
-    which no file may run by itself."""
+    model: BundleModel = None
 
     out: Path | None = None
     """Write the accuracies there, as JSON."""
 
-    data_root: Path | None = None
-    """Data folder; none: the environment variable WEIGHTFOLD_DATA."""
+    data_root: DataRoot = None
 
     def run(self) -> None:
         """Measure, and print a table."""

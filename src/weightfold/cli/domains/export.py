@@ -6,6 +6,8 @@ from typing import Literal
 
 import tyro
 
+from weightfold.cli.options import BundleModel
+
 
 @dataclass(frozen=True)
 class Export:
@@ -36,9 +38,7 @@ class Export:
     tolerance: float = 1e-5
     """Largest relative difference from torch that is accepted."""
 
-    model: str | None = None
-    """Network, for a bundle that does not tell its own, or names code of yours (module:function),
-    which no file may run by itself."""
+    model: BundleModel = None
 
     def run(self) -> None:
         """Write the files, and print how far they are from torch."""

@@ -6,6 +6,7 @@ from typing import Literal
 
 import tyro
 
+from weightfold.cli.options import DataRoot, Model
 from weightfold.train.domains.sharing import Sharing, Strategy
 
 
@@ -17,9 +18,7 @@ class Plan:
     independent networks, and which layers the domains own. The plan can be kept for 'train --plan'.
     """
 
-    model: str
-    """Network: one of weightfold's (smallnet_a...), a classification model of torchvision
-    (mobilenet_v2, resnet18,small_image=true), timm/NAME, or module:function of your own."""
+    model: Model
 
     heads: tuple[str, ...] = ()
     """Domains without data, NAME=CLASSES each: aircraft=100 birds=200."""
@@ -50,8 +49,7 @@ class Plan:
     out: Path | None = None
     """Write the plan there, as JSON."""
 
-    data_root: Path | None = None
-    """Data folder; none: the environment variable WEIGHTFOLD_DATA."""
+    data_root: DataRoot = None
 
     def run(self) -> None:
         """Plan, and print the table."""

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import tyro
 
+from weightfold.cli.options import BundleModel
+
 
 @dataclass(frozen=True)
 class Predict:
@@ -25,9 +27,7 @@ class Predict:
     top: int = 1
     """How many classes of each file."""
 
-    model: str | None = None
-    """Network, for a bundle that does not tell its own, or names code of yours (module:function),
-    which no file may run by itself."""
+    model: BundleModel = None
 
     def run(self) -> None:
         """Classify."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
+from weightfold.cli.options import BundleModel
 from weightfold.serve.limits import DEFAULT, Limits
 from weightfold.serve.starting import starting
 
@@ -57,9 +58,7 @@ class Serve:
     tune: bool = True
     """Before serving, measure layer by layer how this machine best runs several domains at once."""
 
-    model: str | None = None
-    """Network, for a bundle that does not tell its own, or names code of yours (module:function),
-    which no file may run by itself."""
+    model: BundleModel = None
 
     def run(self) -> None:
         """Serve."""

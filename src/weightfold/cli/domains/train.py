@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from weightfold.cli.options import DataRoot, Device, Model
 from weightfold.cli.presets import Preset
 from weightfold.train.domains.joint import Joint
 from weightfold.train.domains.sharing import Sharing
@@ -24,9 +25,7 @@ class Train:
     more seeds, beside those there, to add them to the page.
     """
 
-    model: str
-    """Network: one of weightfold's (smallnet_a...), a classification model of torchvision
-    (mobilenet_v2, resnet18,small_image=true), timm/NAME, or module:function of your own."""
+    model: Model
 
     domains: tuple[str, ...]
     """NAME=DATASET each: digits=mnist,size=32,rgb=true birds=/path/of/a/folder,size=64. Sizes of
@@ -63,8 +62,7 @@ class Train:
     unflipped: tuple[str, ...] = ()
     """Domains whose images are not mirrored although the recipe does it: digits, signs."""
 
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where to train."""
+    device: Device = "auto"
 
     devices: int = 1
     """Processes that share every batch, each on a device of its own."""
@@ -75,8 +73,7 @@ class Train:
     tensorboard: bool = False
     """Also log to the runs' folders in TensorBoard's format."""
 
-    data_root: Path | None = None
-    """Data folder; none: the environment variable WEIGHTFOLD_DATA."""
+    data_root: DataRoot = None
 
     joint: tyro.conf.OmitArgPrefixes[Joint] = field(default_factory=Joint)
 

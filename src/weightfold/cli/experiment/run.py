@@ -6,6 +6,8 @@ from typing import Literal
 
 import tyro
 
+from weightfold.cli.options import DataRoot, Jobs, On
+
 
 @dataclass(frozen=True)
 class Run:
@@ -30,17 +32,11 @@ class Run:
     runs: Path | None = None
     """Folder of the trained networks, which experiments share; none: runs/ in --folder."""
 
-    data_root: Path | None = None
-    """Data folder; none: the environment variable WEIGHTFOLD_DATA."""
+    data_root: DataRoot = None
 
-    on: str = "local"
-    """Where networks are trained: local; slurm,partition=gpu,gpus_per_node=1,time=120; or
-    ray,address=auto. See docs/cluster.md."""
+    on: On = "local"
 
-    jobs: int | None = None
-    """Networks trained at once; none: one on this machine, elsewhere as many as there is room for.
-    On this machine they share the cores and are dealt the GPUs in turn; 2 or more pay for small
-    networks."""
+    jobs: Jobs = None
 
     def run(self) -> None:
         """Run it."""

@@ -54,15 +54,34 @@ def voc(*, path: str, height: int = _SIZE, width: int = _SIZE, drop_bad: bool = 
     splits = {"train": "trainval" if whole else "train", "test": "test" if there["test"] else "val"}
     if there["test"] and there["val"]:
         splits["validation"] = "val"
-    parts = {}
-    for part, split in splits.items():
-        listed = lists / f"{split}.txt"
-        if not listed.is_file():
-            raise FileNotFoundError(f"{listed} is missing; it lists the images, one a line")
-        stems = [line.split()[0] for line in listed.read_text("utf-8").splitlines() if line.strip()]
-        with ThreadPoolExecutor() as pool:
-            parts[part] = list(pool.map(lambda stem: _voc_image(home, stem), stems))
+    parts = {part: _voc_images(home, lists / f"{split}.txt") for part, split in splits.items()}
     return _dataset(home, parts, _classes(home), (height, width), drop_bad)
+
+
+@reader("voc0712")
+def voc0712(
+    *, path: str, height: int = _SIZE, width: int = _SIZE, drop_bad: bool = False
+) -> Dataset:
+    """VOC2007/ and VOC2012/ in one folder: trained on trainval of both, tested on that of 2007.
+
+    The usual split of PASCAL VOC for task detect; as "voc" else.
+    """
+    old, new = (Path(path).expanduser() / f"VOC{year}" for year in (2007, 2012))
+    lists = Path("ImageSets", "Main")
+    parts = {
+        "train": [i for top in (old, new) for i in _voc_images(top, top / lists / "trainval.txt")],
+        "test": _voc_images(old, old / lists / "test.txt"),
+    }
+    found = _dataset(old.parent, parts, _classes(old), (height, width), drop_bad)
+    return replace(found, name="voc0712")
+
+
+def _voc_images(home: Path, listed: Path) -> list[_Image]:
+    if not listed.is_file():
+        raise FileNotFoundError(f"{listed} is missing; it lists the images, one a line")
+    stems = [line.split()[0] for line in listed.read_text("utf-8").splitlines() if line.strip()]
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(lambda stem: _voc_image(home, stem), stems))
 
 
 @reader("bccd", "BCCD/ in VOC's layout (github.com/Shenggan/BCCD_Dataset)")

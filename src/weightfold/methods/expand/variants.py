@@ -1,4 +1,4 @@
-"""Variants of networks in expanded coordinates: "ck,rate=4", "cl+fc,first=m"."""
+"""In expanded coordinates: rate=4, first=rm or m, init=paper, variance or preserve, where=down*."""
 
 from functools import partial
 from typing import Any
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from weightfold.methods.expand.twin import nonlinear_twin
 from weightfold.methods.expand.verb import expand
-from weightfold.methods.variants import Variant
+from weightfold.methods.variants import Variant, layers_named
 
 _KINDS: dict[str, dict[str, Any]] = {
     "cl": {"conv": "cl"},
@@ -18,6 +18,7 @@ _KINDS: dict[str, dict[str, Any]] = {
 }
 _OPTIONS = {
     "rate": float,
+    "where": str,
     "first": str,
     "init": str,
     "execution": str,
@@ -32,6 +33,7 @@ def expanded(
     seed: int,
     *,
     kind: str,
+    where: str | None = None,
     start: str | None = None,
     nonlinear: bool = False,
     **options: Any,
@@ -43,6 +45,7 @@ def expanded(
         example: Not needed.
         seed: As for `wf.expand`.
         kind: "cl", "ck", "fc", "cl+fc" or "ck+fc".
+        where: Layers, as `layers_named` reads them; None: as `wf.expand`.
         start: "folded": the compact network with the folded weights of the untrained expansion
             (Guo et al. 2020, Table 8).
         nonlinear: Its nonlinear twin.
@@ -53,13 +56,13 @@ def expanded(
     """
     if start not in (None, "folded"):
         raise ValueError(f"start={start!r}; the only other start is 'folded'")
-    found = expand(net, **_KINDS[kind], **options, seed=seed)
+    found = expand(net, **_KINDS[kind], where=layers_named(where), **options, seed=seed)
     if nonlinear:
         return nonlinear_twin(found)
     return found.deploy() if start else found
 
 
 VARIANTS = tuple(
-    Variant(kind, partial(expanded, kind=kind), _OPTIONS, shaping=("rate", "first"))
+    Variant(kind, partial(expanded, kind=kind), _OPTIONS, shaping=("rate", "first", "where"))
     for kind in _KINDS
 )

@@ -28,13 +28,15 @@ class Held(NamedTuple):
         layer: Of the plain layer's class; it never runs.
         place: The modules of the one above it.
         attribute: Its name there.
+        name: Its name in the chart.
     """
 
     layer: nn.Module
     place: Mapping[str, nn.Module | None]
     attribute: str
+    name: str
 
-    def check(self, name: str) -> None:
+    def check(self) -> None:
         """Refuse what would have no effect.
 
         Raises:
@@ -43,18 +45,15 @@ class Held(NamedTuple):
         layer = self.layer
         if (now := self.place[self.attribute]) is not layer:
             raise RuntimeError(
-                f"{name!r} was replaced by a {type(now).__name__}, which would not run; freeze "
-                "batch norms by eval() and requires_grad_(False), convert layers before wf.share"
+                f"{self.name!r} was replaced by a {type(now).__name__}, which would not run; "
+                "freeze batch norms by eval() and requires_grad_(False), convert layers before "
+                "wf.share"
             )
         if layer._forward_hooks or layer._backward_hooks or layer._backward_pre_hooks:
             raise RuntimeError(
-                f"{name!r} has a hook, but only holds tensors and never runs; register hooks "
+                f"{self.name!r} has a hook, but only holds tensors and never runs; register hooks "
                 "before wf.share, or on the layer in net.model"
             )
-
-
-def _trains(states: Mapping[str, list[NormState]]) -> bool:
-    return any(state.training for found in states.values() for state in found)
 
 
 class Sharing(LayerExecution, CallContext, FilePerPart, LayerCoordinates, Chart):
@@ -103,7 +102,7 @@ class Sharing(LayerExecution, CallContext, FilePerPart, LayerCoordinates, Chart)
             part = self.layout.cut(path, start[f"{path}.{name}"], rows, shared=True)
             if part is not None:
                 parts[f"{path}.{name}"] = part
-        self._install(self.shared, parts)
+        self._install(self.shared, parts, "shared")
         for domain in classes:
             self.init_domain(domain, start)
 
@@ -120,11 +119,13 @@ class Sharing(LayerExecution, CallContext, FilePerPart, LayerCoordinates, Chart)
     def install_domain(self, domain: str, parts: Mapping[str, Tensor]) -> None:
         """Put the own tensors of a domain in place, as they are."""
         self.domains[domain] = nn.Module()
-        self._held[domain] = self._install(self.domains[domain], parts)
+        self._held[domain] = self._install(self.domains[domain], parts, f"domains.{domain}")
         own = holders(self.domains[domain])
         self.splits[domain] = self.layout.splits_of(holders(self.shared), own)
 
-    def _install(self, root: nn.Module, parts: Mapping[str, Tensor]) -> "dict[str, Held]":
+    def _install(
+        self, root: nn.Module, parts: Mapping[str, Tensor], name: str
+    ) -> "dict[str, Held]":
         """Register in `root` the layers that hold these tensors; path -> layer and its place."""
         held: dict[str, Held] = {}
         for path, names in self.layout.names.items():
@@ -133,7 +134,8 @@ class Sharing(LayerExecution, CallContext, FilePerPart, LayerCoordinates, Chart)
                 layer = self.layout.holder(path, mine)
                 register_at(root, path, layer)
                 above, attribute = split_name(path)
-                held[path] = Held(layer, root.get_submodule(above)._modules, attribute)
+                place = root.get_submodule(above)._modules
+                held[path] = Held(layer, place, attribute, f"{name}.{path}")
         return held
 
     def lend(self, domain: str, parts: Mapping[str, Tensor]) -> None:
@@ -190,19 +192,30 @@ class Sharing(LayerExecution, CallContext, FilePerPart, LayerCoordinates, Chart)
 
         It trains if both the layer that runs and the domain's own are in train mode; momentum and
         eps are those of the domain's own.
-
-        Raises:
-            RuntimeError: A domain's layer was replaced, or has a hook that would never run.
         """
         names = self._names(domain)
-        for name in names:
-            for path, held in self._held.get(name, {}).items():
-                held.check(f"domains.{name}.{path}")
-        found = {}
-        for path in self.layout.norms:
-            running = self._running[path].training if path in self._running else self.training
-            found[path] = [self._state(path, name, running) for name in names]
-        return found
+        running = {path: self._in_train_mode(path) for path in self.layout.norms}
+        return {p: [self._state(p, name, mode) for name in names] for p, mode in running.items()}
+
+    def check(self, domain: Domain) -> None:
+        """Refuse domains with a layer that would have to run itself.
+
+        Raises:
+            RuntimeError: It was replaced, or has a hook that would never run.
+        """
+        for name in self._names(domain):
+            for held in self._held.get(name, {}).values():  # type: ignore[arg-type]
+                held.check()
+
+    def _in_train_mode(self, path: str) -> bool:
+        """Whether the layer that runs a batch norm is."""
+        return self._running[path].training if path in self._running else self.training
+
+    def _trains(self, names: Sequence[str]) -> bool:
+        """Whether a batch norm of one of these domains moves its statistics."""
+        training = [path for path in self.layout.norms if self._in_train_mode(path)]
+        held = (self._held.get(name, {}).get(path) for path in training for name in names)
+        return any(one is None or one.layer.training for one in held)
 
     def _state(self, path: str, domain: str, running: bool) -> NormState:
         held = self._held.get(domain, {}).get(path)
@@ -215,7 +228,7 @@ class Sharing(LayerExecution, CallContext, FilePerPart, LayerCoordinates, Chart)
     def uncached_operands(self, *, domain: Domain = None, **at: Any) -> dict[str, Tensor]:
         """Stacked batch norm statistics, which other forwards of the domains may have moved."""
         names = self._names(domain)
-        if len(names) == 1 or not _trains(self.states(domain)):
+        if len(names) == 1 or not self._trains(names):
             return {}
         return self.layout.operands([[p for p in self.splits[n] if p.buffer] for n in names], 0)
 
@@ -234,6 +247,7 @@ class Sharing(LayerExecution, CallContext, FilePerPart, LayerCoordinates, Chart)
     def resized_layers(self, *, domain: Domain = None, **at: Any) -> dict[str, nn.Module]:
         """The head, with the domain's number of classes; batch norms as the domain's are set."""
         (name,) = self._names(domain)
+        self.check(name)
         layers = {self.layout.head: self.layout.classifier(self.classes[name])}
         for path, (state,) in self.states(name).items():
             norm: Any = copy.deepcopy(self.layout.skeletons[path])
@@ -247,9 +261,9 @@ class Sharing(LayerExecution, CallContext, FilePerPart, LayerCoordinates, Chart)
         self, operands: Mapping[str, Tensor], *, domain: Domain = None, **at: Any
     ) -> None:
         """Batch norm statistics of several domains, from the stacked copies; batches counted."""
-        if _trains(states := self.states(domain)):
-            splits = [self.splits[name] for name in self._names(domain)]
-            self.layout.write_back(operands, splits, states)
+        if self._trains(names := self._names(domain)):
+            splits = [self.splits[name] for name in names]
+            self.layout.write_back(operands, splits, self.states(domain))
 
     def default_context(self) -> dict[str, Any]:
         """The first domain."""

@@ -35,11 +35,6 @@ class NormState(NamedTuple):
     eps: float
     batches: Tensor | None
 
-    @property
-    def settings(self) -> tuple[bool, float | None, float]:
-        """What domains that run in one call have in common."""
-        return self[:3]
-
 
 class DomainLayer(nn.Module):
     """A layer whose own tensors have a leading axis of domains.
@@ -97,6 +92,12 @@ class DomainLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Run every image with its own domain's tensors; shapes as in the plain layer."""
+        if self.tensors and all(slot is None for slot in self._parameters.values()):
+            raise RuntimeError(
+                f"a {type(self.layer).__name__} that domains own was called outside the net, where "
+                "its tensors do not exist. Activation checkpointing inside the model does that in "
+                "backward: checkpoint the net as a whole instead"
+            )
         domain = self.at.get("domain")
         if isinstance(domain, Mixture) and len(domain.domains) > 1:
             domain.check(x)
@@ -258,7 +259,7 @@ class DomainNorm(DomainLayer):
     def one_by_one(self) -> bool:
         """Domains whose batch norms differ, in what None stands for at least, run in turn."""
         first, *others = self.states(slice(None))
-        differ = any(state.settings != first.settings for state in others)
+        differ = any(state[:3] != first[:3] for state in others)  # all but the counters
         return super().one_by_one or differ or (first.training and first.momentum is None)
 
 

@@ -68,21 +68,22 @@ def given_masks(layers: Sequence[Layer], masks: Masks) -> Own:
         TypeError: A mask has another type than bool.
     """
     filters = {layer.path: layer.filters for layer in layers}
-    for path, mask in masks.items():
+    given = {path: torch.as_tensor(mask, device="cpu") for path, mask in masks.items()}
+    for path, mask in given.items():
         if path not in filters:
             near = difflib.get_close_matches(path, filters, n=3) or list(filters)[:5]
             raise ValueError(
                 f"the mask of {path!r} is for no convolution that can be shared; there are "
                 f"{', '.join(near)}"
             )
-        if torch.as_tensor(mask).dtype != torch.bool:
+        if mask.dtype != torch.bool:
             raise TypeError(f"the mask of {path!r} is not of type bool; give True for own filters")
-        if torch.as_tensor(mask).shape != (filters[path],):
+        if mask.shape != (filters[path],):
             raise ValueError(
-                f"the mask of {path!r} has shape {tuple(torch.as_tensor(mask).shape)}; the layer "
+                f"the mask of {path!r} has shape {tuple(mask.shape)}; the layer "
                 f"has {filters[path]} filters"
             )
-    rows = {path: torch.as_tensor(masks[path]) for path in filters if path in masks}
+    rows = {path: given[path] for path in filters if path in given}
     return {path: tuple(mask.tolist()) for path, mask in rows.items() if mask.any()}
 
 
@@ -112,18 +113,20 @@ def _walk(layers: Sequence[Layer], strategy: Strategy, seed: int) -> Tensor:
     """Positions of all filters, counted in execution order, in the order of the walk; int64."""
     total = sum(layer.filters for layer in layers)
     if strategy == "random":
-        return torch.randperm(total, generator=torch.Generator().manual_seed(seed))
-    return torch.arange(total) if strategy == "bottom" else torch.arange(total).flip(0)
+        return torch.randperm(total, generator=torch.Generator().manual_seed(seed), device="cpu")
+    order = torch.arange(total, device="cpu")  # also where another device is the default
+    return order if strategy == "bottom" else order.flip(0)
 
 
 def _per_filter(layers: Sequence[Layer], values: Sequence[int]) -> Tensor:
     """A layer's value for each of its filters, int64."""
-    return torch.tensor(values).repeat_interleave(torch.tensor([x.filters for x in layers]))
+    filters = torch.tensor([layer.filters for layer in layers], device="cpu")
+    return torch.tensor(values, device="cpu").repeat_interleave(filters)
 
 
 def _masks(layers: Sequence[Layer], taken: Tensor) -> Own:
     sizes = [layer.filters for layer in layers]
-    mask = torch.zeros(sum(sizes), dtype=torch.bool)
+    mask = torch.zeros(sum(sizes), dtype=torch.bool, device="cpu")
     mask[taken] = True
     rows = zip(layers, mask.split(sizes), strict=True)
     return {layer.path: tuple(row.tolist()) for layer, row in rows if row.any()}

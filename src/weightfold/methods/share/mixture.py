@@ -73,4 +73,4 @@ class Mixture:
         if level and most * len(places) <= 1.5 * len(names):
             places = {n: [p[i % len(p)] for i in range(most)] for n, p in places.items()}
         mixture = cls(tuple(places), tuple(map(len, places.values())))
-        return mixture, mixture.join([torch.tensor(p) for p in places.values()])
+        return mixture, mixture.join([torch.tensor(p, device="cpu") for p in places.values()])

@@ -114,8 +114,8 @@ class SharedNet(Charted, holds="sharing"):
         level = not self.training and self.sharing.layout.images_apart
         mixture, order = Mixture.arrange(names, level=level)
         outputs = super().forward(x[order.to(x.device)], at={**at, "domain": mixture})
-        back = torch.empty(len(x), dtype=torch.int64)
-        back[order] = torch.arange(len(order))
+        back = torch.empty(len(x), dtype=torch.int64, device="cpu")
+        back[order] = torch.arange(len(order), device="cpu")
         tensors = [tensor[back.to(x.device)] for tensor in tensors_of(outputs)]
         for place, axis in enumerate(found.class_axes):
             if axis is not None:
@@ -125,7 +125,7 @@ class SharedNet(Charted, holds="sharing"):
     def _apart(self, x: Tensor, names: Sequence[str], at: Mapping[str, Any]) -> Any:
         """A mixture, domain by domain."""
         places = {
-            name: torch.tensor([i for i, given in enumerate(names) if given == name])
+            name: torch.tensor([i for i, n in enumerate(names) if n == name], device="cpu")
             for name in dict.fromkeys(names)
         }
         parts = [
@@ -221,7 +221,10 @@ class SharedNet(Charted, holds="sharing"):
         return {name: found[name] for name in batches}
 
     def _set_context(self, at: Mapping[str, Any]) -> None:
-        super()._set_context({**at, "norms": self.sharing.states(at["domain"])} if at else at)
+        if at:
+            self.sharing.check(at["domain"])
+            at = {**at, "norms": self.sharing.states(at["domain"])}
+        super()._set_context(at)
 
     def deploy(
         self,
@@ -232,7 +235,8 @@ class SharedNet(Charted, holds="sharing"):
     ) -> nn.Module:
         """The plain network of one domain: original class and keys, the domain's classifier.
 
-        It is fed as `about` says of the domain (`weightfold.Preprocessing`).
+        It is fed as `about` says of the domain (`weightfold.Preprocessing`); its batch norms have
+        the mode, momentum and eps of the domain's own.
 
         Args:
             at: Per-call coordinates; `domain` is the same as `at={"domain": domain}`.
@@ -244,6 +248,10 @@ class SharedNet(Charted, holds="sharing"):
         """
         at = at if domain is None else {**at, "domain": domain}
         plain = super().deploy(at)
+        name = at.get("domain")
+        for path, (state,) in self.sharing.states(name).items() if isinstance(name, str) else ():
+            norm: Any = plain.get_submodule(path)
+            norm.training, norm.momentum, norm.eps = state[:3]
         told = Preprocessing.of_record(self.about.get(str(at.get("domain")), {}))
         Preprocessing.detach(plain) if told is None else told.attach(plain)
         return fold_batch_norm(plain) if fold_bn else plain

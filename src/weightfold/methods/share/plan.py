@@ -18,7 +18,7 @@ from weightfold.methods.share.filters import (
     take_filters,
     take_share,
 )
-from weightfold.methods.share.layers import Layer, find_layers
+from weightfold.methods.share.layers import Layer, Layers, find_layers
 from weightfold.methods.share.ownership import Ownership
 from weightfold.records import conform
 from weightfold.trace import TensorSize, tensor_sizes
@@ -177,9 +177,11 @@ class SharingOptions:
             same number of classes.
         head_path: Path of the classifier, where it is not the last Linear or convolution to run
             with as many outputs as the network.
+        layers: What `find_layers` saw of the network, so that many plans of one look once; None:
+            look.
 
     Raises:
-        TypeError: `head_path` is of another type.
+        TypeError: `head_path` or `layers` is of another type.
         ValueError: An option is none of its choices.
     """
 
@@ -187,12 +189,15 @@ class SharingOptions:
     shared_norms: Where = None
     head: Literal["domain", "shared"] = "domain"
     head_path: str | None = None
+    layers: Layers | None = None
 
     def __post_init__(self) -> None:
         both = ("domain", "shared")
         check_choices({"bn": self.bn, "head": self.head}, {"bn": both, "head": both})
         if not isinstance(self.head_path, str | None):
             raise TypeError(f"head_path={self.head_path!r}; give the path of a layer")
+        if not isinstance(self.layers, Layers | None):
+            raise TypeError(f"layers={self.layers!r}; give what find_layers returned")
 
 
 class SharingKeywords(TypedDict, total=False):
@@ -203,6 +208,7 @@ class SharingKeywords(TypedDict, total=False):
     shared_norms: Where
     head: Literal["domain", "shared"]
     head_path: str | None
+    layers: Layers | None
 
 
 def plan_sharing(
@@ -268,7 +274,7 @@ def plan_sharing(
             neither of `fraction` and `num_filters`, or either with masks; masks that name no
             convolution or are of another length; an argument that is none of its choices; no
             classifier found; a model that does not run on the example, has no convolution, or
-            computes a convolution's weight by a parametrization.
+            computes a convolution's weight by a parametrization; `layers` of another network.
         TypeError: `net` is a Charted net or no module, or an argument is of another type.
     """
     net = unwrapped(net)
@@ -276,7 +282,11 @@ def plan_sharing(
     _check_arguments(strategy, budget)
     _check_amount(strategy, fraction, num_filters)
     seed = checked_seed(seed)
-    seen = find_layers(net, example_input, made.head_path)
+    tensors = tensor_sizes(net)
+    if (seen := made.layers) is None:
+        seen = find_layers(net, example_input, made.head_path)
+    else:
+        _check_layers(seen, tensors)
     if not isinstance(strategy, str):
         own = given_masks(seen.convolutions, strategy)
     elif num_filters is not None:
@@ -291,7 +301,7 @@ def plan_sharing(
         classifier=seen.classifier,
         shared_head=made.head == "shared",
         other_macs=seen.other_macs,
-        tensors=tensor_sizes(net),
+        tensors=tensors,
         choice={
             "strategy": strategy if isinstance(strategy, str) else "masks",
             "fraction": fraction,
@@ -325,6 +335,16 @@ def _check_amount(
         whole(num_filters, "num_filters")
     if fraction is not None and not 0 <= real(fraction, "fraction") <= 1:
         raise ValueError(f"fraction={fraction}; a share is between 0 and 1, e.g. 0.2 for 20%")
+
+
+def _check_layers(seen: Layers, tensors: Mapping[str, TensorSize]) -> None:
+    for layer in (*seen.convolutions, seen.classifier):
+        weight = tensors.get(f"{layer.path}.weight")
+        if weight is None or weight.shape[0] != layer.filters:
+            raise ValueError(
+                f"layers: the network has no {layer.path!r} of {layer.filters} filters; give what "
+                "find_layers saw of this one"
+            )
 
 
 def _domain_norms(

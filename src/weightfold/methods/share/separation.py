@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from weightfold.core.charted import Charted, full_precision
+from weightfold.core.charted import Charted
+from weightfold.core.precision import full_precision
 from weightfold.methods.share.chart import Sharing
 from weightfold.methods.share.executors import DomainLayer
 from weightfold.methods.share.mixture import Mixture
@@ -81,27 +82,27 @@ def separation(net: Charted, sharing: Sharing, images: Tensor) -> Separation:
     """
     if not images.is_floating_point():
         return APART
-    classes = sorted(sharing.classes, key=sharing.classes.__getitem__)
-    names = classes[0], classes[-1]
+    here = [name for name in sharing.classes if name in sharing.splits]  # a server has not all
+    names = here[0], here[-1]
+    classes = min(sharing.classes.values()), max(sharing.classes.values())
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(IMAGES, *images.shape[1:], generator=generator).to(images)
+    x = torch.randn(IMAGES, *images.shape[1:], generator=generator, device="cpu").to(images)
     poisoned = x.clone()
     poisoned[1] = torch.nan
     spreads = not sharing.layout.images_apart
     rows = Poisoned(names, (2, 2), spreads)
     try:
         with torch.no_grad(), _still(net, sharing):
-            for tensor in _run(net, sharing, poisoned, rows, 0.0):
+            for tensor in _run(net, sharing, poisoned, rows, classes, 0.0):
                 rows.check(tensor)
-            if sharing.classes[names[0]] == sharing.classes[names[1]]:
+            if classes[0] == classes[1]:
                 return Separation(together=True)
             mixture = Mixture(names, (2, 2))
-            clean = _run(net, sharing, x, mixture, 0.0)
-            found = _run(net, sharing, x, mixture, torch.nan)
+            clean = _run(net, sharing, x, mixture, classes, 0.0)
+            found = _run(net, sharing, x, mixture, classes, torch.nan)
     except Mixed:
         return APART
-    few, most = (sharing.classes[name] for name in names)
-    axes = [_class_axis(a[::2], b[::2], few, most) for a, b in zip(clean, found, strict=True)]
+    axes = [_class_axis(a[::2], b[::2], *classes) for a, b in zip(clean, found, strict=True)]
     known = tuple(axis for axis in axes if axis != 0)
     return Separation(True, known) if len(known) == len(axes) and any(known) else APART
 
@@ -125,7 +126,12 @@ def _poisoned(x: Tensor) -> Tensor:
 
 
 def _run(
-    net: Charted, sharing: Sharing, x: Tensor, mixture: Mixture, absent: float
+    net: Charted,
+    sharing: Sharing,
+    x: Tensor,
+    mixture: Mixture,
+    classes: tuple[int, int],
+    absent: float,
 ) -> Sequence[Tensor]:
     """The tensors that the network returns.
 
@@ -133,11 +139,12 @@ def _run(
         net: As `separation`.
         sharing: As `separation`.
         x: A batch.
-        mixture: Of two domains, the one with fewer classes first.
-        absent: Weights of the classes that this one lacks.
+        mixture: Of two domains.
+        classes: That the first one is to have, and the second, which has at least as many.
+        absent: Weights of the classes that the first one lacks.
     """
     layout, splits = sharing.layout, sharing.splits
-    few, most = (sharing.classes[name] for name in mixture.domains)
+    few, most = classes
     with full_precision(sharing):
         tensors = layout.operands([splits[name] for name in mixture.domains], most)
     for name in layout.names[layout.head]:

@@ -1,4 +1,4 @@
-"""A variant of networks in a random subspace: "subspace,dim=1000"."""
+"""In a random subspace, with dim=1000, and kind=dense or srht."""
 
 from typing import Any
 

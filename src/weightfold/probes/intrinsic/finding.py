@@ -1,5 +1,6 @@
 """What searching for the intrinsic dimension found."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import exp, log
 from pathlib import Path
@@ -8,9 +9,11 @@ from typing import Any, ClassVar, Self
 from weightfold.probes.finding import Finding
 from weightfold.probes.intrinsic import search
 from weightfold.report.figures import COLOURS, drawing
-from weightfold.report.numbers import count, mean_and_spread
+from weightfold.report.numbers import count
 from weightfold.report.page import Table
+from weightfold.report.scale import Scale
 from weightfold.report.statistics import Paired, Summary, paired, summarize
+from weightfold.tasks.measure import ACCURACY, Measure
 from weightfold.train.recipe import Recipe
 
 LEVEL = 0.95
@@ -24,17 +27,17 @@ class Trained:
     Attributes:
         dim: Coordinates trained; None: all of them, in the plain network.
         seed: Of the run.
-        start: Accuracy before training, in [0, 1].
-        accuracy: At the last epoch; None if the run failed.
-        best: The highest after any epoch; None if the run failed.
+        start: The task's measure before training.
+        value: At the last epoch; None if the run failed.
+        best: After any epoch; None if the run failed.
         best_epoch: The first epoch that reached it, from 1; None if the run failed.
-        failed: Why there is no accuracy; "" if there is one.
+        failed: Why there is no value; "" if there is one.
     """
 
     dim: int | None
     seed: int
     start: float
-    accuracy: float | None
+    value: float | None
     best: float | None = None
     best_epoch: int | None = None
     failed: str = ""
@@ -48,27 +51,30 @@ class Trained:
 
 @dataclass(frozen=True, kw_only=True)
 class IntrinsicDimension(Finding):
-    """The smallest d that reaches a share of the plain network's accuracy (Li et al. 2018).
+    """The smallest d that does nearly as well as the plain network (Li et al. 2018).
 
     Attributes:
         network: Class of the network.
         data: Name of the data.
         parameters: D, the weights that the subspace is of.
         metric: "validation" or "train".
-        part: The part of the data that accuracies are on: "validation", "test" or "train".
+        part: The part of the data that values are of: "validation", "test" or "train".
         examples: How many examples it has.
-        threshold: Share of the plain network's accuracy to be reached, or that accuracy itself.
-        absolute: Whether it is the accuracy itself.
+        threshold: Share of what the plain network reaches, see `bar`, or the bar itself.
+        absolute: Whether it is the bar itself.
         kind: Of the projection.
         seeds: In order.
         baselines: The plain network, a run for each seed.
         trained: A run for each dimension and seed, by rising dimension.
         recipe: Hyperparameters of all runs.
         published: A published value to compare with; None for none.
+        measure: The task's first, which values are of.
+        trivial: What the trivial predictor gets by it.
     """
 
     probe: ClassVar[str] = "intrinsic-dimension"
     answers: ClassVar[tuple[str, ...]] = ("dimension", "interval", "bracket")
+    former: ClassVar[Mapping[str, str]] = {"accuracy": "value"}
     network: str
     data: str
     parameters: int
@@ -83,6 +89,8 @@ class IntrinsicDimension(Finding):
     recipe: Recipe
     published: float | None = None
     absolute: bool = False
+    measure: Measure = ACCURACY
+    trivial: float = 0.0
 
     def beside(self, published: float) -> Self:
         """The finding with a published value in headline and figure."""
@@ -90,13 +98,29 @@ class IntrinsicDimension(Finding):
 
     @property
     def baseline(self) -> Summary:
-        """Accuracy of the plain network over seeds, in [0, 1]; failed runs are left out."""
-        return summarize([run.accuracy for run in self.baselines if run.accuracy is not None])
+        """The measure of the plain network over seeds; failed runs are left out."""
+        return summarize([run.value for run in self.baselines if run.value is not None])
 
     @property
     def bar(self) -> float:
-        """The accuracy to reach: the threshold times the plain network's mean, or itself."""
-        return self.threshold if self.absolute else self.threshold * self.baseline.mean
+        """The value to reach: the threshold times the plain network's mean, or itself.
+
+        Where lower is better, the threshold's share of the way from the trivial predictor's value
+        to the plain network's mean: ours.
+        """
+        if self.absolute:
+            return self.threshold
+        start = 0.0 if self.measure.higher_is_better else self.trivial
+        return start + self.threshold * (self.baseline.mean - start)
+
+    def height(self, value: float) -> float:
+        """A value of the measure, so that more is better."""
+        return value if self.measure.higher_is_better else -value
+
+    @property
+    def scale(self) -> Scale:
+        """How values are printed."""
+        return Scale.of(self.measure, self.baseline.mean)
 
     def at(self, threshold: float, *, absolute: bool) -> Self:
         """The same runs judged by another bar; where they did not go near it, the answer is coarse.
@@ -109,30 +133,36 @@ class IntrinsicDimension(Finding):
 
     @property
     def doubt(self) -> str:
-        """That the plain network's accuracy spreads over seeds by more than it is above the bar.
+        """That the plain network's value spreads over seeds by more than it is above the bar.
 
         The bar is a matter of chance then, and so is every dimension read at it.
         """
-        if (self.baseline.std or 0.0) <= max(self.baseline.mean - self.bar, 0.0):
+        above = self.height(self.baseline.mean) - self.height(self.bar)
+        if (self.baseline.std or 0.0) <= max(above, 0.0):
             return ""
         return (
             f"No intrinsic dimension can be told: the plain network is not trained reliably "
-            f"({self._plain}), so that a bar of {100 * self.bar:.1f}% means nothing. Lower lr, or "
-            "train longer."
+            f"({self._plain}), so that a bar of {self.scale.text(self.bar)} means nothing. Lower "
+            "lr, or train longer."
         )
 
     @property
     def curve(self) -> dict[int, tuple[float | None, ...]]:
-        """Dimension -> accuracy for each seed, None where the run failed; by rising dimension."""
-        found = {(run.dim, run.seed): run.accuracy for run in self.trained}
+        """Dimension -> value for each seed, None where the run failed; by rising dimension."""
+        found = {(run.dim, run.seed): run.value for run in self.trained}
         dims = sorted({run.dim for run in self.trained if run.dim is not None})
         return {d: tuple(found[d, seed] for seed in self.seeds) for d in dims}
 
     @property
+    def heights(self) -> search.Curve:
+        """The curve, so that more is better."""
+        return search.heights(self.curve, self.measure)
+
+    @property
     def crossings(self) -> dict[int, float | None]:
         """Seed -> dimension at which it first reaches the bar, see `search.crossing`."""
-        curve = self.curve
-        return {s: search.crossing(curve, i, self.bar) for i, s in enumerate(self.seeds)}
+        curve, bar = self.heights, self.height(self.bar)
+        return {s: search.crossing(curve, i, bar) for i, s in enumerate(self.seeds)}
 
     @property
     def bracket(self) -> tuple[int | None, int | None]:
@@ -140,7 +170,7 @@ class IntrinsicDimension(Finding):
 
         As (low, high), see `search.bracket`.
         """
-        return search.bracket(self.curve, self.bar)
+        return search.bracket(self.heights, self.height(self.bar))
 
     @property
     def dimension(self) -> float | None:
@@ -177,7 +207,8 @@ class IntrinsicDimension(Finding):
     @property
     def bounded_above(self) -> bool:
         """Whether a seed reaches the bar with the smallest dimension tried already."""
-        return any(a is not None and a >= self.bar for a in self.curve[min(self.curve)])
+        smallest, bar = self.heights[min(self.curve)], self.height(self.bar)
+        return any(height is not None and height >= bar for height in smallest)
 
     @property
     def policy(self) -> str:
@@ -215,16 +246,21 @@ class IntrinsicDimension(Finding):
     def _plain(self) -> str:
         """What the plain network reaches, in words."""
         return (
-            f"all {self.parameters:,} reach {mean_and_spread(self.baseline, unit='%', factor=100)} "
-            f"{_ON[self.part]}, {count(self.baseline.n, 'seed')}"
+            f"all {self.parameters:,} reach {self.scale.mean(self.baseline)} {_ON[self.part]}, "
+            f"{count(self.baseline.n, 'seed')}"
         )
 
     @property
     def _goal(self) -> str:
         """The bar in words."""
+        name, scale = self.measure.name, self.scale
         if self.absolute:
-            return f"an accuracy of {100 * self.threshold:g}%"
-        return f"{100 * self.threshold:g}% of the accuracy of the plain network"
+            return f"{name} {scale.factor * self.threshold:g}{scale.unit}"
+        share = f"{100 * self.threshold:g}% of the"
+        if self.measure.higher_is_better:
+            return f"{share} {name} of the plain network"
+        trivial = scale.text(self.trivial)
+        return f"{share} way from the trivial predictor's {name}, {trivial}, to the plain network's"
 
     @property
     def _answer(self) -> str:
@@ -253,15 +289,16 @@ class IntrinsicDimension(Finding):
         )
 
     def rows(self) -> list[dict[str, Any]]:
-        """A line for each run; accuracies in [0, 1]."""
+        """A line for each run; shares in [0, 1]."""
+        name = self.measure.name
         return [
             {
                 "network": "plain" if run.dim is None else "subspace",
                 "dim": self.parameters if run.dim is None else run.dim,
                 "seed": run.seed,
-                "start_accuracy": run.start,
-                "accuracy": run.accuracy,
-                "best_accuracy": run.best,
+                f"start_{name}": run.start,
+                name: run.value,
+                f"best_{name}": run.best,
                 "best_epoch": run.best_epoch,
                 "failed": run.failed,
             }
@@ -269,23 +306,27 @@ class IntrinsicDimension(Finding):
         ]
 
     def table(self) -> Table | None:
-        """Accuracy for each dimension, and how many seeds reach the bar."""
-        columns = ["d", f"accuracy {_ON[self.part]} (%)", f"at {100 * self.bar:.2f}% or above"]
-        rows = [["all weights", mean_and_spread(self.baseline, factor=100), ""]]
-        for d, accuracies in self.curve.items():
-            known = [a for a in accuracies if a is not None]
-            reached = sum(a >= self.bar for a in known)
-            cell = mean_and_spread(summarize(known), factor=100) if known else "failed"
+        """The measure for each dimension, and how many seeds reach the bar."""
+        scale, bar = self.scale, self.height(self.bar)
+        side = "above" if self.measure.higher_is_better else "below"
+        label = scale.label(f"{self.measure.name} {_ON[self.part]}")
+        columns = ["d", label, f"at {scale.text(self.bar)} or {side}"]
+        rows = [["all weights", scale.mean(self.baseline, unit=False), ""]]
+        for d, values in self.curve.items():
+            known = [value for value in values if value is not None]
+            reached = sum(self.height(value) >= bar for value in known)
+            cell = scale.mean(summarize(known), unit=False) if known else "failed"
             rows.append([f"{d:,}", cell, f"{reached} of {len(known)} seeds"])
         return Table(columns, rows)
 
     def draw(self, path: Path) -> None:
-        """Accuracy against d, with the bar, the answer, its interval and the published value."""
+        """The measure against d, with the bar, the answer, its interval and the published value."""
         from matplotlib.ticker import LogLocator, NullFormatter
 
+        factor = self.scale.factor
         curve = {
-            d: [100 * a for a in accuracies if a is not None]
-            for d, accuracies in self.curve.items()
+            d: [factor * value for value in values if value is not None]
+            for d, values in self.curve.items()
         }
         curve = {d: known for d, known in curve.items() if known}
         grey = COLOURS[-1]
@@ -295,11 +336,10 @@ class IntrinsicDimension(Finding):
             axis.plot(x, y, "o", color=COLOURS[0], alpha=0.55, markersize=4, label="a seed")
             means = [summarize(known).mean for known in curve.values()]
             axis.plot(list(curve), means, color=COLOURS[0], label="mean of seeds")
-            axis.axhline(
-                100 * self.baseline.mean, color=grey, linewidth=1, label="all weights trained"
-            )
+            plain = factor * self.baseline.mean
+            axis.axhline(plain, color=grey, linewidth=1, label="all weights trained")
             label = self._goal
-            axis.axhline(100 * self.bar, color=grey, linewidth=1, linestyle="--", label=label)
+            axis.axhline(factor * self.bar, color=grey, linewidth=1, linestyle="--", label=label)
             if self.dimension is not None and not self.doubt:
                 bound = "≤ " if self.bounded_above else ""
                 axis.axvline(
@@ -323,7 +363,7 @@ class IntrinsicDimension(Finding):
             axis.xaxis.set_minor_formatter(NullFormatter())
             axis.set(
                 xlabel=f"coordinates trained, d (of {self.parameters:,})",
-                ylabel=f"accuracy {_ON[self.part]}, last epoch (%)",
+                ylabel=self.scale.label(f"{self.measure.name} {_ON[self.part]}, last epoch"),
             )
             axis.grid(alpha=0.3)
             axis.legend(fontsize="small")

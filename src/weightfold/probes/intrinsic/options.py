@@ -17,11 +17,11 @@ class IntrinsicOptions:
     """What is measured, and how it is searched for.
 
     Attributes:
-        threshold: Share of the plain network's accuracy, in (0, 1]; with `absolute` the accuracy
-            itself.
+        threshold: Share of what the plain network reaches, in (0, 1], see
+            `IntrinsicDimension.bar`; with `absolute` the value to reach.
         absolute: Whether the bar is `threshold` whatever the plain network reaches, as it was for
             the published dimensions of MNIST.
-        metric: "validation": accuracy on the held-out set, `validation` if the data has one, else
+        metric: "validation": measured on the held-out set, `validation` if the data has one, else
             `test`. "train": on the training set, in eval mode, for data that cannot be
             generalised from, such as shuffled labels.
         kind: Of the projection P, see `wf.subspace`.
@@ -51,7 +51,9 @@ class IntrinsicOptions:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if not 0 < self.threshold <= 1:
+        if self.absolute and not isfinite(self.threshold):
+            raise ValueError(f"threshold={self.threshold}: give the value to reach, a number")
+        if not self.absolute and not 0 < self.threshold <= 1:
             raise ValueError(f"threshold={self.threshold}: give a share in (0, 1], such as 0.9")
         if not (self.resolution > 0 and isfinite(self.resolution)):
             raise ValueError(f"resolution={self.resolution}: give a share above 0, such as 0.1")

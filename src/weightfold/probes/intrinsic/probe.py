@@ -2,9 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import sqrt
 from pathlib import Path
-from statistics import fmean
 from typing import Unpack
 
 import torch
@@ -15,11 +13,13 @@ from weightfold.data import Dataset
 from weightfold.data.pairs import Data
 from weightfold.hints import check_arguments
 from weightfold.probes.intrinsic import search
-from weightfold.probes.intrinsic.finding import IntrinsicDimension, Trained
+from weightfold.probes.intrinsic.bar import check_bar, trivial_value
+from weightfold.probes.intrinsic.finding import IntrinsicDimension
 from weightfold.probes.intrinsic.options import IntrinsicKeywords, IntrinsicOptions, Metric
 from weightfold.probes.intrinsic.trials import Trials, plain
-from weightfold.probes.models import Model, check_network, dataset_of
+from weightfold.probes.models import Model, check_network
 from weightfold.probes.registry import register_probe
+from weightfold.tasks.registry import as_task
 from weightfold.tasks.task import Task
 from weightfold.train.progress import ProgressCallback, progress_bar
 from weightfold.train.recipe import Recipe
@@ -54,11 +54,12 @@ def intrinsic_dimension(
     """The smallest d for which training theta = theta0 + P psi does nearly as well as all of theta.
 
     The plain network is trained first, once for each seed; the bar is `threshold` times its mean
-    accuracy, or `threshold` itself if that is `absolute`. Then d is doubled until every seed
+    accuracy, or `threshold` itself if that is `absolute`; of a task that is judged otherwise, see
+    `IntrinsicDimension.bar`. Then d is doubled until every seed
     reaches the bar, and points equally spaced in log d are put between the last d where not all did
     and the first where all did, see `weightfold.probes.intrinsic.search`. A seed's crossing is
     interpolated between the dimensions tried; the answer is the geometric mean of the crossings.
-    All runs have one recipe and are judged by their accuracy at the last epoch.
+    All runs have one recipe and are judged by the task's first measure at the last epoch.
 
     Source: Li, Farkhoor, Liu and Yosinski 2018, sections 2 and 3.
 
@@ -77,7 +78,7 @@ def intrinsic_dimension(
     Args:
         net: A module, whose present weights are theta0 for all seeds, or a function that makes
             the network of a seed. It may be a Charted net (`wf.expand`): theta then is its psi.
-        data: A classification task, or what `weightfold.data.as_dataset` takes.
+        data: A task; data alone, as `weightfold.data.as_dataset` takes it, is to be classified.
         seeds: Of data order, P, and the network where `net` is a function; a count n: 0 to n - 1.
         folder: Runs are kept in its folder runs, and a stopped search goes on from there; None:
             nothing is written.
@@ -87,7 +88,7 @@ def intrinsic_dimension(
         **options: Fields of `IntrinsicOptions`, or one as `options`.
 
     Returns:
-        The answer with its interval and the accuracies it comes from. If `d_max` does not reach
+        The answer with its interval and the values it comes from. If `d_max` does not reach
         the bar with every seed it has no `dimension`, only the bound `tried`.
 
     Raises:
@@ -99,21 +100,20 @@ def intrinsic_dimension(
     """
     check_arguments(intrinsic_dimension, folder=folder, progress=progress, recipe=recipe)
     chosen, seeds, device = gathered(IntrinsicOptions, options), as_seeds(seeds), device_of(device)
-    samples = dataset_of(data)
+    task = as_task(data)
     first = plain(net, chosen.where, seeds[0])
-    trained = {name: p for name, p in first.named_parameters() if p.requires_grad}
-    check_network(first, samples, device, gradients=trained)
-    size = sum(p.numel() for p in trained.values())
+    size = _size(first, task, device)
     d_max = size if chosen.d_max is None else chosen.d_max
     if not 1 <= d_max <= size:
         raise ValueError(f"d_max={d_max}: give 1 to {size}, the number of weights")
-    side_by_side = group_size(first, samples, BREADTH * len(seeds), chosen.together, device)
+    side_by_side = group_size(first, task, BREADTH * len(seeds), chosen.together, device)
+    part = _part(task.dataset, chosen.metric)
     with progress_bar(progress, "intrinsic dimension") as show:
         trials = Trials(
             net=net,
             options=chosen,
-            samples=samples,
-            part=_part(samples, chosen.metric),
+            task=task,
+            part=part,
             recipe=recipe,
             seeds=seeds,
             side_by_side=side_by_side,
@@ -121,34 +121,43 @@ def intrinsic_dimension(
             device=device,
             show=show,
         )
-        baselines = trials.plain()
-        bar = _bar(baselines, samples, trials.part, chosen)
+        found = IntrinsicDimension(
+            network=type(first).__name__,
+            data=task.dataset.name,
+            parameters=size,
+            metric=chosen.metric,
+            part=part,
+            examples=len(task.dataset.parts[part]),
+            threshold=chosen.threshold,
+            absolute=chosen.absolute,
+            kind=chosen.kind,
+            seeds=seeds,
+            baselines=trials.plain(),
+            trained=(),
+            recipe=recipe,
+            sessions=(session(device),),
+            measure=task.measure,
+            trivial=trivial_value(task, part),
+        )
+        check_bar(found)
         search.search(
-            trials.subspaces,
-            bar,
+            lambda dims: search.heights(trials.subspaces(dims), task.measure),
+            found.height(found.bar),
             start=min(chosen.start, d_max),
             d_max=d_max,
             resolution=chosen.resolution,
             # A dense P for each run, as wide as the largest of several d, would fill any memory.
             breadth=1 if chosen.kind == "dense" else max(1, side_by_side // len(seeds)),
         )
-    found = IntrinsicDimension(
-        network=type(first).__name__,
-        data=samples.name,
-        parameters=size,
-        metric=chosen.metric,
-        part=trials.part,
-        examples=len(samples.parts[trials.part]),
-        threshold=chosen.threshold,
-        absolute=chosen.absolute,
-        kind=chosen.kind,
-        seeds=seeds,
-        baselines=baselines,
-        trained=tuple(sorted(trials.trained, key=lambda run: run.dim or 0)),
-        recipe=recipe,
-        sessions=(session(device),),
-    )
+    found = replace(found, trained=tuple(sorted(trials.trained, key=lambda run: run.dim or 0)))
     return replace(found, notes=_notes(found, isinstance(net, nn.Module), side_by_side > 1))
+
+
+def _size(net: nn.Module, task: Task, device: torch.device) -> int:
+    """Number of weights that are trained, each of which must get a gradient."""
+    trained = {name: p for name, p in net.named_parameters() if p.requires_grad}
+    check_network(net, task, device, gradients=trained)
+    return sum(p.numel() for p in trained.values())
 
 
 def _part(samples: Dataset, metric: Metric) -> str:
@@ -157,60 +166,12 @@ def _part(samples: Dataset, metric: Metric) -> str:
     return "validation" if samples.validation is not None else "test"
 
 
-def _bar(
-    baselines: tuple[Trained, ...], samples: Dataset, part: str, options: IntrinsicOptions
-) -> float:
-    """The accuracy to reach.
-
-    Raises:
-        ValueError: It is no accuracy that tells learning from not learning.
-    """
-    known = [run for run in baselines if run.accuracy is not None]
-    if not known:
-        raise ValueError(
-            f"the plain network failed with every seed: {baselines[0].failed}; lower the "
-            "recipe's lr, or check the network"
-        )
-    accuracy = fmean(run.accuracy or 0.0 for run in known)
-    threshold = options.threshold
-    bar = threshold if options.absolute else threshold * accuracy
-    labels = samples.parts[part].targets
-    chance = (labels == samples.train.targets.bincount().argmax()).double().mean().item()
-    error = sqrt(chance * (1 - chance) / len(labels))
-    if accuracy <= chance + 3 * error:
-        hint = "" if part == "train" else "; for labels without meaning use metric='train'"
-        raise ValueError(
-            f"the plain network's {part} accuracy is {accuracy:.4f}, not above that of always "
-            f"answering one class ({chance:.4f}, standard error {error:.4f}): it learns nothing "
-            f"with this recipe. Change lr or epochs{hint}"
-        )
-    if bar > accuracy:
-        raise ValueError(
-            f"threshold={threshold}, absolute=True: the plain network reaches {accuracy:.4f} only; "
-            "give a lower threshold, or train longer"
-        )
-    if bar <= chance:
-        lowest = chance if options.absolute else chance / accuracy
-        raise ValueError(
-            f"threshold={threshold}, absolute={options.absolute}: the bar is {bar:.4f}, which "
-            f"always answering one class reaches ({chance:.4f}); give a threshold above "
-            f"{lowest:.3f}"
-        )
-    start = fmean(run.start for run in known)
-    if start >= bar:
-        raise ValueError(
-            f"the weights that training starts from already have accuracy {start:.4f}, and the bar "
-            f"is {bar:.4f}: nothing is to be learnt. Give an untrained network, or raise threshold"
-        )
-    return bar
-
-
 def _notes(found: IntrinsicDimension, one_start: bool, as_one: bool) -> tuple[str, ...]:
     instead = ", for want of a validation set" if found.part == "test" else ""
     notes = [
-        f"Accuracy is taken at the last epoch, on the {found.examples:,} examples of the "
-        f"{found.part} set{instead}. The bar is a mean over seeds; how uncertain it is, is not in "
-        "the interval.",
+        f"The {found.measure.title} is taken at the last epoch, on the {found.examples:,} examples "
+        f"of the {found.part} set{instead}. The bar is a mean over seeds; how uncertain it is, is "
+        "not in the interval.",
         f"Fixed before the search: {found.policy}.",
         "Seeds differ in data order and subspace; "
         + ("all start from the same weights." if one_start else "each has a network of its own."),
@@ -219,7 +180,7 @@ def _notes(found: IntrinsicDimension, one_start: bool, as_one: bool) -> tuple[st
         else "The subspace of each d is drawn by itself.",
         "Where a seed crosses the bar is interpolated, linearly in log d, between two dimensions.",
     ]
-    curve, bar = found.curve, found.bar
+    curve, bar = found.heights, found.height(found.bar)
     for index, seed in enumerate(found.seeds):
         if below := search.dips(curve, index, bar):
             listed = ", ".join(f"{d:,}" for d in below)

@@ -3,10 +3,19 @@
 from collections.abc import Callable, Mapping, Sequence
 from math import ceil, log, log1p
 
-Accuracies = Sequence[float | None]
-"""One a seed, in the order of the seeds; None where the run failed."""
-Curve = Mapping[int, Accuracies]
-"""Dimension -> accuracies."""
+from weightfold.tasks.measure import Measure
+
+Heights = Sequence[float | None]
+"""Values, of which more is better: one a seed, in the order of the seeds; None where the run
+failed."""
+Curve = Mapping[int, Heights]
+"""Dimension -> heights."""
+
+
+def heights(values: Curve, measure: Measure) -> Curve:
+    """Values of a measure by dimension, so that more is better."""
+    sign = 1 if measure.higher_is_better else -1
+    return {d: tuple(None if v is None else sign * v for v in row) for d, row in values.items()}
 
 
 def search(
@@ -17,7 +26,7 @@ def search(
     d_max: int,
     resolution: float,
     breadth: int,
-) -> dict[int, Accuracies]:
+) -> dict[int, Heights]:
     """Measure dimensions until the smallest that reaches the bar is known to `resolution`.
 
     From `start` the dimension is doubled until every seed reaches the bar and halved until none
@@ -25,8 +34,8 @@ def search(
     `bracket`, until its ends are within `resolution` or are neighbours.
 
     Args:
-        measure: Gives the accuracies of new dimensions, in rising order.
-        bar: Accuracy to reach.
+        measure: Gives the heights of new dimensions, in rising order.
+        bar: Height to reach.
         start: First dimension, 1 to d_max.
         d_max: Largest dimension.
         resolution: Largest high / low - 1 of the bracket at the end, above 0.
@@ -35,7 +44,7 @@ def search(
     Returns:
         All that was measured, by rising dimension.
     """
-    curve: dict[int, Accuracies] = {}
+    curve: dict[int, Heights] = {}
     dims = _doubled(start, d_max, breadth)
     while dims:
         curve |= measure(dims)
@@ -81,7 +90,7 @@ def bracket(curve: Curve, bar: float) -> tuple[int | None, int | None]:
 
 
 def crossing(curve: Curve, index: int, bar: float) -> float | None:
-    """Where one seed's accuracy first reaches the bar.
+    """Where one seed first reaches the bar.
 
     Interpolated linearly in log d between the dimension that reaches it and the one before; failed
     runs are left out. The smallest dimension measured is given as it is: a bound from above.
@@ -89,36 +98,36 @@ def crossing(curve: Curve, index: int, bar: float) -> float | None:
     Args:
         curve: By rising dimension.
         index: Of the seed.
-        bar: Accuracy to reach.
+        bar: Height to reach.
 
     Returns:
         The dimension; None if it is never reached.
     """
     before: tuple[int, float] | None = None
-    for d, accuracy in _of(curve, index):
-        if accuracy >= bar:
+    for d, height in _of(curve, index):
+        if height >= bar:
             if before is None:
                 return float(d)
-            share = (bar - before[1]) / (accuracy - before[1])
+            share = (bar - before[1]) / (height - before[1])
             return before[0] * (d / before[0]) ** share
-        before = (d, accuracy)
+        before = (d, height)
     return None
 
 
 def dips(curve: Curve, index: int, bar: float) -> list[int]:
     """Dimensions at which one seed is below the bar again, having reached it at a smaller one."""
     measured = _of(curve, index)
-    first = min((d for d, accuracy in measured if accuracy >= bar), default=None)
-    return [d for d, accuracy in measured if first is not None and d > first and accuracy < bar]
+    first = min((d for d, height in measured if height >= bar), default=None)
+    return [d for d, height in measured if first is not None and d > first and height < bar]
 
 
 def _of(curve: Curve, index: int) -> list[tuple[int, float]]:
-    pairs = ((d, accuracies[index]) for d, accuracies in curve.items())
-    return [(d, accuracy) for d, accuracy in pairs if accuracy is not None]
+    pairs = ((d, row[index]) for d, row in curve.items())
+    return [(d, height) for d, height in pairs if height is not None]
 
 
-def _reached(accuracies: Accuracies, bar: float) -> list[bool]:
-    return [accuracy >= bar for accuracy in accuracies if accuracy is not None]
+def _reached(heights: Heights, bar: float) -> list[bool]:
+    return [height >= bar for height in heights if height is not None]
 
 
 def _all(reached: list[bool]) -> bool:

@@ -8,13 +8,13 @@ import torch
 from torch import nn
 
 from weightfold.core.select import Where, select_tensors
-from weightfold.data import Dataset
 from weightfold.methods.mask.verb import mask
 from weightfold.methods.subspace.projections import Kind
 from weightfold.methods.subspace.verb import subspace
 from weightfold.probes.intrinsic.finding import Trained
 from weightfold.probes.intrinsic.options import IntrinsicOptions
 from weightfold.probes.models import Model, net_of
+from weightfold.tasks.task import Task
 from weightfold.train.history import History, Row
 from weightfold.train.progress import Progress, ProgressCallback
 from weightfold.train.recipe import Recipe
@@ -49,8 +49,8 @@ class Trials:
 
     Attributes:
         net: As given to the probe, like `options`, `recipe`, `seeds` and `device`.
-        samples: The data.
-        part: The part of it that accuracies are on.
+        task: What is learnt.
+        part: The part of its data that is measured.
         side_by_side: Runs that are trained as one batch; 1: one after another.
         folder: Holds the runs; None: nothing is written.
         show: Called with how far it is.
@@ -59,7 +59,7 @@ class Trials:
 
     net: Model
     options: IntrinsicOptions
-    samples: Dataset
+    task: Task
     part: str
     recipe: Recipe
     seeds: tuple[int, ...]
@@ -77,11 +77,11 @@ class Trials:
         return tuple(self._train({(None, seed): self._plain(seed) for seed in self.seeds}))
 
     def subspaces(self, dims: Sequence[int]) -> dict[int, tuple[float | None, ...]]:
-        """Train in subspaces of these dimensions; the accuracies of the seeds."""
+        """Train in subspaces of these dimensions; the values of the seeds."""
         width = max(dims)
         found = self._train({(d, s): self._subspace(d, s, width) for d in dims for s in self.seeds})
         self.trained += found
-        return {d: tuple(run.accuracy for run in found if run.dim == d) for d in dims}
+        return {d: tuple(run.value for run in found if run.dim == d) for d in dims}
 
     def _plain(self, seed: int) -> nn.Module:
         return plain(self.net, self.options.where, seed)
@@ -106,13 +106,13 @@ class Trials:
             self._completed += 1
             dim, seed = names[name]
             what = "all weights" if dim is None else f"d = {dim}"
-            accuracy = f"{100 * row[self._column]:.1f}%"
-            self._tell(f"{what}, seed {seed}, step {row.step}: {accuracy}")
+            text = self.task.measure.text(row.get(self._column))
+            self._tell(f"{what}, seed {seed}, step {row.step}: {text}")
 
         before = self._completed
         self._tell("")
         runs = fit_together(
-            {name: Run(starts[key], self.samples, key[1]) for name, key in names.items()},
+            {name: Run(starts[key], self.task, key[1]) for name, key in names.items()},
             self.recipe,
             folder=self.folder,
             together=self.side_by_side,
@@ -128,7 +128,7 @@ class Trials:
     @property
     def _column(self) -> str:
         part = "train_eval" if self.part == "train" else self.part
-        return f"{part}_accuracy"
+        return f"{part}_{self.task.measure.name}"
 
     def _tell(self, text: str) -> None:
         self.show(Progress(self._completed, self._total, text))
@@ -138,5 +138,5 @@ class Trials:
         if run.failed:
             return Trained(dim, seed, start, None, failed=run.failed)
         after = [row[self._column] for row in run.rows[1:]]
-        best = max(after)
-        return Trained(dim, seed, start, after[-1], best, 1 + after.index(best))
+        best = self.task.measure.best(after)
+        return Trained(dim, seed, start, after[-1], after[best], 1 + best)

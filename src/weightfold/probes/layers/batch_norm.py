@@ -58,7 +58,9 @@ def recalibrate(net: nn.Module, samples: Dataset) -> None:
         samples: The examples, normalised by `inputs`.
     """
     modes = {module: module.training for module in net.modules()}
-    update_bn(_batches(samples), _BatchNormsOnly(net.eval()))
+    dtype = next((p.dtype for p in net.parameters()), torch.float32)
+    batches = (x.to(dtype) for x in _batches(samples))
+    update_bn(batches, _BatchNormsOnly(net.eval()))
     for module, training in modes.items():
         module.training = training
 

@@ -4,31 +4,38 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from math import nan
 from pathlib import Path
 from typing import Any, TypedDict
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from weightfold.core.copying import copied
 from weightfold.core.slots import split_name
-from weightfold.data import Dataset
+from weightfold.data import Data, Dataset
 from weightfold.files import locked
-from weightfold.probes.layers.batch_norm import BATCH, Policy, recalibrate, running_statistics
+from weightfold.probes.layers.batch_norm import Policy, recalibrate, running_statistics
 from weightfold.probes.layers.finding import finite
-from weightfold.probes.layers.measurements import DRAWN, Cell
+from weightfold.probes.layers.measurements import DRAWN, Cell, as_error
 from weightfold.probes.layers.networks import Network
 from weightfold.probes.layers.units import Unit, kept_tensors
 from weightfold.probes.models import Model, fresh, redraw
 from weightfold.records import read_record, write_record
+from weightfold.tasks.classify import Classification
+from weightfold.tasks.registry import as_task
+from weightfold.tasks.task import Task
 from weightfold.train.checkpoint import RUN
+from weightfold.train.evaluation import Evaluation, judged
 from weightfold.train.record import check_same, digest, structure
 from weightfold.train.seeding import mixed_seed
 from weightfold.train.starts import Start, begin
 
 CALIBRATION = 1000
 """Training examples that running statistics are re-estimated on for each test, at most."""
+
+WORST = 10.0
+"""Times the trivial predictor's error: ours."""
 
 CELLS = "cells.json"
 
@@ -55,21 +62,21 @@ class Bench:
     Attributes:
         units: What is set back.
         bn: What becomes of running statistics.
-        samples: Tested on their test set; on the device of the networks.
+        task: Tested on its test set; on the device of the networks.
         draws: Times that each unit is drawn anew.
         net: Of which new weights are drawn.
     """
 
     units: tuple[Unit, ...]
     bn: Policy
-    samples: Dataset
+    task: Task
     draws: int
     net: Model
 
     @cached_property
     def calibration(self) -> Dataset:
         """Training examples to recalibrate with."""
-        return self.samples.limited(train=CALIBRATION)
+        return self.task.dataset.limited(train=CALIBRATION)
 
     def cells_in(self, epochs: int) -> int:
         """How many cells a network has, whose weights are known at so many epochs."""
@@ -178,29 +185,38 @@ def _test(
     begin(net, Start(network.net, through="reset", options=options))
     if bench.bn == "recalibrate" and statistics:
         recalibrate(net, bench.calibration)
-    return evaluate(net, bench.samples)
+    return evaluate(net, bench.task)
 
 
 @torch.no_grad()
-def evaluate(net: nn.Module, samples: Dataset) -> tuple[float, float | None]:
-    """Share of test examples that are wrong, and mean loss; None if that is not finite.
+def evaluate(net: nn.Module, data: Task | Data) -> tuple[float, float | None]:
+    """The error on the test set, see `as_error`, and the mean loss; None if that is not finite.
 
-    Logits that are not finite are wrong.
+    An example whose outputs are not finite is wrong; where less is better it counts as `WORST`
+    times the error of the trivial predictor.
 
     Args:
-        net: On the device of `samples`; put in eval mode.
-        samples: To test on.
+        net: On the device of the data; left as found.
+        data: To test on.
     """
-    net.eval()
-    wrong, loss = 0, 0.0
-    for x, y in zip(
-        samples.test.inputs.split(BATCH), samples.test.targets.split(BATCH), strict=True
-    ):
-        logits = net(samples.normalize(x))
-        right = (logits.argmax(dim=1) == y) & logits.isfinite().all(dim=1)
-        wrong += int((~right).sum())
-        loss += F.cross_entropy(logits, y, reduction="sum").item()
-    return wrong / len(samples.test), finite(loss / len(samples.test))
+    task = as_task(data)
+    measure = task.measure
+    device = next((p.device for p in net.parameters()), torch.device("cpu"))
+    evaluation = Evaluation(task, "test", device)
+    if measure.of_part:
+        found = evaluation.of(net)
+        return as_error(measure, found[measure.name]), finite(found.get("loss"))
+    worst = 1.0 if measure.share else WORST * abs(task.baseline())
+    error, loss = 0.0, 0.0
+    for outputs, targets in evaluation.outputs(net):
+        values = judged(task, outputs, targets)
+        errors = as_error(measure, values[measure.name])
+        known = errors.isfinite()
+        if isinstance(outputs, Tensor):
+            known &= outputs.flatten(1).isfinite().all(dim=1)
+        error += torch.where(known, errors, worst).sum().item()
+        loss += values["loss"].sum().item() if "loss" in values else nan
+    return error / len(task.dataset.test), finite(loss / len(task.dataset.test))
 
 
 def _saved(network: Network, bench: Bench, drawn: Sequence[Draw], folder: Path) -> list[Cell]:
@@ -211,11 +227,13 @@ def _saved(network: Network, bench: Bench, drawn: Sequence[Draw], folder: Path) 
 
     configuration: dict[str, Any] = {
         "bn": bench.bn,
-        "data": bench.samples.digest,
+        "data": bench.task.digest,
         "structure": structure(net),
         "weights": {str(epoch): digest_of(tensors) for epoch, tensors in network.past.items()},
         "drawn anew": [digest_of(draw.tensors) for draw in drawn],
     }
+    if not isinstance(bench.task, Classification):
+        configuration["task"] = bench.task.identity()
     if not check_same(configuration, folder):
         write_record(folder / RUN, {"configuration": configuration})
     path = folder / CELLS

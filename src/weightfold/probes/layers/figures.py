@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol
 from weightfold.probes.layers.measurements import DRAWN, Correlation
 from weightfold.probes.layers.units import Unit
 from weightfold.report.figures import COLOURS, drawing
+from weightfold.report.scale import Scale
 from weightfold.report.statistics import Paired, Summary, summarize
 
 _SPREAD_UP_TO = 12
@@ -53,7 +54,22 @@ class Resets(Protocol):
 
     @property
     def chance(self) -> float:
-        """Test error of always naming one class."""
+        """Test error of the trivial predictor."""
+        ...
+
+    @property
+    def error(self) -> str:
+        """What errors are, in words."""
+        ...
+
+    @property
+    def scale(self) -> Scale:
+        """How errors are printed."""
+        ...
+
+    @property
+    def bar(self) -> float:
+        """The rise from which a layer is critical."""
         ...
 
     @property
@@ -120,17 +136,18 @@ def _spread(finding: Resets) -> bool:
 
 def _heatmap(figure: Any, axis: Any, finding: Resets, columns: list[int | str]) -> None:
     summaries = [[_summary(finding, unit.name, c) for c in columns] for unit in finding.units]
-    means = [[float("nan") if s is None else 100 * s.mean for s in row] for row in summaries]
-    lightest = 100 * summarize(finding.trained).mean
-    darkest = max(100 * finding.chance, lightest + 1)
+    factor, digits = finding.scale.factor, finding.scale.digits
+    means = [[float("nan") if s is None else factor * s.mean for s in row] for row in summaries]
+    lightest = factor * summarize(finding.trained).mean
+    darkest = factor * max(finding.chance, summarize(finding.trained).mean + finding.bar / 5)
     image = axis.imshow(means, cmap="Blues", vmin=lightest, vmax=darkest, aspect="auto")
     for y, row in enumerate(summaries):
         for x, cell in enumerate(row):
-            text = "none" if cell is None else f"{100 * cell.mean:.1f}"
+            text = "none" if cell is None else f"{factor * cell.mean:.{digits}f}"
             if cell is not None and cell.std is not None and _spread(finding):
-                text += f"\n±{100 * cell.std:.1f}"
+                text += f"\n±{factor * cell.std:.{digits}f}"
             middle = 0.4 * lightest + 0.6 * darkest
-            colour = "white" if cell is not None and 100 * cell.mean > middle else "black"
+            colour = "white" if cell is not None and factor * cell.mean > middle else "black"
             axis.text(x, y, text, ha="center", va="center", color=colour, fontsize=7)
     names = [str(c) if isinstance(c, int) else c.replace(" ", "\n") for c in columns]
     names[-1] += "\ntrained"
@@ -140,7 +157,8 @@ def _heatmap(figure: Any, axis: Any, finding: Resets, columns: list[int | str]) 
         axis.axvline(edge, color="black", linewidth=1)
     axis.set(xlabel="epoch the layer is set back to", ylabel="layer")
     bar = figure.colorbar(image, ax=axis, pad=0.02)
-    bar.set_label(f"test error (%), from trained to chance ({100 * finding.chance:.0f}%)")
+    label = finding.scale.label(f"test {finding.error}")
+    bar.set_label(f"{label}, from trained to chance ({finding.scale.text(finding.chance)})")
 
 
 def _summary(finding: Resets, unit: str, source: int | str) -> Summary | None:
@@ -154,7 +172,7 @@ def _scatter(axis: Any, finding: Resets, norm: Literal["l2", "linf"]) -> None:
         "linf": r"$\|\theta_T-\theta_0\|_\infty$",
     }[norm]
     xs = [finding.distance(unit.name, norm).mean for unit in finding.units]
-    ys = [100 * finding.increase(unit.name).mean for unit in finding.units]
+    ys = [finding.scale.factor * finding.increase(unit.name).mean for unit in finding.units]
     axis.plot(xs, ys, "o", color=COLOURS[0], markersize=4)
     if len(finding.units) <= _SPREAD_UP_TO:
         middle = (min(xs) + max(xs)) / 2
@@ -168,7 +186,8 @@ def _scatter(axis: Any, finding: Resets, norm: Literal["l2", "linf"]) -> None:
     found = finding.correlation(norm)
     title = "no rank correlation defined" if found is None else f"Spearman {found.rho:+.2f}"
     axis.set_title(f"{title}, {len(finding.units)} layers", fontsize=9)
-    axis.set(xlabel=label, ylabel="rise of test error, set back to epoch 0 (points)")
+    points = f" ({finding.scale.points})" if finding.scale.points else ""
+    axis.set(xlabel=label, ylabel=f"rise of test {finding.error}, set back to epoch 0{points}")
     axis.margins(0.15)
     axis.grid(alpha=0.3)
 
@@ -182,7 +201,8 @@ def robustness_by_depth(findings: Mapping[str, Sequence[Resets]], path: Path) ->
 
     Raises:
         ImportError: matplotlib is not installed.
-        ValueError: There is no finding, or they treat running statistics differently.
+        ValueError: There is no finding, or they treat running statistics differently, or their
+            errors are not of one kind.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -194,14 +214,19 @@ def robustness_by_depth(findings: Mapping[str, Sequence[Resets]], path: Path) ->
         )
     if not any(findings.values()):
         raise ValueError("findings is empty; give at least one")
+    kinds = {f.error: f.scale for row in findings.values() for f in row}
+    if len(kinds) > 1:
+        raise ValueError(f"findings have errors of the kinds {', '.join(kinds)}; give one kind")
+    ((error, scale),) = kinds.items()
+    factor, points = scale.factor, f" ({scale.points})" if scale.points else ""
     with drawing(path, figsize=(6.4, 4.4)) as (figure, axis):
         for index, (family, row) in enumerate(findings.items()):
             row = sorted(row, key=lambda finding: len(finding.units))
             scores = [finding.robustness for finding in row]
             ends = [(s.mean if e is None else e) for s in scores for e in (s.low, s.high)]
-            means = [100 * score.mean for score in scores]
-            lows = [100 * (s.mean - e) for s, e in zip(scores, ends[::2], strict=True)]
-            highs = [100 * (e - s.mean) for s, e in zip(scores, ends[1::2], strict=True)]
+            means = [factor * score.mean for score in scores]
+            lows = [factor * (s.mean - e) for s, e in zip(scores, ends[::2], strict=True)]
+            highs = [factor * (e - s.mean) for s, e in zip(scores, ends[1::2], strict=True)]
             axis.errorbar(
                 [len(finding.units) for finding in row],
                 means,
@@ -212,7 +237,7 @@ def robustness_by_depth(findings: Mapping[str, Sequence[Resets]], path: Path) ->
                 label=f"{family} (n = {min(s.n for s in scores)})",
             )
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axis.set(xlabel="layers", ylabel="rise of test error (points), mean over layers")
+        axis.set(xlabel="layers", ylabel=f"rise of test {error}{points}, mean over layers")
         axis.grid(alpha=0.3)
         axis.legend(fontsize="small")
         policy = f"batch norm {policies[0]}" if policies else "no batch norm"

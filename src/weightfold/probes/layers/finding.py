@@ -9,14 +9,17 @@ from typing import Any, ClassVar, Literal
 from weightfold.probes.finding import Finding
 from weightfold.probes.layers.batch_norm import EXPLAINED
 from weightfold.probes.layers.figures import draw_reset
-from weightfold.probes.layers.measurements import DRAWN, Cell, Correlation, Distance
+from weightfold.probes.layers.measurements import DRAWN, Cell, Correlation, Distance, error_name
 from weightfold.probes.layers.units import Unit
-from weightfold.report.numbers import difference, mean_and_spread
+from weightfold.report.numbers import difference
 from weightfold.report.page import Table
+from weightfold.report.scale import Scale, margin
 from weightfold.report.statistics import Paired, Summary, paired, summarize
+from weightfold.tasks.measure import ACCURACY, Measure
 
 CRITICAL = 0.05
-"""A layer is critical if its initial weights raise the test error by more than this; ours."""
+"""A layer is critical if its initial weights raise the test error by more than this; ours. Of an
+error that is no share it is a part of the trivial predictor's."""
 
 Verdict = Literal["critical", "robust", "undecided"]
 
@@ -24,6 +27,8 @@ Verdict = Literal["critical", "robust", "undecided"]
 @dataclass(frozen=True, kw_only=True)
 class LayerReset(Finding):
     """Test errors of trained networks with one layer set back (Zhang, Bengio and Singer 2022).
+
+    Errors are by the task's first measure, see `weightfold.probes.layers.measurements.as_error`.
 
     Attributes:
         network: Class and size of the network.
@@ -36,11 +41,14 @@ class LayerReset(Finding):
         cells: A test error for each unit, epoch (but the last) and seed, each draw of new weights,
             and each trained network.
         distances: One for each unit and seed.
-        chance: Test error of always naming the class most frequent in training.
+        chance: Test error of the trivial predictor, such as that of always naming the class most
+            frequent in training.
         recipe: How the networks were trained; None if checkpoints were given.
+        measure: The task's first.
     """
 
     probe: ClassVar[str] = "layer-reset"
+    per_seed: ClassVar[tuple[str, ...]] = ("seeds", "cells", "distances")
     network: str
     data: str
     bn: str
@@ -52,6 +60,22 @@ class LayerReset(Finding):
     distances: tuple[Distance, ...]
     chance: float
     recipe: Mapping[str, Any] | None
+    measure: Measure = ACCURACY
+
+    @property
+    def error(self) -> str:
+        """What errors are, in words."""
+        return error_name(self.measure)
+
+    @property
+    def scale(self) -> Scale:
+        """How errors are printed."""
+        return Scale.of(self.measure, self.chance, digits=1)
+
+    @property
+    def bar(self) -> float:
+        """By how much the error rises at least where a layer is critical."""
+        return margin(self.measure, CRITICAL, self.chance)
 
     def errors(self, unit: str, source: int | str) -> list[float] | None:
         """Test error with `unit` set back to `source`, one for each seed; draws are averaged.
@@ -82,16 +106,16 @@ class LayerReset(Finding):
         return paired(errors, self.trained)
 
     def verdict(self, unit: str) -> Verdict:
-        """Whether the unit's initial weights raise the test error by more than `CRITICAL`.
+        """Whether the unit's initial weights raise the test error by more than `bar`.
 
-        By the 95% interval over seeds, "undecided" if `CRITICAL` lies in it; with one seed by its
+        By the 95% interval over seeds, "undecided" if the bar lies in it; with one seed by its
         value alone.
         """
         rise = self.increase(unit)
         low, high = (rise.mean if end is None else end for end in (rise.low, rise.high))
-        if low <= CRITICAL <= high and rise.n > 1:
+        if low <= self.bar <= high and rise.n > 1:
             return "undecided"
-        return "critical" if low > CRITICAL else "robust"
+        return "critical" if low > self.bar else "robust"
 
     def of_verdict(self, verdict: Verdict) -> tuple[str, ...]:
         """Names of the units of that verdict."""
@@ -146,14 +170,14 @@ class LayerReset(Finding):
     @property
     def doubt(self) -> str:
         """That the network hardly learnt."""
-        if not self.trained or fmean(self.trained) <= self.chance - CRITICAL:
+        if not self.trained or fmean(self.trained) <= self.chance - self.bar:
             return ""
         return "The network hardly learned anything, so that little follows."
 
     @property
     def headline(self) -> str:
         """The answer in words."""
-        critical, undecided = self.critical, self.of_verdict("undecided")
+        critical, undecided, scale = self.critical, self.of_verdict("undecided"), self.scale
         several = len(self.seeds) > 1
         count = f"{len(self.seeds)} networks" if several else "1 network, no interval"
         are = "is" if len(critical) == 1 else "are"
@@ -169,12 +193,11 @@ class LayerReset(Finding):
         worst = max(self.units, key=lambda unit: self.increase(unit.name).mean).name
         return (
             f"{text} Critical is a layer whose initial weights in place of the trained ones raise "
-            f"the test error by more than {100 * CRITICAL:g} points. {worst} costs the most, "
-            f"{difference(self.increase(worst), 1, unit='points', factor=100)}, and the mean over "
-            f"layers is {difference(self.robustness, 1, unit='points', factor=100)}. "
-            f"{self.policy[0].upper()}{self.policy[1:]}. {count}, test error "
-            f"{mean_and_spread(summarize(self.trained), 1, unit='%', factor=100)} "
-            f"(chance {100 * self.chance:.1f}%)."
+            f"the test {self.error} by more than {scale.step(self.bar)}. {worst} costs the most, "
+            f"{scale.difference(self.increase(worst))}, and the mean over layers is "
+            f"{scale.difference(self.robustness)}. "
+            f"{self.policy[0].upper()}{self.policy[1:]}. {count}, test {self.error} "
+            f"{scale.mean(summarize(self.trained))} (chance {scale.text(self.chance)})."
         )
 
     @property
@@ -201,6 +224,7 @@ class LayerReset(Finding):
 
     def rows(self) -> list[dict[str, Any]]:
         """A row for each cell."""
+        name = f"test_{self.error.replace(' ', '')}"
         return [
             {
                 "unit": cell.unit or "none",
@@ -208,7 +232,7 @@ class LayerReset(Finding):
                 "seed": cell.seed,
                 "draw": cell.draw,
                 "bn": self.bn if self.batch_norms else "",
-                "test_error": cell.error,
+                name: cell.error,
                 "test_loss": cell.loss,
             }
             for cell in self.cells
@@ -216,8 +240,11 @@ class LayerReset(Finding):
 
     def table(self) -> Table:
         """A row for each unit."""
-        columns = ["layer", "weights", "error at epoch 0 (%)", "rise (points), 95% interval"]
-        columns += ["error drawn anew (%)", "RMS change", "largest change", "verdict"]
+        scale = self.scale
+        rise = f"rise{f' ({scale.points})' if scale.points else ''}, 95% interval"
+        columns = ["layer", "weights", scale.label(f"{self.error} at epoch 0"), rise]
+        columns += [scale.label(f"{self.error} drawn anew")]
+        columns += ["RMS change", "largest change", "verdict"]
         rows = []
         for unit in self.units:
             drawn = self.errors(unit.name, DRAWN)
@@ -225,9 +252,9 @@ class LayerReset(Finding):
                 [
                     " + ".join((unit.name, *unit.modules[1:])),
                     f"{unit.parameters:,}",
-                    mean_and_spread(summarize(self.errors(unit.name, 0) or []), 1, factor=100),
-                    difference(self.increase(unit.name), 1, factor=100),
-                    "" if drawn is None else mean_and_spread(summarize(drawn), 1, factor=100),
+                    scale.mean(summarize(self.errors(unit.name, 0) or []), unit=False),
+                    difference(self.increase(unit.name), scale.digits, factor=scale.factor),
+                    "" if drawn is None else scale.mean(summarize(drawn), unit=False),
                     f"{self.distance(unit.name, 'l2').mean:.2g}",
                     f"{self.distance(unit.name, 'linf').mean:.2g}",
                     self.verdict(unit.name),
@@ -240,6 +267,6 @@ class LayerReset(Finding):
         draw_reset(self, path)
 
 
-def finite(value: float) -> float | None:
+def finite(value: float | None) -> float | None:
     """The value, None if it is NaN or infinite, which JSON has no word for."""
-    return value if isfinite(value) else None
+    return value if value is not None and isfinite(value) else None

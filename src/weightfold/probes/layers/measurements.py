@@ -1,21 +1,45 @@
 """What is measured of a unit that was set back."""
 
 from dataclasses import dataclass
+from typing import TypeVar
+
+from torch import Tensor
+
+from weightfold.tasks.measure import ACCURACY, Measure
 
 DRAWN = "drawn anew"
+
+V = TypeVar("V", float, Tensor)
+
+
+def as_error(measure: Measure, value: V) -> V:
+    """A value of a measure, so that less is better: of a share what is missing to 1."""
+    if not measure.higher_is_better:
+        return value
+    return 1 - value if measure.share else -value
+
+
+def error_name(measure: Measure) -> str:
+    """What `as_error` gives, in words."""
+    if not measure.higher_is_better:
+        return measure.name
+    if measure == ACCURACY:
+        return "error"
+    return f"1 - {measure.name}" if measure.share else f"-{measure.name}"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """The test error of a network with one unit set back.
+    """What a network with one unit set back gets wrong on the test set.
 
     Attributes:
         unit: The unit; "" for the trained network as it is.
         source: The epoch the unit is set back to, or "drawn anew".
         seed: Of the network.
         draw: Which of the draws, from 0; None for an epoch.
-        error: Share of test examples that are wrong, in [0, 1].
-        loss: Mean cross-entropy on them; None if it is not finite.
+        error: By the task's first measure, see `as_error`: of class labels the share of examples
+            that are wrong, in [0, 1].
+        loss: Mean loss of the examples; None if it is not finite, or only the model knows it.
     """
 
     unit: str

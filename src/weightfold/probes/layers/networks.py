@@ -8,14 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from weightfold.core.copying import copied
-from weightfold.data import Dataset
+from weightfold.data.pairs import Data
 from weightfold.probes.layers.splice import Checkpoint, read_checkpoint
 from weightfold.probes.models import Model, net_of
 from weightfold.records import write_record
 from weightfold.tasks.registry import as_task
+from weightfold.tasks.task import Task
 from weightfold.train.callbacks import KeepWeights
 from weightfold.train.checkpoint import RUN
-from weightfold.train.history import Row
+from weightfold.train.history import History, Row
 from weightfold.train.loop import REMEDY, NonFiniteLoss
 from weightfold.train.recipe import Recipe
 from weightfold.train.record import check_same
@@ -31,11 +32,13 @@ class Network:
         seed: Its seed; the index among networks whose checkpoints were given.
         net: With the trained weights.
         past: Epoch -> tensors, from 0 to the last, which are those of `net`.
+        history: Of its training; None if its checkpoints were given.
     """
 
     seed: int
     net: nn.Module
     past: Mapping[int, Mapping[str, Tensor]]
+    history: History | None = None
 
 
 def saved_epochs(reset_to: Sequence[int] | None, last: int) -> tuple[int, ...]:
@@ -59,7 +62,7 @@ def saved_epochs(reset_to: Sequence[int] | None, last: int) -> tuple[int, ...]:
 
 def trained_networks(
     net: Model,
-    samples: Dataset,
+    data: Task | Data,
     recipe: Recipe,
     seeds: Sequence[int],
     epochs: tuple[int, ...],
@@ -67,18 +70,20 @@ def trained_networks(
     folder: Path | None,
     device: torch.device | str,
     hear: Callable[[int], None],
+    unit: int | None = None,
 ) -> tuple[list[Network], tuple[str, ...]]:
     """Train a network for each seed and keep its weights on the way.
 
     Args:
         net: A module, the start of all, or a function of the seed.
-        samples: To train on.
+        data: To train on.
         recipe: Hyperparameters.
         seeds: Of the networks, all different.
         epochs: When to keep the weights.
         folder: Where training can go on from; None: nowhere.
         device: To train on.
         hear: Called with the epochs trained so far, of all networks together.
+        unit: Steps in what `epochs` counts; None: in an epoch.
 
     Returns:
         The networks; and what became of those that are left out.
@@ -94,7 +99,7 @@ def trained_networks(
             folder.mkdir(parents=True, exist_ok=True)
             write_record(folder / RUN, {"configuration": kept})
     keepers: list[KeepWeights] = []
-    unit = len(as_task(samples).batches("train", batch_size=recipe.batch_size))
+    unit = unit or len(as_task(data).batches("train", batch_size=recipe.batch_size))
     progress: dict[str, int] = {}
 
     def keep() -> KeepWeights:
@@ -105,14 +110,14 @@ def trained_networks(
         progress[name] = row.epoch
         hear(sum(progress.values()))
 
-    starts = {f"seed{seed}": Run(net_of(net, seed), samples, seed) for seed in seeds}
+    starts = {f"seed{seed}": Run(net_of(net, seed), data, seed) for seed in seeds}
     options = replace(SIDE_BY_SIDE, callbacks=(keep,))
     runs = fit_together(
         starts, recipe, folder=folder, device=device, progress=shown, options=options
     )
     pasts = {name: past for kept in keepers for name, past in kept.state.items()}
     networks = [
-        Network(seed, starts[name].net, pasts[name])
+        Network(seed, starts[name].net, pasts[name], runs[name])
         for seed, name in zip(seeds, starts, strict=True)
         if not runs[name].failed
     ]

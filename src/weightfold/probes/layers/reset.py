@@ -1,7 +1,7 @@
 """wf.layer_reset: each layer set back to earlier epochs or drawn anew, and the network tested."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Unpack
 
@@ -14,7 +14,7 @@ from weightfold.hints import check_arguments
 from weightfold.probes.layers.batch_norm import running_statistics
 from weightfold.probes.layers.cells import CALIBRATION, Bench, measure_cells, redrawable
 from weightfold.probes.layers.finding import LayerReset
-from weightfold.probes.layers.measurements import Cell, Distance
+from weightfold.probes.layers.measurements import Cell, Distance, as_error
 from weightfold.probes.layers.networks import (
     Network,
     given_networks,
@@ -23,7 +23,7 @@ from weightfold.probes.layers.networks import (
 )
 from weightfold.probes.layers.options import ResetKeywords, ResetOptions
 from weightfold.probes.layers.units import Unit, check_plain, kept_tensors, layer_units
-from weightfold.probes.models import Model, check_network, dataset_of, net_of
+from weightfold.probes.models import Model, check_network, net_of
 from weightfold.probes.registry import register_probe
 from weightfold.tasks.registry import as_task
 from weightfold.tasks.task import Task
@@ -73,8 +73,8 @@ def layer_reset(
     Args:
         net: A module, or a function that makes the network of a seed; left unchanged. All seeds
             of a module start from its weights.
-        data: A classification task, or what `weightfold.data.as_dataset` takes; its test set is
-            what networks are tested on.
+        data: A task; data alone, as `weightfold.data.as_dataset` takes it, is to be classified. Its
+            test set is what networks are tested on.
         seeds: Of the networks to train, a count n standing for 0 to n - 1; not used with
             `checkpoints`.
         folder: Where a call that was stopped goes on from. Calls with other `bn` may share it, and
@@ -96,12 +96,13 @@ def layer_reset(
     chosen, device = gathered(ResetOptions, options), device_of(device)
     checkpoints, bn = chosen.checkpoints, chosen.bn
     seeds = as_seeds(seeds) if checkpoints is None else (0,)
-    samples = dataset_of(data)
+    task = as_task(data)
+    samples = task.dataset
     first = net_of(net, seeds[0])
     check_plain(first, "net")
-    check_network(first, samples, device)
+    check_network(first, task, device)
     units = layer_units(first, samples.normalize(samples.train.inputs[:1]))
-    bench = Bench(units, bn, samples.to(device), chosen.draws, net)
+    bench = Bench(units, bn, replace(task, dataset=samples.to(device)), chosen.draws, net)
     networks, failed = [], ()
     if checkpoints is not None:
         networks = given_networks(first, checkpoints, device)
@@ -114,7 +115,7 @@ def layer_reset(
         if checkpoints is None:
             networks, failed = trained_networks(
                 net,
-                samples,
+                task,
                 recipe,
                 seeds,
                 epochs,
@@ -141,7 +142,8 @@ def layer_reset(
         units=units,
         cells=tuple(cells),
         distances=tuple(_distance(unit, network) for network in networks for unit in units),
-        chance=1 - as_task(samples).baseline(),
+        chance=as_error(task.measure, task.baseline()),
+        measure=task.measure,
         recipe=asdict(recipe) if checkpoints is None else None,
         notes=(*_notes(first, bench, trained=checkpoints is None), *failed),
         sessions=(session(device),),
@@ -166,7 +168,7 @@ def _notes(net: nn.Module, bench: Bench, *, trained: bool) -> list[str]:
             "scale and shift included: our choice."
         )
     if running_statistics(net) and bench.bn == "recalibrate":
-        count = min(CALIBRATION, len(bench.samples.train))
+        count = min(CALIBRATION, len(bench.task.dataset.train))
         notes.append(
             f"Running statistics are estimated on {count:,} training examples, those of the "
             "trained networks too."

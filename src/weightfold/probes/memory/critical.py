@@ -16,11 +16,12 @@ from weightfold.data.pairs import Data
 from weightfold.hints import check_arguments
 from weightfold.probes.finding import Finding
 from weightfold.probes.memory.options import CriticalKeywords, CriticalOptions
-from weightfold.probes.models import Model, dataset_of, net_of
+from weightfold.probes.models import Model, labelled, net_of
 from weightfold.probes.registry import register_probe
 from weightfold.report.figures import COLOURS, drawing
 from weightfold.report.numbers import interval
 from weightfold.report.statistics import paired
+from weightfold.tasks.outputs import tensor_of
 from weightfold.tasks.task import Task
 from weightfold.train.progress import Progress, ProgressCallback, progress_bar
 from weightfold.train.record import session
@@ -80,6 +81,7 @@ class CriticalSamples(Finding):
     """
 
     probe: ClassVar[str] = "critical-samples"
+    per_seed: ClassVar[tuple[str, ...]] = ("searches",)
     searches: tuple[Search, ...]
     radius: float
     part: str
@@ -183,12 +185,13 @@ def critical_sample_ratio(
         The ratios. They are lower bounds: a search may miss the point.
 
     Raises:
-        TypeError: `net` is no model, or `options` has no such field.
+        TypeError: `net` is no model, `data` another task, or `options` has no such field.
         ValueError: An argument is out of range, or no radius is given for floating point inputs.
     """
     check_arguments(critical_sample_ratio, progress=progress)
     chosen, seeds, device = gathered(CriticalOptions, options), as_seeds(seeds), device_of(device)
-    samples, part, radius = dataset_of(data).to(device), chosen.part, chosen.radius
+    samples = labelled(data, "it looks for points of another predicted class").to(device)
+    part, radius = chosen.part, chosen.radius
     if part not in samples.parts:
         raise ValueError(f"part={part!r}; the data has {', '.join(samples.parts)}")
     x = samples.parts[part].inputs
@@ -289,19 +292,22 @@ def _around(
     steps: int,
     generator: torch.Generator,
 ) -> Tensor:
+    def logits(inputs: Tensor) -> Tensor:
+        return tensor_of(net(samples.normalize(inputs)))
+
     with torch.no_grad():
-        predicted = net(samples.normalize(x)).argmax(dim=1)
+        predicted = logits(x).argmax(dim=1)
     left, at = torch.arange(len(x), device=x.device), x
     first = torch.zeros_like(left)
     for step in range(1, steps + 1):
         at = at.detach().requires_grad_()
-        loss = F.cross_entropy(net(samples.normalize(at)), predicted[left], reduction="sum")
+        loss = F.cross_entropy(logits(at), predicted[left], reduction="sum")
         (gradient,) = torch.autograd.grad(loss, at)
         noise = torch.randn(at.shape, generator=generator).to(at.device)
         with torch.no_grad():
             moved = at + radius * (SIGN * gradient.sign() + NOISE * noise)
             at = torch.minimum(torch.maximum(moved, x[left] - radius), x[left] + radius)
-            other = net(samples.normalize(at)).argmax(dim=1) != predicted[left]
+            other = logits(at).argmax(dim=1) != predicted[left]
         first[left[other]] = step
         left, at = left[~other], at[~other]
         if not len(left):

@@ -29,6 +29,7 @@ class Memorization(Finding):
     """
 
     probe: ClassVar[str] = "memorization"
+    per_seed: ClassVar[tuple[str, ...]] = ("fits",)
     answers: ClassVar[tuple[str, ...]] = ("verdicts",)
     fits: tuple[Fit, ...]
     network: str

@@ -16,7 +16,7 @@ from weightfold.hints import check_arguments
 from weightfold.probes.memory.correctness import Correctness
 from weightfold.probes.memory.ledger_finding import ExampleLedger
 from weightfold.probes.memory.options import LedgerKeywords, LedgerOptions
-from weightfold.probes.models import Model, check_network, dataset_of, fresh
+from weightfold.probes.models import Model, check_network, fresh, labelled
 from weightfold.probes.registry import register_probe
 from weightfold.tasks.registry import as_task
 from weightfold.tasks.task import Task
@@ -85,14 +85,15 @@ def example_ledger(
         named in the notes and left out.
 
     Raises:
-        TypeError: `net` is no model, or `options` has no such field.
+        TypeError: `net` is no model, `data` another task, or `options` has no such field.
         ValueError: An argument is out of range, or a layer's weights cannot be drawn anew.
         NonFiniteLoss: No run of a condition came to its end.
         FileExistsError: The folder holds other runs.
     """
     check_arguments(example_ledger, folder=folder, progress=progress, recipe=recipe)
     chosen, seeds, device = gathered(LedgerOptions, options), as_seeds(seeds), device_of(device)
-    samples, conditions, fraction = dataset_of(data), chosen.conditions, chosen.fraction
+    samples = labelled(data, "it counts the examples whose class is told right")
+    conditions, fraction = chosen.conditions, chosen.fraction
     disturbed = {
         condition: disturb(
             samples,
@@ -103,7 +104,7 @@ def example_ledger(
         for condition in conditions
     }
     first = fresh(net, seeds[0])
-    check_network(first, samples, device)
+    check_network(first, as_task(samples), device)
     correctness: dict[str, Correctness] = {}
     notes: list[str] = []
     with progress_bar(progress, "example ledger") as show:

@@ -17,7 +17,7 @@ from weightfold.probes.memory.duplicates import contradictions
 from weightfold.probes.memory.finding import Memorization
 from weightfold.probes.memory.fits import Fit, Line
 from weightfold.probes.memory.options import MemorizationKeywords, MemorizationOptions, Variant
-from weightfold.probes.models import Model, check_network, dataset_of, net_of
+from weightfold.probes.models import Model, check_network, labelled, net_of
 from weightfold.probes.registry import register_probe
 from weightfold.tasks.registry import as_task
 from weightfold.tasks.task import Task
@@ -90,7 +90,7 @@ def memorization(
         left out.
 
     Raises:
-        TypeError: `net` is no model, or `options` has no such field.
+        TypeError: `net` is no model, `data` another task, or `options` has no such field.
         ValueError: An argument is out of range.
         NonFiniteLoss: No network came to its end.
         FileExistsError: The folder holds other runs.
@@ -101,10 +101,10 @@ def memorization(
         as_seeds(seeds),
         device_of(device),
     )
-    samples, radius = dataset_of(data), chosen.radius
+    samples, radius = labelled(data, "it trains on random labels"), chosen.radius
     plan = _plan(chosen)
     first = net_of(net, seeds[0])
-    check_network(first, samples, device)
+    check_network(first, as_task(samples), device)
     fits: list[Fit] = []
     notes: list[str] = []
     with progress_bar(progress, "memorization") as show:

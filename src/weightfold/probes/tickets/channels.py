@@ -17,7 +17,7 @@ Layer = nn.Linear | nn.Conv2d
 _LAYERS = (nn.Linear, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d)
 
 # Each channel of the output depends on the same channel of the input alone.
-_CHANNELWISE = {
+CHANNELWISE = {
     nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout,
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish,
     nn.Sigmoid, nn.Tanh, nn.Softplus, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid,
@@ -28,7 +28,7 @@ _CHANNELWISE = {
     F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d,
     "relu", "relu_", "sigmoid", "tanh", "contiguous",
 }  # fmt: skip
-_FLATTEN = {nn.Flatten, torch.flatten, "flatten"}
+FLATTEN = {nn.Flatten, torch.flatten, "flatten"}
 _RESHAPE = {"view", "reshape", torch.reshape}
 _MEAN = {"mean", torch.mean}
 _DROPOUT = {F.dropout, F.dropout1d, F.dropout2d}
@@ -194,13 +194,13 @@ class _Walk:
                     self._at[node] = wire, inner
                     return
             elif (
-                kind in _CHANNELWISE
+                kind in CHANNELWISE
                 or (kind in _MEAN and self._over_space(node))
                 or (kind in _DROPOUT and _is_off(node))
             ):
                 self._at[node] = wire, inner
                 return
-            elif kind in _FLATTEN or (kind in _RESHAPE and _adapts(node)):
+            elif kind in FLATTEN or (kind in _RESHAPE and _adapts(node)):
                 before, after = self._given[reads[0]], self._given[node]
                 if after.shape == before.flatten(1).shape:
                     self._at[node] = wire, inner * (after.shape[1] // before.shape[1])

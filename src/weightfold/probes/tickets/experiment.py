@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from weightfold.core.charted import Charted
 from weightfold.core.copying import copied
-from weightfold.data import Dataset
 from weightfold.methods.mask.verb import mask
 from weightfold.probes.models import Model, fresh, net_of
 from weightfold.probes.tickets.options import TicketOptions
 from weightfold.probes.tickets.outcomes import TITLES, Kind, Outcome
 from weightfold.probes.tickets.prune import Masks, Pruning, full_masks, random_masks, share
+from weightfold.tasks.task import Task
 from weightfold.train.callbacks import Callback, KeepWeights
 from weightfold.train.history import History, Row
 from weightfold.train.loop import REMEDY, NonFiniteLoss
@@ -48,7 +48,7 @@ class Experiment:
 
     Attributes:
         net: As of `lottery_ticket`, like `recipe`, `seeds` and `device`.
-        samples: With a validation set.
+        task: Whose data has a validation set.
         options: With `random_trials` as a number.
         pruning: What a level prunes.
         names: Tensors that are pruned.
@@ -64,7 +64,7 @@ class Experiment:
     """
 
     net: Model
-    samples: Dataset
+    task: Task
     options: TicketOptions
     pruning: Pruning
     names: tuple[str, ...]
@@ -187,17 +187,18 @@ class Experiment:
     ) -> list[_Network]:
         """Those that were trained to the end; notes outcomes and failures of all."""
         expected = steps or self.recipe.epochs * max(
-            1, len(self.samples.train) // self.recipe.batch_size
+            1, len(self.task.dataset.train) // self.recipe.batch_size
         )
+        measure = self.task.measure
         at = dict.fromkeys([network.name for network in networks], 0.0)
 
         def shown(name: str, row: Row) -> None:
             at[name] = min(1.0, (row.step or 0) / expected)
-            text = f"level {level}, {name}: test accuracy {row['test_accuracy']:.1%}"
+            text = f"level {level}, {name}: test {measure.text(row.get(f'test_{measure.name}'))}"
             self.show(Progress(self._done + sum(at.values()), self.networks, text))
 
         runs = fit_together(
-            {n.name: Run(n.net, self.samples, n.seed) for n in networks},
+            {n.name: Run(n.net, self.task, n.seed) for n in networks},
             self.recipe,
             folder=None if self.folder is None else self.folder / f"level-{level:02}{suffix}",
             together=self.options.together,
@@ -246,6 +247,7 @@ def sparse(net: nn.Module, masks: Mapping[str, Tensor]) -> Charted:
 def _outcome(network: _Network, run: History, level: int, begin: int) -> Outcome:
     measured = [row for row in run.rows if isfinite(row["validation_loss"])]
     best = min(measured, key=lambda row: row["validation_loss"])
+    name = run.measure.name
     return Outcome(
         kind=network.kind,
         level=level,
@@ -254,12 +256,12 @@ def _outcome(network: _Network, run: History, level: int, begin: int) -> Outcome
         remaining=network.remaining,
         iteration=begin + (best.step or 0),
         last_iteration=begin + (run.rows[-1].step or 0),
-        accuracy=best["test_accuracy"],
-        final_accuracy=run.last(),
-        train_accuracy=run.last(part="train"),
+        value=best[f"test_{name}"],
+        final_value=run.last(),
+        train_value=run.rows[-1].get(f"train_{name}"),
         seconds=run.seconds,
         curve=tuple(
-            (begin + (row.step or 0), row["validation_loss"], row["test_accuracy"])
+            (begin + (row.step or 0), row["validation_loss"], row[f"test_{name}"])
             for row in run.rows
         ),
     )

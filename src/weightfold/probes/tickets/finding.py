@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar
@@ -11,23 +11,26 @@ from torch import Tensor
 
 from weightfold.probes.finding import Finding
 from weightfold.probes.tickets.masks_file import Masks, write_masks
-from weightfold.probes.tickets.outcomes import TITLES, Kind, Measure, Outcome, Outcomes
+from weightfold.probes.tickets.outcomes import TITLES, Key, Kind, Outcome, Outcomes
 from weightfold.records import UNRECORDED
 from weightfold.report.figures import COLOURS, drawing
 from weightfold.report.numbers import difference, mean_and_spread
 from weightfold.report.page import Table
+from weightfold.report.scale import Scale, margin
 from weightfold.report.statistics import summarize
+from weightfold.tasks.measure import ACCURACY, Measure
 
 PUBLISHED_SHARE = 0.211
-"""Of the LeNet ticket that learns fastest (Frankle and Carbin 2019, Figure 3); the headline is of
+"""Of the LeNet ticket that learns fastest (Frankle and Carbin 2019, Key 3); the headline is of
 the level nearest to it, whatever came out."""
 
 TOLERANCE = 0.005
-"""A ticket whose mean test accuracy is at most so much lower is as accurate as the full network."""
+"""A ticket whose mean test accuracy is at most so much lower is as good as the full network; of a
+measure that is no share, it is a part of what the trivial predictor gets, as is `LEARNT`."""
 
 LEARNT = 0.05
-"""A full network must be more accurate than chance by more than this for its tickets to tell
-anything; ours."""
+"""A full network must be better than chance by more than this for its tickets to tell anything;
+ours."""
 
 _NAMES: dict[Kind, str] = {
     "full": "the full network",
@@ -45,18 +48,27 @@ class LotteryTicket(Finding):
         outcomes: Every network that was trained to the end.
         trials: Trials that were asked for.
         weights: Prunable weights of the full network.
-        chance: Test accuracy of always naming the class most frequent in training.
+        chance: What the trivial predictor gets on the test set, such as the accuracy of always
+            naming the class most frequent in training.
         masks: (level, seed) -> tensor name -> bool mask of the ticket, True where a weight
             survives. Not part of the record; see `save_masks`.
         starts: Seed -> tensor name -> what the trial's tickets start from: all parameters and
             buffers, initial or after `rewind` steps. Not part of the record.
+        measure: The task's first.
     """
 
     probe: ClassVar[str] = "lottery-ticket"
+    per_seed: ClassVar[tuple[str, ...]] = ("outcomes", "trials")
+    former: ClassVar[Mapping[str, str]] = {
+        "accuracy": "value",
+        "final_accuracy": "final_value",
+        "train_accuracy": "train_value",
+    }
     outcomes: tuple[Outcome, ...]
     trials: int
     weights: int
     chance: float = 0.0
+    measure: Measure = ACCURACY
     masks: Mapping[tuple[int, int], Masks] = field(
         default_factory=dict, repr=False, compare=False, metadata=UNRECORDED
     )
@@ -70,16 +82,30 @@ class LotteryTicket(Finding):
         return Outcomes(self.outcomes)
 
     @property
-    def smallest(self) -> float | None:
-        """Least share of weights at which a ticket is as accurate as the full network.
+    def scale(self) -> Scale:
+        """How values are printed."""
+        return Scale.of(self.measure, self.chance or 1.0)
 
-        Its mean test accuracy at early stopping is at most `TOLERANCE` below, at this level and
+    @property
+    def tolerance(self) -> float:
+        """By how much a ticket may be worse than the full network, and still as good."""
+        return margin(self.measure, TOLERANCE, self.chance)
+
+    def _better(self, difference: float) -> float:
+        """By how much more is better."""
+        return difference if self.measure.higher_is_better else -difference
+
+    @property
+    def smallest(self) -> float | None:
+        """Least share of weights at which a ticket is as good as the full network.
+
+        The mean of its measure at early stopping is at most `tolerance` worse, at this level and
         every level before; None if that is so at no level.
         """
         found = None
         for level in self.results.levels:
-            difference = self.results.difference("full", level, "accuracy")
-            if difference is None or difference.mean < -TOLERANCE:
+            difference = self.results.difference("full", level, "value")
+            if difference is None or self._better(difference.mean) < -self.tolerance:
                 break
             found = self.results.remaining(level)
         return found
@@ -87,26 +113,31 @@ class LotteryTicket(Finding):
     @property
     def doubt(self) -> str:
         """That the full network hardly learnt, or that a control does better than the ticket."""
-        results, full = self.results, self.results.values("full", 0, "accuracy")
-        if full and fmean(full.values()) <= self.chance + LEARNT:
+        results, scale = self.results, self.scale
+        full = list(results.values("full", 0, "value").values())
+        learnt = margin(self.measure, LEARNT, self.chance)
+        if full and self._better(fmean(full) - self.chance) <= learnt:
             return (
-                f"The full network hardly learned anything (test accuracy "
-                f"{fmean(full.values()):.1%}, chance {self.chance:.1%}), so that nothing follows "
-                "on what can be pruned."
+                f"The full network hardly learned anything (test {self.measure.name} "
+                f"{scale.text(fmean(full))}, chance {scale.text(self.chance)}), so that nothing "
+                "follows on what can be pruned."
             )
         shares = {results.remaining(n): n for n in results.levels}
         level = shares.get(self.smallest) if self.smallest else max(results.levels, default=None)
         if level is None:
             return ""
         controls: tuple[Kind, ...] = ("random", "fresh")
-        found = {k: results.difference(k, level, "accuracy") for k in controls}
-        better = [f"{_NAMES[k]} ({difference(d.negated, unit='points', factor=100)})"
-                  for k, d in found.items() if d is not None and d.mean < 0]  # fmt: skip
+        found = {k: results.difference(k, level, "value") for k in controls}
+        better = [
+            f"{_NAMES[kind]} ({scale.difference(d.negated)})"
+            for kind, d in found.items()
+            if d is not None and self._better(d.mean) < 0
+        ]
         if not better:
             return ""
         return (
             f"At {results.remaining(level):.1%} of the weights the ticket is no winning one: "
-            f"{' and '.join(better)} {'are' if len(better) > 1 else 'is'} more accurate on average."
+            f"{' and '.join(better)} {'are' if len(better) > 1 else 'is'} better on average."
         )
 
     @property
@@ -119,14 +150,15 @@ class LotteryTicket(Finding):
             results.levels, key=lambda n: abs(math.log(results.remaining(n) / PUBLISHED_SHARE))
         )
         trials = len(results.values("ticket", level, "iteration"))
+        scale = self.scale
         ticket, *others = self._means(level)
         parts = [
             *filter(None, [self.doubt]),
             f"At {results.remaining(level):.1%} of its weights the ticket reaches its "
             f"early-stopping point after {ticket[1]:,.0f} iterations ("
             + ", ".join(f"{title} {steps:,.0f}" for title, steps, _ in others)
-            + f") with a test accuracy of {ticket[2]:.2%} ("
-            + ", ".join(f"{title} {accuracy:.2%}" for title, _, accuracy in others)
+            + f") with a test {self.measure.name} of {scale.text(ticket[2])} ("
+            + ", ".join(f"{title} {scale.text(value)}" for title, _, value in others)
             + f"), mean of {trials} trial{'s' if trials > 1 else ''}.",
             *self._judged(level),
             self._accurate_down_to(),
@@ -136,16 +168,17 @@ class LotteryTicket(Finding):
     def _accurate_down_to(self) -> str:
         """A sentence on the least share of weights, with its interval."""
         if self.smallest is None:
-            return "No ticket is as accurate as the full network."
-        results = self.results
+            return "No ticket is as good as the full network."
+        results, scale = self.results, self.scale
         level = next(n for n in results.levels if results.remaining(n) == self.smallest)
-        above = results.difference("full", level, "accuracy")
+        above = results.difference("full", level, "value")
+        side = "below" if self.measure.higher_is_better else "above"
         assert above is not None
         last = ", the last level tried," if level == results.levels[-1] else ""
         return (
-            f"Down to {self.smallest:.1%} of the weights{last} the ticket's test accuracy is on "
-            f"average at most {100 * TOLERANCE:g} points below the full network's "
-            f"({difference(above, unit='points', factor=100)})."
+            f"Down to {self.smallest:.1%} of the weights{last} the ticket's test "
+            f"{self.measure.name} is on average at most {scale.step(self.tolerance)} {side} the "
+            f"full network's ({scale.difference(above)})."
         )
 
     def _judged(self, level: int) -> list[str]:
@@ -167,10 +200,10 @@ class LotteryTicket(Finding):
         return [text.format(" or ".join(grouped[h])) for h, text in sentences.items() if grouped[h]]
 
     def _means(self, level: int) -> list[tuple[str, float, float]]:
-        """(title, iteration, accuracy) of the ticket first, then of the others that ran."""
+        """(title, iteration, value) of the ticket first, then of the others that ran."""
         results, found = self.results, []
         for kind in ("ticket", "full", "fresh", "random"):
-            steps, scores = (results.values(kind, level, m) for m in ("iteration", "accuracy"))
+            steps, scores = (results.values(kind, level, m) for m in ("iteration", "value"))
             if steps:
                 found.append((TITLES[kind], fmean(steps.values()), fmean(scores.values())))
         return found
@@ -189,45 +222,52 @@ class LotteryTicket(Finding):
 
     def rows(self) -> list[dict[str, Any]]:
         """A line for each network; shares in [0, 1]."""
-        return [
-            {name: value for name, value in asdict(o).items() if name != "curve"}
-            for o in self.outcomes
-        ]
+        names = {f.name: f.name.replace("value", self.measure.name) for f in fields(Outcome)}
+        del names["curve"]
+        return [{name: getattr(o, key) for key, name in names.items()} for o in self.outcomes]
 
     def table(self) -> Table | None:
-        """A line for each level: early-stopping iteration and accuracy, and who is slower."""
-        results = self.results
+        """A line for each level: early-stopping iteration and measure, and who is slower."""
+        results, name = self.results, self.measure.name
         columns = [
             "weights left",
             *(f"early stop, {TITLES[kind]}" for kind in _KINDS),
-            *(f"accuracy, {TITLES[kind]}" for kind in _KINDS),
+            *(f"{name}, {TITLES[kind]}" for kind in _KINDS),
             "ticket learns faster than",
         ]
-        steps, accuracy = (
-            _spread(results.values("full", 0, m), m) for m in ("iteration", "accuracy")
-        )
-        rows = [["100%", steps, "", "", accuracy, "", "", "(the full network)"]]
+        steps, value = self._cell("full", 0, "iteration"), self._cell("full", 0, "value")
+        rows = [["100%", steps, "", "", value, "", "", "(the full network)"]]
         for level in results.levels:
             found = results.comparisons(level)
             rows.append(
                 [
                     f"{results.remaining(level):.1%}",
-                    *(_spread(results.values(k, level, "iteration"), "iteration") for k in _KINDS),
-                    *(_spread(results.values(k, level, "accuracy"), "accuracy") for k in _KINDS),
+                    *(self._cell(kind, level, "iteration") for kind in _KINDS),
+                    *(self._cell(kind, level, "value") for kind in _KINDS),
                     "; ".join(f"{TITLES[c.other]}: {c.faster}" for c in found),
                 ]
             )
         return Table(columns, rows)
 
+    def _cell(self, kind: Kind, level: int, figure: Key) -> str:
+        """Mean and spread of a figure; "" if there is none."""
+        values = list(self.results.values(kind, level, figure).values())
+        if not values:
+            return ""
+        found = summarize(values)
+        if figure == "iteration":
+            return mean_and_spread(found, 0)
+        return self.scale.mean(found, unit=False)
+
     def draw(self, path: Path) -> None:
-        """Early-stopping iteration and accuracy there against the weights left, in percent."""
-        panels: dict[Measure, str] = {
+        """Early-stopping iteration and the measure there against the weights left, in percent."""
+        panels: dict[Key, str] = {
             "iteration": "early-stopping iteration",
-            "accuracy": "test accuracy at early stopping (%)",
+            "value": self.scale.label(f"test {self.measure.name} at early stopping"),
         }
         with drawing(path, figsize=(10, 4.6), ncols=2) as (figure, axes):
-            for (measure, label), axis in zip(panels.items(), axes, strict=True):
-                self._panel(axis, measure)
+            for (figure_of, label), axis in zip(panels.items(), axes, strict=True):
+                self._panel(axis, figure_of)
                 axis.set(xlabel="weights left (%)", ylabel=label)
             handles, labels = axes[0].get_legend_handles_labels()
             figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False)
@@ -235,18 +275,16 @@ class LotteryTicket(Finding):
                 f"mean and one standard deviation of {self.trials} trials", fontsize="small"
             )
 
-    def _panel(self, axis: Any, measure: Measure) -> None:
-        results, factor = self.results, 1 if measure == "iteration" else 100
-        full = list(results.values("full", 0, measure).values())
+    def _panel(self, axis: Any, of: Key) -> None:
+        results, factor = self.results, 1 if of == "iteration" else self.scale.factor
+        full = list(results.values("full", 0, of).values())
         if full:
             mean, std = _center(full, factor)
             axis.axhline(mean, color=COLOURS[6], linestyle="--", linewidth=1, label=TITLES["full"])
             axis.axhspan(mean - std, mean + std, color=COLOURS[6], alpha=0.08, linewidth=0)
         for kind, colour, style in zip(_KINDS, COLOURS, ("-", "--", ":"), strict=False):
-            levels = [n for n in results.levels if results.values(kind, n, measure)]
-            points = [
-                _center(list(results.values(kind, n, measure).values()), factor) for n in levels
-            ]
+            levels = [n for n in results.levels if results.values(kind, n, of)]
+            points = [_center(list(results.values(kind, n, of).values()), factor) for n in levels]
             if full and levels:
                 levels, points = [0, *levels], [_center(full, factor), *points]
             x = [100 * results.remaining(n) for n in levels]
@@ -285,12 +323,3 @@ class LotteryTicket(Finding):
 def _center(values: list[float], factor: float) -> tuple[float, float]:
     found = summarize(values)
     return factor * found.mean, factor * (found.std or 0.0)
-
-
-def _spread(values: Mapping[int, float], measure: Measure) -> str:
-    if not values:
-        return ""
-    found = summarize(list(values.values()))
-    if measure == "iteration":
-        return mean_and_spread(found, 0)
-    return mean_and_spread(found, factor=100)

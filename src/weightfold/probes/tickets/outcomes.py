@@ -21,7 +21,8 @@ of as many survivors in each tensor at random places."""
 FEWEST = 3
 """Trials below which no comparison holds: of two that agree by chance the interval is a point."""
 
-Measure = Literal["iteration", "accuracy", "final_accuracy", "train_accuracy"]
+Key = Literal["iteration", "value", "final_value", "train_value"]
+"""What there is of each network, see `Outcome`."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,12 @@ class Outcome:
         iteration: Early stopping: optimizer steps to the lowest validation loss, counted from the
             initial weights.
         last_iteration: Optimizer steps at the end; where `iteration` is that, it is a lower bound.
-        accuracy: Test accuracy at early stopping, in [0, 1].
-        final_accuracy: Test accuracy at the end.
-        train_accuracy: Over the examples of the last steps before the last measurement, as they
-            were trained on.
+        value: The task's first measure on the test set, at early stopping.
+        final_value: The same at the end.
+        train_value: Over the examples of the last steps before the last measurement, as they
+            were trained on; None of a measure that only a whole part has.
         seconds: Of training and measuring.
-        curve: (iteration, validation loss, test accuracy) at each measurement.
+        curve: (iteration, validation loss, the measure on the test set) at each measurement.
     """
 
     kind: Kind
@@ -52,9 +53,9 @@ class Outcome:
     remaining: float
     iteration: int
     last_iteration: int
-    accuracy: float
-    final_accuracy: float
-    train_accuracy: float
+    value: float
+    final_value: float
+    train_value: float | None
     seconds: float
     curve: tuple[tuple[int, float, float], ...]
 
@@ -66,13 +67,13 @@ class Comparison:
     Attributes:
         other: The other kind.
         iterations: Early-stopping iteration of the ticket minus the other's.
-        accuracy: Test accuracy at early stopping, the ticket's minus the other's.
+        value: The measure at early stopping, the ticket's minus the other's.
         open: Trials in which both were still learning at the end: who is faster is not known.
     """
 
     other: Kind
     iterations: Paired
-    accuracy: Paired
+    value: Paired
     open: int = 0
 
     @property
@@ -101,18 +102,18 @@ class Outcomes:
         """Share of the prunable weights at a level."""
         return next(o.remaining for o in self._all if o.level == level)
 
-    def values(self, kind: Kind, level: int, measure: Measure) -> dict[int, float]:
+    def values(self, kind: Kind, level: int, figure: Key) -> dict[int, float]:
         """Seed -> figure, the mean over a trial's random masks; the full network is of level 0."""
         level = 0 if kind == "full" else level
         found: dict[int, list[float]] = {}
         for o in self._all:
-            if (o.kind, o.level) == (kind, level):
-                found.setdefault(o.seed, []).append(getattr(o, measure))
+            if (o.kind, o.level) == (kind, level) and getattr(o, figure) is not None:
+                found.setdefault(o.seed, []).append(getattr(o, figure))
         return {seed: fmean(values) for seed, values in sorted(found.items())}
 
-    def difference(self, other: Kind, level: int, measure: Measure) -> Paired | None:
+    def difference(self, other: Kind, level: int, figure: Key) -> Paired | None:
         """Ticket minus `other`, over the trials that have both; None if none has."""
-        ticket, others = (self.values(kind, level, measure) for kind in ("ticket", other))
+        ticket, others = (self.values(kind, level, figure) for kind in ("ticket", other))
         seeds = [seed for seed in ticket if seed in others]
         if not seeds:
             return None
@@ -123,10 +124,10 @@ class Outcomes:
         found = []
         for other in TITLES:
             iterations = self.difference(other, level, "iteration")
-            accuracy = self.difference(other, level, "accuracy")
-            if other != "ticket" and iterations is not None and accuracy is not None:
+            value = self.difference(other, level, "value")
+            if other != "ticket" and iterations is not None and value is not None:
                 both_late = self.late("ticket", level) & self.late(other, level)
-                found.append(Comparison(other, iterations, accuracy, len(both_late)))
+                found.append(Comparison(other, iterations, value, len(both_late)))
         return found
 
     def late(self, kind: Kind, level: int) -> set[int]:

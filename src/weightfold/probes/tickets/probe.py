@@ -10,10 +10,10 @@ from torch import nn
 
 from weightfold.core.arguments import device_of, gathered
 from weightfold.core.charted import Charted
-from weightfold.data import Dataset, hold_out
+from weightfold.data import hold_out
 from weightfold.data.pairs import Data
 from weightfold.hints import check_arguments
-from weightfold.probes.models import Model, check_network, dataset_of, fresh, net_of
+from weightfold.probes.models import Model, check_network, fresh, net_of
 from weightfold.probes.registry import register_probe
 from weightfold.probes.tickets.experiment import Experiment
 from weightfold.probes.tickets.finding import LotteryTicket
@@ -77,7 +77,7 @@ def lottery_ticket(
     Args:
         net: A module, whose present weights all trials start from (they then differ in the order
             of the data alone), or a function that makes the network of a seed; left unchanged.
-        data: A classification task, or what `weightfold.data.as_dataset` takes.
+        data: A task; data alone, as `weightfold.data.as_dataset` takes it, is to be classified.
         seeds: One a trial, of its weights and the order of its data; a count n: 0 to n - 1.
         folder: Gets runs/, from which a call that was stopped goes on, and at the end masks/, see
             `LotteryTicket.save_masks`. None: nothing is written.
@@ -91,7 +91,8 @@ def lottery_ticket(
         notes and left out; with method="iterative" its trial ends there if it is a ticket.
 
     Raises:
-        TypeError: `net` is a Charted net or no model, or `options` has no such field.
+        TypeError: `net` is a Charted net or no model, only the model knows the task's loss, or
+            `options` has no such field.
         ValueError: An argument is out of range, nothing can be pruned, what is pruned gets no
             gradient, or a layer's weights cannot be drawn anew.
         NonFiniteLoss: No full network was trained to the end.
@@ -99,19 +100,19 @@ def lottery_ticket(
     """
     check_arguments(lottery_ticket, folder=folder, progress=progress, recipe=recipe)
     chosen, seeds, device = gathered(TicketOptions, options), as_seeds(seeds), device_of(device)
-    samples = _with_validation(dataset_of(data), chosen.validation)
-    chosen = _settled(chosen, len(seeds), len(samples.train), recipe)
+    task = _with_validation(as_task(data), chosen.validation)
+    chosen = _settled(chosen, len(seeds), len(task.dataset.train), recipe)
     first = net_of(net, seeds[0])
     if isinstance(first, Charted):
         raise TypeError("net is a Charted net; give the plain network, e.g. net.deploy()")
     weights = prunable(first, chosen.where)
     own = own_shares(weights, chosen.fractions)
-    check_network(first, samples, device, gradients=weights)
+    check_network(first, task, device, gradients=weights)
     fresh(net, seeds[0])  # before anything is trained: refuses what cannot be drawn anew
     with progress_bar(progress, "lottery ticket") as show:
         experiment = Experiment(
             net=net,
-            samples=samples,
+            task=task,
             options=chosen,
             pruning=Pruning(chosen.fraction, chosen.method, chosen.scope, own),
             names=tuple(weights),
@@ -126,7 +127,8 @@ def lottery_ticket(
         outcomes=tuple(experiment.outcomes),
         trials=len(seeds),
         weights=sum(w.numel() for w in weights.values()),
-        chance=as_task(samples).baseline(),
+        chance=task.baseline(),
+        measure=task.measure,
         masks=experiment.masks,
         starts={seed: start.state_dict() for seed, start in experiment.starts.items()},
         notes=tuple(_notes(experiment)),
@@ -155,24 +157,37 @@ def _settled(options: TicketOptions, trials: int, examples: int, recipe: Recipe)
     return replace(options, random_trials=random_trials)
 
 
-def _with_validation(samples: Dataset, validation: float | None) -> Dataset:
+def _with_validation(task: Task, validation: float | None) -> Task:
+    """The task with a validation set.
+
+    Raises:
+        TypeError: Its loss, by which training is stopped, is not known of a validation set.
+        ValueError: `validation` does not fit the data.
+    """
+    if task.model_computes_loss:
+        raise TypeError(
+            f"data is the task {task.name!r}, whose loss only the model knows, in training; this "
+            "probe takes a task with a loss of its own, for it stops at the lowest validation loss"
+        )
+    samples = task.dataset
     if samples.validation is not None:
         if validation is not None:
             raise ValueError(
                 f"validation={validation}: the data has a validation set of its own, which is used;"
                 " leave it out"
             )
-        return samples
+        return task
     size = len(samples.train)
     count = 0.1 if validation is None else validation
     if count != int(count) and count > 1:
         raise ValueError(f"validation={count}: give a share below 1 or a whole number of examples")
-    return hold_out(samples, round(count * size) if 0 < count < 1 else int(count), seed=0)
+    held_out = round(count * size) if 0 < count < 1 else int(count)
+    return replace(task, dataset=hold_out(samples, held_out, seed=0))
 
 
 def _notes(experiment: Experiment) -> list[str]:
     """What decides the numbers, and what was left out."""
-    pruning, recipe, samples = experiment.pruning, experiment.recipe, experiment.samples
+    pruning, recipe, samples = experiment.pruning, experiment.recipe, experiment.task.dataset
     assert samples.validation is not None
     own = "".join(f", {100 * f:g}% of {name}" for name, f in pruning.fractions.items())
     each = "each tensor's" if pruning.scope == "layer" else "all tensors'"

@@ -12,7 +12,7 @@ from weightfold.core.gradients import coordinates, warn_unreached
 from weightfold.data import Augment
 from weightfold.tasks.task import Task, evaluating, naming_dtype
 from weightfold.train.evaluation import Evaluation
-from weightfold.train.optimizer import make_optimizer
+from weightfold.train.optimizer import InPlaceSGD, make_optimizer
 from weightfold.train.penalty import Penalty
 from weightfold.train.recipe import Recipe
 from weightfold.train.strategies.base import Columns, Strategy, count, mean_scores
@@ -67,6 +67,8 @@ class OnFabric(Strategy):
 
     def step(self, batch: Any, lr: float) -> Tensor:
         """As in `Strategy`."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group.get("factor", 1.0)
         loss, counts = self.losses(batch)
         self.optimizer.zero_grad()
         self.backward(loss)
@@ -80,8 +82,6 @@ class OnFabric(Strategy):
                 max_norm=self.recipe.clip_norm,
                 error_if_nonfinite=False,  # 16-mixed skips such a step; else the next loss tells
             )
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
         self._stepper.step()
         return counts[None]
 
@@ -136,6 +136,7 @@ class Single(OnFabric):
         recipe: Every hyperparameter.
         seed: Of data order, augmentation and dropout.
         name: Of the run.
+        optimizer: Of the network; None: the recipe's.
     """
 
     def __init__(
@@ -146,10 +147,11 @@ class Single(OnFabric):
         recipe: Recipe,
         seed: int,
         name: str = "",
+        optimizer: torch.optim.Optimizer | None = None,
     ) -> None:
         self._penalty = Penalty(net, recipe).to(fabric.device) if recipe.penalizes_theta else None
         decay = 0.0 if recipe.penalizes_theta else recipe.weight_decay
-        optimizer = make_optimizer(net.parameters(), recipe, decay)
+        optimizer = optimizer or make_optimizer(net.parameters(), recipe, decay)
         super().__init__(fabric, net, net, optimizer, recipe, seed)
         self.names, self.scores = (name,), mean_scores(task)
         plain = fabric.strategy.precision.precision == "32-true"
@@ -208,6 +210,11 @@ class Single(OnFabric):
         with evaluating(self.net):
             for outputs, targets in self._evaluation(part).outputs(self.net, self.model):
                 yield _alone(outputs), _alone(targets)
+
+    def finish(self) -> None:
+        """Leave the network as any is."""
+        if isinstance(self.optimizer, InPlaceSGD):
+            self.optimizer.close()
 
     def _evaluation(self, part: str) -> Evaluation:
         if part not in self._evaluations:

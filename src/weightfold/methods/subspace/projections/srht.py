@@ -59,22 +59,25 @@ class BlockSRHT(Projection):
         """P psi, (D,), of psi (d,)."""
         signs = unpack(self.packed, self.table)
         used = ceil(self.dim / self._columns)
-        grid = F.pad(psi, (0, used * self._columns - self.dim)).view(used, 1, self._columns)
+        scaled = F.pad(psi * self.size**-0.5, (0, used * self._columns - self.dim))
         blocks = self._whole + (self._rest > 0)
         needed = used * blocks * self._columns
-        inner = signs.flip(0)
+        inner = signs[-needed:].flip(0)
         if needed > len(inner):
             inner = torch.cat([inner, inner[: needed - len(inner)]])
-        x = grid * inner[:needed].view(used, blocks, self._columns)
+        x = scaled.view(used, 1, self._columns) * inner.view(used, blocks, self._columns)
         # In the order (row, block, column) of a block's entries both factors are plain products.
         x = x.reshape(-1, self._columns) @ self.hadamard[: self._columns, : self._columns]
         x = x.view(used, blocks * self._columns)
+        if not self._rest:
+            return self._mixed(x) * signs[: self.size]
+        # Not by slices, whose backward fills a whole tensor with zeros each.
+        whole, last = x.split([self._whole * self._columns, self._columns], dim=1)
+        x = torch.cat([self._mixed(whole), self._mixed(last)[: self._rest]])
+        return x * signs[: self.size]
+
+    def _mixed(self, x: Tensor) -> Tensor:
+        """The transform along the rows of x (used rows, M), flat."""
         if self._rows <= WIDEST:
-            x = self.hadamard[: self._rows, :used] @ x
-        else:
-            x = transform_rows(F.pad(x, (0, 0, 0, self._rows - used)), self.hadamard)
-        if self._rest:
-            # Not by slices, whose backward fills a whole tensor with zeros each.
-            whole, last = x.split([self._whole * self._columns, self._columns], dim=1)
-            x = torch.cat([whole.flatten(), last.flatten()[: self._rest]])
-        return x.flatten() * (signs[: self.size] * self.size**-0.5)
+            return (self.hadamard[: self._rows, : len(x)] @ x).flatten()
+        return transform_rows(F.pad(x, (0, 0, 0, self._rows - len(x))), self.hadamard).flatten()

@@ -1,0 +1,1 @@
+"""Gradient confusion: how much the gradients of mini-batches disagree."""

@@ -1,0 +1,1 @@
+"""Slices through the loss: lines and planes in the space of weights."""

@@ -1,0 +1,1 @@
+"""Paths between two networks: how high the loss must rise on the way."""

@@ -189,7 +189,7 @@ def test_a_crop_beyond_the_image_is_refused():
         (lambda net: net(torch.ones(1, 3, 5, 5), at="a"), TypeError, "at='a'"),
         (lambda net: net.deploy(3), TypeError, "at=3"),
         (lambda net: net.fit(net.deploy().to("meta").state_dict()), TypeError, "'0.weight'"),
-        (lambda net: wf.embed(net.deploy(), "image"), ValueError, "'image'"),
+        (lambda net: wf.embed(net.deploy(), "image"), TypeError, "'image'"),
     ],
 )
 def test_charted_nets_name_what_they_cannot_take(call, error, message):

@@ -276,7 +276,7 @@ def test_folder_of_other_files_is_refused(done, tmp_path):
     [{"seeds": (1,)}, {"seeds": (1, 1)}, {"variants": ("compact",)}, {"variants": ("cl", "cl")}],
 )
 def test_too_few_or_repeated(done, tmp_path, changes):
-    with pytest.raises(ValueError, match="at least two, each once"):
+    with pytest.raises(ValueError, match="each once"):
         done.again(folder=tmp_path / "new", **changes)
     assert not (tmp_path / "new").exists()
 

@@ -127,10 +127,13 @@ def finding_of(written: Mapping[str, Any], where: str) -> "Finding":
     Raises:
         ValueError: It is damaged or was changed.
     """
+    from weightfold.probes.finding import renamed
+
     record = dict(written)
     try:
         kind = probe(record.pop("probe"))[0].finding
-        own = {f.name: record[f.name] for f in fields(kind) if f.name in record}
+        now = renamed(record, kind.former)
+        own = {f.name: now[f.name] for f in fields(kind) if f.name in now}
         conform(own, kind, where)
         return kind.from_record(record)
     except (LookupError, TypeError, ValueError, AttributeError) as error:

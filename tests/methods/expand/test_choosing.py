@@ -142,9 +142,9 @@ def test_any_name_of_a_layer(name):
     [
         ({"conv": "dense"}, r"conv='dense'; choose one of .*'cl'.*'ck'"),
         ({"linear": True}, r"linear=True; choose one of .*'fc'"),
-        ({"first": "r"}, r"first='r'; choose one of .*'rm'.*'m'"),
+        ({"first": "r"}, r"first='r'; give one of .*'rm'.*'m'"),
         ({"init": "kaiming"}, r"init='kaiming'; choose one of .*'paper'.*'preserve'"),
-        ({"execution": "online"}, r"execution='online'; choose one of .*'fold'.*'chain'"),
+        ({"execution": "online"}, r"execution='online'; give one of .*'fold'.*'chain'"),
         ({"linear": "fc", "linear_depth": 1}, r"linear_depth=1; .* at least 2"),
         ({"rate": 0}, r"rate=0; .* positive"),
         ({"rate": -4}, r"rate=-4; .* positive"),
@@ -173,7 +173,7 @@ def test_bad_arguments(model, options, message):
 def test_where_and_example_input_of_a_wrong_type(model):
     with pytest.raises(TypeError, match="where has the item 3"):
         wf.expand(model, where=[3])
-    with pytest.raises(TypeError, match="example_input is a ndarray; give a tensor"):
+    with pytest.raises(TypeError, match=r"(?s)example_input=array.*Tensor"):
         wf.expand(model, example_input=np.zeros((1, 3, 6, 10)))
 
 

@@ -390,3 +390,19 @@ def test_one_image_of_a_domain_is_normalised_with_no_other_domains(counts):
     if counts == (1, 1):
         assert all(map(torch.equal, before, net.buffers()))
     assert net.eval()({"a": a, "b": b})["b"].shape == (counts[1], 2)
+
+
+def test_settings_of_a_domains_batch_norm_are_handed_on_or_refused_by_name(tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 36, 2))
+    plan = wf.plan_sharing(model, "bottom", 0.5, example_input=torch.zeros(1, 3, 8, 8))
+    net = wf.share(model, {"a": 2, "b": 2}, plan).eval()
+    norm = net.sharing.domains["a"].get_submodule("1")
+    norm.eps = 0.5
+    net.add_domain("c", 2, from_domain="a")
+    x = torch.randn(4, 3, 8, 8)
+    assert net.sharing.domains["c"].get_submodule("1").eps == 0.5
+    torch.testing.assert_close(net.deploy(domain="c")(x), net(x, domain="c"))
+    with pytest.raises(ValueError, match=r"domains\.a\.1.*eps=0\.5"):
+        wf.save(net, tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()

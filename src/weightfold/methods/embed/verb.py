@@ -173,6 +173,8 @@ def _obstacle(layer: nn.Module, shapes: set[tuple[int, ...]]) -> str:
 def _example(net: nn.Module, input_shape: Sequence[int] | Tensor) -> Tensor:
     if isinstance(input_shape, Tensor):
         return input_shape
+    if not isinstance(input_shape, Sequence) or isinstance(input_shape, str):
+        raise TypeError(f"input_shape={input_shape!r}; give (channels, height, width), or a tensor")
     shape = tuple(whole(size, "input_shape", least=1) for size in input_shape)
     dtype = next((p.dtype for p in net.parameters() if p.is_floating_point()), torch.float32)
     return torch.empty(1, *shape, dtype=dtype, device="meta")

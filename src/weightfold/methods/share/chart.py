@@ -149,12 +149,25 @@ class Sharing(LayerExecution, CallContext, FilePerPart, LayerCoordinates, Chart)
         """
         self.splits[domain] = self.layout.splits_of(holders(self.shared), self.layout.lent(parts))
 
-    def add(self, domain: str, classes: int, start: Mapping[str, Tensor]) -> None:
-        """Add a domain that starts from a plain network's tensors."""
+    def add(
+        self, domain: str, classes: int, start: Mapping[str, Tensor], like: str | None = None
+    ) -> None:
+        """Add a domain that starts from a plain network's tensors.
+
+        Args:
+            domain: Its name.
+            classes: Of the domain.
+            start: Name -> tensor.
+            like: A domain that has the momentum and eps of its batch norms.
+        """
         self.classes[domain] = classes
         self.init_domain(domain, start)
         for path, held in self._held[domain].items():
-            held.layer.train(self._running[path].training if self._running else self.training)
+            layer: Any = held.layer
+            layer.train(self._running[path].training if self._running else self.training)
+            if path in self.layout.norms and like is not None and path in self._held.get(like, {}):
+                other: Any = self._held[like][path].layer
+                layer.momentum, layer.eps = other.momentum, other.eps
 
     def uninstall_domain(self, domain: str) -> None:
         """Let go of a domain's own tensors, its own or lent."""
@@ -291,8 +304,23 @@ class Sharing(LayerExecution, CallContext, FilePerPart, LayerCoordinates, Chart)
         return rest.partition(".")[0] if head == "domains" else None
 
     def config(self) -> dict[str, Any]:
-        """Masks as ranges of own filters, paths, domains with their classes."""
+        """Masks as ranges of own filters, paths, domains with their classes.
+
+        Raises:
+            ValueError: A domain's batch norm has another momentum or eps than the model's, which
+                no file keeps.
+        """
         layout = self.layout
+        for held in self._held.values():
+            for path in (path for path in layout.norms if path in held):
+                own: Any = held[path].layer
+                plain: Any = layout.skeletons[path]
+                if (own.momentum, own.eps) != (plain.momentum, plain.eps):
+                    raise ValueError(
+                        f"{held[path].name!r} has momentum={own.momentum} and eps={own.eps}, the "
+                        f"model's {plain.momentum} and {plain.eps}; a file keeps the model's: set "
+                        "them in the model before wf.share, or back before saving"
+                    )
         return {
             "own": {path: ranges_of(mask) for path, mask in layout.own.items()},
             "norms": layout.norms,

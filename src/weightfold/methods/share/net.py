@@ -303,7 +303,7 @@ class SharedNet(Charted, holds="sharing"):
                 for key in start.keys() & weights.keys():
                     if start[key].shape == weights[key].shape:
                         start[key].copy_(weights[key])
-        self.sharing.add(name, classes, start)
+        self.sharing.add(name, classes, start, like=from_domain)
         reset_head(self.sharing, name, seed)
 
     def remove_domain(self, name: str) -> None:

@@ -47,6 +47,14 @@ def confusion(
 ) -> Confusion:
     """Train, and compare the gradients of pairs of mini-batches at the end of each epoch.
 
+    >>> import weightfold as wf
+    >>> net = wf.nets.build("mlp,depth=1,width=4,size=8", num_classes=10, in_channels=1)
+    >>> data = wf.data.load("digits,limit=64")
+    >>> recipe = wf.Recipe(epochs=1, batch_size=32, lr=0.01, crop_padding=0, flip=False)
+    >>> found = wf.confusion(net, data, recipe=recipe, batches=4, pairs=3, progress=False)
+    >>> [len(run.minimum["theta"]) for run in found.runs]  # a value an epoch
+    [1]
+
     Mini-batches are of the training set without augmentation, batch norm takes their own
     statistics, and dropout is off (all three are ours: the paper does not say). A pair is of two
     different mini-batches, all parameters in one vector. Of a Charted net gradients are taken by

@@ -49,6 +49,13 @@ def landscape(
 ) -> Landscape:
     """The loss on a line or a plane through a network's weights, in eval mode.
 
+    >>> import weightfold as wf
+    >>> net = wf.nets.build("mlp,depth=1,width=4,size=8", num_classes=10, in_channels=1)
+    >>> data = wf.data.load("digits,limit=64")
+    >>> found = wf.landscape(net, data, along=("random",), points=3, progress=False)
+    >>> found.axes
+    ((-1.0, 0.0, 1.0),)
+
     Args:
         net: A module, or a function that makes the network of a seed; left unchanged.
         data: A task; data alone is to be classified.

@@ -15,6 +15,12 @@ SWEEPS = 100
 def align(net: nn.Module, to: nn.Module, example: Tensor) -> nn.Module:
     """A copy of `net` with its neurons permuted so that its weights are nearest to those of `to`.
 
+    >>> import torch, weightfold as wf
+    >>> a, b = (torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2)) for _ in "ab")
+    >>> x = torch.randn(5, 3)
+    >>> torch.allclose(wf.align(a, b, x)(x), a(x), atol=1e-6)
+    True
+
     Weight matching (Ainsworth et al. 2023): channel groups in turn get the permutation with the
     largest inner product, by `scipy.optimize.linear_sum_assignment`, until none changes. A group
     is the output channels of a convolution (depthwise ones behind it included) or units of a

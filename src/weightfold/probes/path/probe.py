@@ -46,6 +46,13 @@ def path(
 ) -> LossPath:
     """The loss on a path from one network to another of the kind, in eval mode.
 
+    >>> import weightfold as wf
+    >>> net = wf.nets.build("mlp,depth=1,width=4,size=8", num_classes=10, in_channels=1)
+    >>> data = wf.data.load("digits,limit=64")
+    >>> found = wf.path(net, data, to=net, points=3, progress=False)
+    >>> found.at, found.barrier
+    ((0.0, 0.5, 1.0), 0.0)
+
     Args:
         net: A module, or a function of the first seed; left unchanged. A Charted net is deployed.
         data: A task; data alone is to be classified.

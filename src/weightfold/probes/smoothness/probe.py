@@ -48,6 +48,14 @@ def smoothness(
 ) -> Smoothness:
     """Train, and look at some steps at the loss ahead and at the layers' gradients.
 
+    >>> import weightfold as wf
+    >>> net = wf.nets.build("mlp,depth=1,width=4,size=8", num_classes=10, in_channels=1)
+    >>> data = wf.data.load("digits,limit=64")
+    >>> recipe = wf.Recipe(epochs=1, batch_size=32, lr=0.01, crop_padding=0, flip=False)
+    >>> found = wf.smoothness(net, data, recipe=recipe, every=1, points=2, progress=False)
+    >>> len(found.courses)
+    1
+
     Weights are kept at those steps, and looked at afterwards: on one batch of the recipe's size,
     the same at all steps, without augmentation, in train mode (batch norm with the batch's own
     statistics; what is random with the same random numbers). In the coordinates that are trained.

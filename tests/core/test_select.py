@@ -60,7 +60,7 @@ def test_mask_arguments(cases):
             wf.mask(model, {"head.bias": torch.tensor([1.0, 0.0, bad])})
     with pytest.raises(ValueError, match=r"masks.*'haed\.bias'.*head\.bias"):
         wf.mask(model, {"head.bias": torch.ones(3), "haed.bias": torch.ones(3)})
-    with pytest.raises(ValueError, match="where="):
+    with pytest.raises(TypeError, match=r"masks=\{\}"):
         wf.mask(model, {})
 
 

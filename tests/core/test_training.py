@@ -33,6 +33,7 @@ def weights_seen(case, net: Charted) -> dict[str, torch.Tensor]:
 
 def test_theta_is_float32_under_autocast(cases, kind):
     case = cases.make(kind, dtype=torch.float32)
+    case.net.eval()  # statistics stay where they are
     outside, layers = case.net.theta(case.at), weights_seen(case, case.net)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside, under = case.net.theta(case.at), weights_seen(case, case.net)

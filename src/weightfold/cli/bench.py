@@ -22,8 +22,8 @@ class Bench:
     expand: training steps compact, expanded and folded on the fly, and as a chain of layers, beside
     their estimates. domains: many domains in one backbone: training steps, mixed batches, swaps,
     loading, memory. probes: random projections, training in a subspace, seeds as one batch.
-    curvature: the top eigenvalue and landscapes, beside power iteration and a loop. geometry: networks
-    of linear layers in place of convolutions: how they are built, and a step of one.
+    curvature: the top eigenvalue and landscapes, beside power iteration and a loop. geometry:
+    networks of linear layers in place of convolutions: how they are built, and a step of one.
     """
 
     what: tyro.conf.Positional[Literal[_NAMES]]  # type: ignore[valid-type]

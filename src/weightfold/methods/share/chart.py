@@ -3,57 +3,23 @@
 Zhang, Yang, Liu, Guan: Rethinking hard-parameter sharing in multi-domain learning, section 3.
 """
 
-import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from weightfold.core.chart import Chart, Example
 from weightfold.core.mixins import CallContext, FilePerPart, LayerCoordinates, LayerExecution
-from weightfold.core.slots import register_at, split_name, tensor_at
+from weightfold.core.slots import tensor_at
 from weightfold.methods.share.executors import NormState
 from weightfold.methods.share.filters import mask_of, ranges_of
 from weightfold.methods.share.layout import Layout, Split, holders, operands_of
 from weightfold.methods.share.mixture import Mixture
+from weightfold.methods.share.own_layers import OwnLayers
 
 Domain = str | Mixture | None
-
-
-class Held(NamedTuple):
-    """A layer that holds a domain's own tensors, and where it is registered.
-
-    Attributes:
-        layer: Of the plain layer's class; it never runs.
-        place: The modules of the one above it.
-        attribute: Its name there.
-        name: Its name in the chart.
-    """
-
-    layer: nn.Module
-    place: Mapping[str, nn.Module | None]
-    attribute: str
-    name: str
-
-    def check(self) -> None:
-        """Refuse what would have no effect.
-
-        Raises:
-            RuntimeError: Another layer is in its place, or it has hooks.
-        """
-        layer = self.layer
-        if (now := self.place[self.attribute]) is not layer:
-            raise RuntimeError(
-                f"{self.name!r} was replaced by a {type(now).__name__}, which would not run; "
-                "freeze batch norms by eval() and requires_grad_(False), convert layers before "
-                "wf.share"
-            )
-        if layer._forward_hooks or layer._backward_hooks or layer._backward_pre_hooks:
-            raise RuntimeError(
-                f"{self.name!r} has a hook, but only holds tensors and never runs; register hooks "
-                "before wf.share, or on the layer in net.model"
-            )
+Tensors = Mapping[str, Tensor]
 
 
 class Sharing(LayerExecution, CallContext, FilePerPart, LayerCoordinates, Chart):
@@ -93,50 +59,20 @@ class Sharing(LayerExecution, CallContext, FilePerPart, LayerCoordinates, Chart)
         self.classes, self.about, self.plan = dict(classes), dict(about or {}), plan
         self.shared, self.domains = nn.Module(), nn.ModuleDict()
         self.splits: dict[str, list[Split]] = {}
-        self._held: dict[str, dict[str, Held]] = {}
-        self._running: dict[str, nn.Module] = {}
+        self._own = OwnLayers(self.layout)
         start = {f"{p}.{n}": tensor_at(layers[p], n) for p, n in self.layout.tensors}
-        parts: dict[str, Tensor] = {}
-        for path, name in self.layout.tensors:
-            rows = shared_head if path == head else None
-            part = self.layout.cut(path, start[f"{path}.{name}"], rows, shared=True)
-            if part is not None:
-                parts[f"{path}.{name}"] = part
-        self._install(self.shared, parts, "shared")
+        self._own.install(self.shared, self._own.cut(start, shared_head, shared=True), "shared")
         for domain in classes:
             self.init_domain(domain, start)
 
     def init_domain(self, domain: str, start: Mapping[str, Tensor]) -> None:
         """Give `domain` its own tensors, cut from a plain network's: name -> value."""
-        parts: dict[str, Tensor] = {}
-        for path, name in self.layout.tensors:
-            rows = self.classes[domain] if path == self.layout.head else None
-            part = self.layout.cut(path, start[f"{path}.{name}"], rows, shared=False)
-            if part is not None:
-                parts[f"{path}.{name}"] = part
-        self.install_domain(domain, parts)
+        self.install_domain(domain, self._own.cut(start, self.classes[domain], shared=False))
 
     def install_domain(self, domain: str, parts: Mapping[str, Tensor]) -> None:
         """Put the own tensors of a domain in place, as they are."""
-        self.domains[domain] = nn.Module()
-        self._held[domain] = self._install(self.domains[domain], parts, f"domains.{domain}")
-        own = holders(self.domains[domain])
-        self.splits[domain] = self.layout.splits_of(holders(self.shared), own)
-
-    def _install(
-        self, root: nn.Module, parts: Mapping[str, Tensor], name: str
-    ) -> "dict[str, Held]":
-        """Register in `root` the layers that hold these tensors; path -> layer and its place."""
-        held: dict[str, Held] = {}
-        for path, names in self.layout.names.items():
-            mine = {name: parts[f"{path}.{name}"] for name in names if f"{path}.{name}" in parts}
-            if mine:
-                layer = self.layout.holder(path, mine)
-                register_at(root, path, layer)
-                above, attribute = split_name(path)
-                place = root.get_submodule(above)._modules
-                held[path] = Held(layer, place, attribute, f"{name}.{path}")
-        return held
+        self.domains[domain] = home = self._own.domain(domain, parts)
+        self.splits[domain] = self.layout.splits_of(holders(self.shared), holders(home))
 
     def lend(self, domain: str, parts: Mapping[str, Tensor]) -> None:
         """Let a domain run on tensors that stay outside: no parameters, not in the state_dict.
@@ -149,9 +85,7 @@ class Sharing(LayerExecution, CallContext, FilePerPart, LayerCoordinates, Chart)
         """
         self.splits[domain] = self.layout.splits_of(holders(self.shared), self.layout.lent(parts))
 
-    def add(
-        self, domain: str, classes: int, start: Mapping[str, Tensor], like: str | None = None
-    ) -> None:
+    def add(self, domain: str, classes: int, start: Tensors, like: str | None = None) -> None:
         """Add a domain that starts from a plain network's tensors.
 
         Args:
@@ -162,18 +96,13 @@ class Sharing(LayerExecution, CallContext, FilePerPart, LayerCoordinates, Chart)
         """
         self.classes[domain] = classes
         self.init_domain(domain, start)
-        for path, held in self._held[domain].items():
-            layer: Any = held.layer
-            layer.train(self._running[path].training if self._running else self.training)
-            if path in self.layout.norms and like is not None and path in self._held.get(like, {}):
-                other: Any = self._held[like][path].layer
-                layer.momentum, layer.eps = other.momentum, other.eps
+        self._own.begin(domain, self.training, like)
 
     def uninstall_domain(self, domain: str) -> None:
         """Let go of a domain's own tensors, its own or lent."""
         del self.splits[domain]
         if domain in self.domains:
-            del self.domains[domain], self._held[domain]
+            del self.domains[domain], self._own.held[domain]
 
     def remove(self, domain: str) -> None:
         """Remove a domain."""
@@ -206,9 +135,7 @@ class Sharing(LayerExecution, CallContext, FilePerPart, LayerCoordinates, Chart)
         It trains if both the layer that runs and the domain's own are in train mode; momentum and
         eps are those of the domain's own.
         """
-        names = self._names(domain)
-        running = {path: self._in_train_mode(path) for path in self.layout.norms}
-        return {p: [self._state(p, name, mode) for name in names] for p, mode in running.items()}
+        return self._own.states(self._names(domain), self.training)
 
     def check(self, domain: Domain) -> None:
         """Refuse domains with a layer that would have to run itself.
@@ -216,39 +143,19 @@ class Sharing(LayerExecution, CallContext, FilePerPart, LayerCoordinates, Chart)
         Raises:
             RuntimeError: It was replaced, or has a hook that would never run.
         """
-        for name in self._names(domain):
-            for held in self._held.get(name, {}).values():  # type: ignore[arg-type]
-                held.check()
-
-    def _in_train_mode(self, path: str) -> bool:
-        """Whether the layer that runs a batch norm is."""
-        return self._running[path].training if path in self._running else self.training
-
-    def _trains(self, names: Sequence[str]) -> bool:
-        """Whether a batch norm of one of these domains moves its statistics."""
-        training = [path for path in self.layout.norms if self._in_train_mode(path)]
-        held = (self._held.get(name, {}).get(path) for path in training for name in names)
-        return any(one is None or one.layer.training for one in held)
-
-    def _state(self, path: str, domain: str, running: bool) -> NormState:
-        held = self._held.get(domain, {}).get(path)
-        # A domain that was lent its tensors has no layer of its own.
-        layer: Any = self.layout.skeletons[path] if held is None else held.layer
-        batches = None if held is None else layer.num_batches_tracked
-        training = running and (held is None or layer.training)
-        return NormState(training, layer.momentum, layer.eps, batches)
+        self._own.check(self._names(domain))
 
     def uncached_operands(self, *, domain: Domain = None, **at: Any) -> dict[str, Tensor]:
         """Stacked batch norm statistics, which other forwards of the domains may have moved."""
         names = self._names(domain)
-        if len(names) == 1 or not self._trains(names):
+        if len(names) == 1 or not self._own.trains(names, self.training):
             return {}
         return self.layout.operands([[p for p in self.splits[n] if p.buffer] for n in names], 0)
 
     def executors(self) -> dict[str, nn.Module]:
         """Layers that run several domains at once; those given first are taken to be the net's."""
         made: dict[str, nn.Module] = {p: self.layout.executor(p) for p in self.layout.names}
-        self._running = self._running or made
+        self._own.running = self._own.running or made
         return made
 
     def alternatives(self, **at: Any) -> dict[str, tuple[nn.Module, dict[str, Tensor]]]:
@@ -261,20 +168,13 @@ class Sharing(LayerExecution, CallContext, FilePerPart, LayerCoordinates, Chart)
         """The head, with the domain's number of classes; batch norms as the domain's are set."""
         (name,) = self._names(domain)
         self.check(name)
-        layers = {self.layout.head: self.layout.classifier(self.classes[name])}
-        for path, (state,) in self.states(name).items():
-            norm: Any = copy.deepcopy(self.layout.skeletons[path])
-            if (norm.momentum, norm.eps) != (state.momentum, state.eps):
-                norm.momentum, norm.eps = state.momentum, state.eps
-                layers[path] = norm
-        return layers
+        head = {self.layout.head: self.layout.classifier(self.classes[name])}
+        return head | self._own.reset_norms(name, self.training)
 
     @torch.no_grad()
-    def write_back(
-        self, operands: Mapping[str, Tensor], *, domain: Domain = None, **at: Any
-    ) -> None:
+    def write_back(self, operands: Tensors, *, domain: Domain = None, **at: Any) -> None:
         """Batch norm statistics of several domains, from the stacked copies; batches counted."""
-        if self._trains(names := self._names(domain)):
+        if self._own.trains(names := self._names(domain), self.training):
             splits = [self.splits[name] for name in names]
             self.layout.write_back(operands, splits, self.states(domain))
 
@@ -283,9 +183,7 @@ class Sharing(LayerExecution, CallContext, FilePerPart, LayerCoordinates, Chart)
         return {"domain": next(iter(self.domains))}
 
     @torch.no_grad()
-    def fit(
-        self, theta: Mapping[str, Tensor], *, domain: Domain = None, **at: Any
-    ) -> dict[str, float]:
+    def fit(self, theta: Tensors, *, domain: Domain = None, **at: Any) -> dict[str, float]:
         """One domain, or every one, takes theta over, but for heads of other classes; exact."""
         names = list(self.domains) if domain is None else self._names(domain)
         for part in (part for name in names for part in self.splits[name]):
@@ -311,16 +209,7 @@ class Sharing(LayerExecution, CallContext, FilePerPart, LayerCoordinates, Chart)
                 no file keeps.
         """
         layout = self.layout
-        for held in self._held.values():
-            for path in (path for path in layout.norms if path in held):
-                own: Any = held[path].layer
-                plain: Any = layout.skeletons[path]
-                if (own.momentum, own.eps) != (plain.momentum, plain.eps):
-                    raise ValueError(
-                        f"{held[path].name!r} has momentum={own.momentum} and eps={own.eps}, the "
-                        f"model's {plain.momentum} and {plain.eps}; a file keeps the model's: set "
-                        "them in the model before wf.share, or back before saving"
-                    )
+        self._own.check_kept()
         return {
             "own": {path: ranges_of(mask) for path, mask in layout.own.items()},
             "norms": layout.norms,

@@ -227,6 +227,7 @@ def test_a_recorded_task_is_the_same_again(data):
 
 def test_boxes_are_found_inside_the_graph_too(data, tmp_path):
     task = build("detect", data, anchors=GRID.anchors)
+    torch.manual_seed(0)
     net = network("yolo_lite,width=2,batch_norm=true", num_classes=task.outputs).eval()
     images = data.normalize(data.test.inputs[:4])
     finder = task.decoded(net)

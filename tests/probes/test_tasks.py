@@ -152,9 +152,10 @@ def test_outputs_that_do_not_fit_are_refused_before_training(tmp_path):
 
 
 def test_records_of_the_version_before_are_read():
-    x = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    x = torch.randn(200, 4)
     y = (x[:, 0] > 0).long()
-    data = Dataset("made", Examples(x[:40], y[:40]), Examples(x[40:], y[40:]), 2)
+    data = Dataset("made", Examples(x[:100], y[:100]), Examples(x[100:], y[100:]), 2)
     found = wf.intrinsic_dimension(nn.Linear(4, 2), data, start=10, resolution=1.0, **LEARNT)
     record = found.record()
     for name in ("measure", "trivial"):
